@@ -1,0 +1,423 @@
+"""The schema of an experiment: every setting, its default, its unit and its range.
+
+YAML under `conf/` only chooses and changes values; no default lives anywhere else. Hydra composes into these classes,
+`OmegaConf.to_object` builds them, `__post_init__` checks ranges, and past that door nothing sees a `DictConfig`.
+"Paper" below is HiPER, arXiv:2602.16165; "log" is one of its authors' committed training logs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hiper.errors import ConfigError
+
+
+class Source(StrEnum):
+    """Where games come from."""
+
+    generated = "generated"
+    official = "official"
+
+
+class Engine(StrEnum):
+    """Which program plays a game file."""
+
+    native = "native"
+    textworld = "textworld"
+
+
+class Context(StrEnum):
+    """What the model reads: the growing conversation, or the paper's prompt of the last turns."""
+
+    append = "append"
+    window = "window"
+
+
+class Dialect(StrEnum):
+    """How a reply is written: the subgoal on every turn, or only on SWITCH."""
+
+    full = "full"
+    compact = "compact"
+
+
+class Style(StrEnum):
+    """How a prompt is worded: for a model that knows the task, or one that must be told."""
+
+    terse = "terse"
+    instructed = "instructed"
+
+
+class Constrain(StrEnum):
+    """Which action tokens may be sampled: any, or only those that spell an admissible command."""
+
+    free = "free"
+    admissible = "admissible"
+
+
+class Critic(StrEnum):
+    """Where the value heads sit: on the actor's trunk, or on a trunk of their own."""
+
+    shared = "shared"
+    separate = "separate"
+
+
+class Init(StrEnum):
+    """How a from-scratch model starts: transformers' own initialisation, or one whose attention already copies."""
+
+    default = "default"
+    copying = "copying"
+
+
+class SwitchCredit(StrEnum):
+    """Advantage of the switch decision, see docs of `hiper.rl.hae`."""
+
+    segment_return = "segment_return"
+    option_value = "option_value"
+
+
+class Bootstrap(StrEnum):
+    """Value after a truncated episode's last action."""
+
+    none = "none"
+    current = "current"
+    next = "next"
+
+
+class KeepMode(StrEnum):
+    """How KEEP turns are fined."""
+
+    off = "off"
+    fixed = "fixed"
+    normalized = "normalized"
+
+
+class WandbMode(StrEnum):
+    """Whether metrics also go to Weights & Biases."""
+
+    off = "off"
+    offline = "offline"
+    online = "online"
+
+
+TASK_TYPES = (
+    "pick_and_place_simple",
+    "look_at_obj_in_light",
+    "pick_clean_then_place_in_recep",
+    "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep",
+    "pick_two_obj_and_place",
+)
+"""ALFWorld's six task types, in the order of their ALFRED numbers (`pick_two` is 6; `movable`, 5, is left out)."""
+
+SPLITS = ("train", "valid_seen", "valid_unseen")
+
+
+def _require(ok: bool, name: str, value: object, rule: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name}={value!r} is out of range: it must be {rule}.")
+
+
+@dataclass
+class GamesConfig:
+    """The game index and, for `generated`, the games themselves."""
+
+    source: Source = Source.generated
+    """`generated`: from the floor plans `alfworld` ships; `official`: the released games."""
+    data: str | None = None
+    """Official data directory; unset: $ALFWORLD_DATA, fetched with `alfworld-download` when missing."""
+    seed: int = 0
+    """Seed of the generator; apart from the run's seed so that seeds of a study share their games."""
+    train: int = 1000
+    """Generated training games (train scenes)."""
+    valid_seen: int = 120
+    """Generated games in train scenes with layouts never trained on."""
+    valid_unseen: int = 120
+    """Generated games in scenes never trained on."""
+    max_receptacles: int = 40
+    """Most receptacles a generated scene keeps; real floor plans have up to about 40."""
+    max_objects: int = 60
+    """Most objects the generator places in a scene."""
+    task_types: list[str] = field(default_factory=lambda: list(TASK_TYPES))
+    """Which of the six task types to keep."""
+    limit: int | None = None
+    """Keep at most this many games per split of the official source; unset: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("train", "valid_seen", "valid_unseen"):
+            _require(getattr(self, name) >= 1, f"games.{name}", getattr(self, name), "at least 1")
+        _require(self.max_receptacles >= 6, "games.max_receptacles", self.max_receptacles, "at least 6")
+        _require(self.max_objects >= 10, "games.max_objects", self.max_objects, "at least 10")
+        _require(self.limit is None or self.limit >= 1, "games.limit", self.limit, "at least 1, or null for all")
+        unknown = [name for name in self.task_types if name not in TASK_TYPES]
+        _require(not unknown and bool(self.task_types), "games.task_types", unknown or self.task_types, f"some of {', '.join(TASK_TYPES)}")
+
+
+@dataclass
+class EnvConfig:
+    """The environment an agent acts in."""
+
+    name: str = "alfworld"
+    engine: Engine = Engine.native
+    """`native`: ours; `textworld`: the original `alfworld` package, hundreds of times slower."""
+    max_turns: int = 50
+    """Turns before an episode is truncated (paper, ALFWorld: 50)."""
+
+    def __post_init__(self) -> None:
+        _require(self.name == "alfworld", "env.name", self.name, "alfworld")
+        _require(self.max_turns >= 1, "env.max_turns", self.max_turns, "at least 1")
+
+
+@dataclass
+class DemosConfig:
+    """Plan-execute demonstrations for the warm start, always from the training split."""
+
+    count: int = 1000
+    """Demonstrations written; games are cycled through with fresh names when there are fewer games."""
+    seed: int = 0
+    renumber: bool = True
+    """Give the objects and receptacles of a scene new numbers in each demonstration."""
+    detours: float = 0.0
+    """Probability a search turn visits a random place instead of the likeliest one; shows recovery from dead ends."""
+
+    def __post_init__(self) -> None:
+        _require(self.count >= 1, "demos.count", self.count, "at least 1")
+        _require(0.0 <= self.detours <= 1.0, "demos.detours", self.detours, "between 0 and 1")
+
+
+@dataclass
+class ProtocolConfig:
+    """The plan-execute grammar and the prompt."""
+
+    context: Context = Context.append
+    dialect: Dialect = Dialect.full
+    style: Style = Style.instructed
+    history: int = 2
+    """Turns shown in the `window` prompt (paper: 2)."""
+
+    def __post_init__(self) -> None:
+        _require(self.history >= 0, "protocol.history", self.history, "at least 0")
+
+
+@dataclass
+class TinyConfig:
+    """A Qwen2-architecture model built from scratch; its vocabulary comes from the demonstrations."""
+
+    hidden: int = 128
+    layers: int = 3
+    heads: int = 4
+    kv_heads: int = 4
+    intermediate: int = 384
+    max_positions: int = 4096
+    init: Init = Init.copying
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "layers", "heads", "kv_heads", "intermediate", "max_positions"):
+            _require(getattr(self, name) >= 1, f"model.tiny.{name}", getattr(self, name), "at least 1")
+        _require(self.hidden % self.heads == 0, "model.tiny.heads", self.heads, f"a divisor of hidden={self.hidden}")
+        _require(self.heads % self.kv_heads == 0, "model.tiny.kv_heads", self.kv_heads, f"a divisor of heads={self.heads}")
+
+
+@dataclass
+class ModelConfig:
+    """The language model and its critic."""
+
+    path: str | None = None
+    """A hub id or directory for `AutoModelForCausalLM`; unset: build `tiny` from scratch."""
+    tiny: TinyConfig = field(default_factory=TinyConfig)
+    critic: Critic = Critic.shared
+    dtype: str = "float32"
+    """Weights' type: float32 or bfloat16."""
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.dtype in ("float32", "bfloat16"), "model.dtype", self.dtype, "float32 or bfloat16")
+
+
+@dataclass
+class WarmStartConfig:
+    """Supervised fine-tuning on the demonstrations with TRL's SFTTrainer."""
+
+    epochs: float = 3.0
+    max_steps: int = -1
+    """Optimiser steps; -1: as many as `epochs` needs."""
+    batch_size: int = 16
+    """Conversations a step."""
+    lr: float = 1e-5
+    warmup_ratio: float = 0.05
+    weight_decay: float = 0.0
+    max_length: int = 4096
+    """Tokens; longer demonstrations are refused, never cut."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs > 0, "warm_start.epochs", self.epochs, "above 0")
+        _require(self.batch_size >= 1, "warm_start.batch_size", self.batch_size, "at least 1")
+        _require(self.lr > 0, "warm_start.lr", self.lr, "above 0")
+
+
+@dataclass
+class RolloutConfig:
+    """How trajectories are sampled."""
+
+    trajectories: int = 128
+    """Trajectories an iteration (paper: 128)."""
+    slots: int = 128
+    """Games played at once; a finished game's slot goes to the next."""
+    temperature: float = 1.0
+    max_reply_tokens: int = 512
+    """Tokens a reply may have (paper: 512)."""
+    max_tokens: int = 4096
+    """Tokens an appended conversation may have before the episode is truncated."""
+    constrain: Constrain = Constrain.free
+    """`admissible` limits the action block to admissible commands; the published way is `free`."""
+
+    def __post_init__(self) -> None:
+        for name in ("trajectories", "slots", "max_reply_tokens", "max_tokens"):
+            _require(getattr(self, name) >= 1, f"rollout.{name}", getattr(self, name), "at least 1")
+        _require(self.temperature > 0, "rollout.temperature", self.temperature, "above 0; greedy is evaluate.temperature=0")
+
+
+@dataclass
+class ShapingConfig:
+    """Penalties added to the environment's reward; values are rewards, so a penalty is negative."""
+
+    invalid: float = -0.1
+    """A reply without a usable form or with an inadmissible action (paper: -0.1)."""
+    keep: float = -0.3
+    """KEEP penalty: each KEEP turn in `fixed` (paper, ALFWorld: -0.3), shared out in `normalized` (WebShop: -3.5)."""
+    keep_mode: KeepMode = KeepMode.fixed
+    keep_mismatch: float = -0.3
+    """KEEP whose subgoal text differs from the previous turn's (paper: -0.3)."""
+    success_scale: float = 1.0
+    """The environment's reward is multiplied by this."""
+
+
+@dataclass
+class AlgoConfig:
+    """Hierarchical Advantage Estimation and the policy-gradient loss."""
+
+    name: str = "hae"
+    gamma: float = 1.0
+    lam_low: float = 1.0
+    lam_high: float = 0.95
+    switch_credit: SwitchCredit = SwitchCredit.segment_return
+    bootstrap: Bootstrap = Bootstrap.next
+    """After truncation: no value, the last acting turn's own (the authors' code), or the final observation's."""
+    normalize: bool = True
+    """Standardise each level's advantages over the turns that carry its mask."""
+    clip: float = 0.2
+    value_clip: float = 0.5
+    value_coef: float = 0.5
+    kl_coef: float = 0.01
+    """Weight of the k3 KL to the warm-started reference."""
+    entropy_coef: float = 0.0
+    switch_entropy_coef: float = 0.0
+    """Entropy bonus on the switch decision alone."""
+    shaping: ShapingConfig = field(default_factory=ShapingConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.name == "hae", "algo.name", self.name, "hae")
+        for name in ("gamma", "lam_low", "lam_high"):
+            _require(0.0 <= getattr(self, name) <= 1.0, f"algo.{name}", getattr(self, name), "between 0 and 1")
+        for name in ("value_coef", "kl_coef", "entropy_coef", "switch_entropy_coef"):
+            _require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), "at least 0")
+        _require(self.clip > 0, "algo.clip", self.clip, "above 0")
+        _require(self.value_clip > 0, "algo.value_clip", self.value_clip, "above 0")
+
+
+@dataclass
+class TrainerConfig:
+    """The optimisation loop."""
+
+    iterations: int = 150
+    epochs: int = 1
+    """Passes over an iteration's trajectories."""
+    minibatch: int = 32
+    """Trajectories an optimiser step."""
+    microbatch_tokens: int = 16384
+    """Tokens (padding included) a forward pass holds at most."""
+    lr_actor: float = 1e-6
+    lr_critic: float = 1e-5
+    max_grad_norm: float = 1.0
+    critic_warmup: int = 0
+    """First iterations in which only the value heads learn."""
+    save_every: int = 10
+    """Iterations between checkpoints; one is written at the end in any case."""
+    keep_last: int = 2
+    eval_every: int = 5
+    """Iterations between evaluations on `eval_games` of `valid_seen`; 0: never."""
+    eval_games: int = 64
+    samples: int = 8
+    """Trajectories with their credit written each iteration, for the report and the viewer."""
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "epochs", "minibatch", "microbatch_tokens", "save_every", "keep_last", "eval_games"):
+            _require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
+        for name in ("lr_actor", "lr_critic", "max_grad_norm"):
+            _require(getattr(self, name) > 0, f"trainer.{name}", getattr(self, name), "above 0")
+        for name in ("critic_warmup", "eval_every", "samples"):
+            _require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), "at least 0")
+
+
+@dataclass
+class EvaluateConfig:
+    """Evaluation over full splits."""
+
+    splits: list[str] = field(default_factory=lambda: ["valid_seen", "valid_unseen"])
+    temperature: float = 0.0
+    """0: greedy (paper: 0.4)."""
+    limit: int | None = None
+    """Games per split; unset: all of them. A limited evaluation says so in its result."""
+    seed: int = 0
+    baseline: bool = True
+    """Evaluate the warm-started model too, so that the report can say what RL added."""
+
+    def __post_init__(self) -> None:
+        _require(self.temperature >= 0, "evaluate.temperature", self.temperature, "at least 0")
+        _require(self.limit is None or self.limit >= 1, "evaluate.limit", self.limit, "at least 1, or null for all")
+        _require(bool(self.splits), "evaluate.splits", self.splits, "at least one split")
+
+
+@dataclass
+class TrackingConfig:
+    """Where metrics go besides `metrics.jsonl`."""
+
+    wandb: WandbMode = WandbMode.off
+    project: str = "hiper"
+
+
+@dataclass
+class PathsConfig:
+    """Where a run lives; every stage writes one folder in it."""
+
+    run: str = "runs/${name}/seed-${seed}"
+
+
+@dataclass
+class RunConfig:
+    """One experiment."""
+
+    name: str = "default"
+    seed: int = 0
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int = 0
+    """CPU threads torch uses; 0: all cores."""
+    games: GamesConfig = field(default_factory=GamesConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    demos: DemosConfig = field(default_factory=DemosConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    algo: AlgoConfig = field(default_factory=AlgoConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed", self.seed, "at least 0")
+        _require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
+        _require(self.threads >= 0, "threads", self.threads, "at least 0")
+        _require(self.seed < 2**31, "seed", self.seed, "below 2**31")

@@ -1,0 +1,132 @@
+"""What one episode leaves behind: the record that learner, evaluator, report and viewer all read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from hiper.errors import DataError
+
+
+class StopReason(StrEnum):
+    """Why an episode ended."""
+
+    terminated = "terminated"
+    """The task was solved: the environment ended the episode."""
+    turn_limit = "turn_limit"
+    """Truncated: the turns ran out."""
+    token_limit = "token_limit"
+    """Truncated: the conversation outgrew the model's context."""
+
+
+@dataclass
+class Levels:
+    """One number for each level of the hierarchy."""
+
+    low: float
+    high: float
+    switch: float
+
+
+@dataclass
+class Turn:
+    """One model reply and its environment step."""
+
+    observation: str
+    """What the environment said before this reply."""
+    reply: str
+    """The model's own words, untrusted: escape before showing."""
+    switch: bool
+    """True where this turn starts a segment (turn 0, or a SWITCH)."""
+    subgoal: str
+    """The subgoal in force while acting."""
+    action: str
+    """The command sent to the environment; empty when the reply had none."""
+    faults: list[str]
+    """What was wrong with the reply (names of `hiper.protocol.Fault`); empty for a valid one."""
+    admissible: bool
+    """Whether the environment admitted the command."""
+    reward: float
+    """The environment's reward for this turn."""
+    shaped: float
+    """The reward the learner saw: scaled, penalties added."""
+    tokens: int
+    """Tokens in the reply."""
+    values: Levels | None = None
+    advantages: Levels | None = None
+    """Credit, zero where a level has no tokens on this turn."""
+
+
+@dataclass
+class Trajectory:
+    """One episode."""
+
+    game: str
+    """Path of the game file, relative to its data directory."""
+    split: str
+    task_type: str
+    task: str
+    """The goal sentence."""
+    won: bool
+    stop: StopReason
+    turns: list[Turn]
+    final_observation: str
+    iteration: int | None = None
+    """Training iteration; None for an evaluation."""
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def segments(self) -> int:
+        """Number of segments: runs of turns under one subgoal."""
+        return sum(turn.switch for turn in self.turns)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Trajectory:
+        """The inverse of `to_json`.
+
+        Raises:
+            DataError: the line is not a trajectory.
+        """
+        try:
+            record = json.loads(line)
+            turns = [
+                Turn(**{**turn, "values": _levels(turn.get("values")), "advantages": _levels(turn.get("advantages"))})
+                for turn in record.pop("turns")
+            ]
+            return cls(turns=turns, stop=StopReason(record.pop("stop")), **record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"not a trajectory: {line[:80]!r} ({error}). Expected a line written by Trajectory.to_json.") from error
+
+
+def _levels(record: dict[str, float] | None) -> Levels | None:
+    return None if record is None else Levels(**record)
+
+
+def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
+    """Write one JSON line a trajectory, replacing the file in one move."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for trajectory in trajectories:
+            file.write(trajectory.to_json() + "\n")
+    temporary.replace(path)
+
+
+def read_trajectories(path: Path) -> Iterator[Trajectory]:
+    """Trajectories of a JSONL file, in order.
+
+    Raises:
+        DataError: a line is not a trajectory; the message names file and line.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield Trajectory.from_json(line)
+            except DataError as error:
+                raise DataError(f"{path}:{number}: {error}") from error
