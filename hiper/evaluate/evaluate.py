@@ -1,0 +1,117 @@
+"""The evaluate stage."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiper.config import RunConfig
+from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.evaluate.write import write_evaluation
+from hiper.progress import Progress
+from hiper.runs import environment
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Success on one split."""
+
+    games: int
+    successes: int
+    success: float
+    """Share of games won."""
+    low: float
+    high: float
+    """Wilson's 95 % interval."""
+
+    def __str__(self) -> str:
+        interval = f"95 % interval {100 * self.low:.1f}-{100 * self.high:.1f}"
+        return f"{self.successes} of {self.games} games won, {100 * self.success:.1f} % ({interval})"
+
+
+@dataclass(frozen=True)
+class EvaluateSummary:
+    """What an evaluation found, and where it lies."""
+
+    path: Path
+    """The evaluation's directory, holding evaluation.json and trajectories.jsonl."""
+    splits: dict[str, SplitResult]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{split}: {result}" for split, result in self.splits.items())
+
+
+def evaluate(cfg: RunConfig, model: Path | str, index: GameIndex, out: Path, progress: Progress | None = None) -> EvaluateSummary:
+    """Play the configured splits with a model and write what happened.
+
+    Args:
+        cfg: splits, temperature, limit and seed (`evaluate`), protocol, environment and rollout settings.
+        model: directory or hub id.
+        index: the games.
+        out: directory of this evaluation; its name is the evaluation's.
+        progress: called with (games done, all).
+
+    Raises:
+        DataError: a split has no games, or the result cannot be written.
+    """
+    from hiper.rollout.collect import play_games  # here, so that reading evaluations does not load transformers
+
+    chosen = {split: choose(index.split(split), cfg.evaluate.limit) for split in cfg.evaluate.splits}
+    entries = [entry for games in chosen.values() for entry in games]
+    trajectories = play_games(
+        cfg, model, entries, index.root, temperature=cfg.evaluate.temperature, seed=cfg.evaluate.seed, progress=progress
+    )
+    record = write_evaluation(out.parent, out.name, trajectories, _meta(cfg, model, index, chosen))
+    splits = {
+        split: SplitResult(found["games"], found["successes"], found["success_rate"], found["wilson_low"], found["wilson_high"])
+        for split, found in record["splits"].items()
+    }
+    for split, result in splits.items():
+        logger.info("%s on %s: %s", out.name, split, result)
+    return EvaluateSummary(out, splits)
+
+
+def choose(games: Sequence[GameEntry], limit: int | None) -> list[GameEntry]:
+    """All games, or `limit` of them: an arbitrary mix of task types, the same for every model and seed."""
+    if limit is None or limit >= len(games):
+        return list(games)
+    kept = set(sorted(games, key=lambda game: hashlib.sha256(game.path.encode()).digest())[:limit])
+    return [game for game in games if game in kept]
+
+
+def _meta(cfg: RunConfig, model: Path | str, index: GameIndex, chosen: dict[str, list[GameEntry]]) -> dict[str, Any]:
+    here = environment()
+    return {
+        "model": str(model),
+        "splits": {
+            split: {
+                "games": len(games),
+                "available": len(index.split(split)),
+                "sha256": hashlib.sha256("\n".join(game.path for game in games).encode()).hexdigest(),
+            }
+            for split, games in chosen.items()
+        },
+        "limit": cfg.evaluate.limit,
+        "source": cfg.games.source.value,
+        "temperature": cfg.evaluate.temperature,
+        "seed": cfg.evaluate.seed,
+        "constrain": cfg.rollout.constrain.value,
+        "engine": cfg.env.engine.value,
+        "max_turns": cfg.env.max_turns,
+        "max_tokens": cfg.rollout.max_tokens,
+        "context": cfg.protocol.context.value,
+        "dialect": cfg.protocol.dialect.value,
+        "style": cfg.protocol.style.value,
+        "run_seed": cfg.seed,
+        "time": here["time"],
+        "python": here["python"],
+        "platform": here["platform"],
+        "versions": here["versions"],
+        "git": here["git"],
+    }

@@ -1,0 +1,169 @@
+"""Everything a report shows, read from a run's directory. What is missing or damaged is noted, never fatal.
+
+Model replies and game text are untrusted. The page's template escapes markup; here, characters that would act on the page
+unseen (controls, direction overrides, lone surrogates) are made visible, in every string that is read.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hiper.config import RunConfig
+from hiper.errors import HiperError
+from hiper.evaluate.write import TRAJECTORIES, read_evaluation
+from hiper.rollout.trajectory import Trajectory, read_trajectories
+from hiper.runs import ENVIRONMENT, STAGE, load_config
+from hiper.tracking.metrics import read_metrics
+
+STAGES = ("games", "demos", "warm_start", "train", "evaluate")
+TRAINED = "trained"
+WARM_START = "warm_start"
+
+T = TypeVar("T")
+
+
+@dataclass
+class Sample:
+    """A trajectory picked for the page, and why."""
+
+    reason: str
+    trajectory: Trajectory
+    source: str
+    """File it comes from, relative to the run."""
+
+
+@dataclass
+class RunRecord:
+    """What was found in a run's directory."""
+
+    path: Path
+    config: RunConfig | None
+    environment: dict[str, Any]
+    """Versions, git state, machine, command; empty when not recorded."""
+    seconds: dict[str, float]
+    """Stage -> seconds it took, of finished stages."""
+    metrics: list[dict[str, Any]]
+    timings: list[dict[str, Any]]
+    warm_start: dict[str, Any] | None
+    trained: dict[str, Any] | None
+    """Evaluations as written by `hiper.evaluate`."""
+    samples: list[Sample]
+    missing: list[str]
+    """What the page must do without, in words."""
+
+
+def read_run(run: Path) -> RunRecord:
+    """Read what there is in a run's directory."""
+    missing: list[str] = []
+
+    def attempt(what: str, reading: Callable[[], T]) -> T | None:
+        try:
+            return reading()
+        except (HiperError, OSError, ValueError, KeyError, TypeError) as error:
+            missing.append(f"{what}: {visible(str(error))}")
+            return None
+
+    train = run / "train"
+    if not train.is_dir() and (run / "train.partial").is_dir():
+        train = run / "train.partial"
+        missing.append("Training has not finished: the curves end where it stands now.")
+    record = RunRecord(
+        path=run,
+        config=attempt("Configuration", lambda: load_config(run)),
+        environment=attempt("Versions and git state", lambda: _read_object(run / ENVIRONMENT)) or {},
+        seconds=attempt("Stage times", lambda: _seconds(run)) or {},
+        metrics=attempt("Training curves", lambda: read_metrics(train / "metrics.jsonl")) or [],
+        timings=attempt("Timings", lambda: read_metrics(train / "timings.jsonl")) or [],
+        warm_start=attempt("Evaluation of the warm start", lambda: read_evaluation(run / "evaluate" / WARM_START)),
+        trained=attempt("Evaluation after training", lambda: read_evaluation(run / "evaluate" / TRAINED)),
+        samples=attempt("Sample trajectories", lambda: _samples(run, train)) or [],
+        missing=missing,
+    )
+    return _visible_in(record)
+
+
+def pick(trajectories: Iterable[Trajectory], source: str) -> list[Sample]:
+    """Up to three episodes, by rule: the latest won, the latest lost, and the one with most segments of the last iteration.
+
+    "Latest" is the first of its kind in the last iteration that has one. Trajectories of an evaluation have no iteration and
+    count as one.
+    """
+    won: Trajectory | None = None
+    lost: Trajectory | None = None
+    last: list[Trajectory] = []
+    for _, group in groupby(trajectories, key=lambda trajectory: trajectory.iteration):
+        last = list(group)
+        won = next((one for one in last if one.won), won)
+        lost = next((one for one in last if not one.won), lost)
+    others = [one for one in last if one is not won and one is not lost and one.turns]
+    busiest = max(others, key=lambda one: one.segments, default=None)
+    chosen = (("Won", won), ("Lost", lost), ("Most segments", busiest))
+    return [Sample(reason, one, source) for reason, one in chosen if one is not None and one.turns]
+
+
+def visible(text: str) -> str:
+    """Text in which every character shows itself: controls, format characters and surrogates become ‹U+202E›."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+        else f"\u2039U+{ord(character):04X}\u203a"
+        for character in text
+    )
+
+
+def _visible_in(value: T) -> T:
+    """The same structure with `visible` strings; paths are left alone."""
+    result: Any = value
+    if isinstance(value, str):
+        result = visible(value) if type(value) is str else value  # enums keep their identity
+    elif isinstance(value, dict):
+        result = {_visible_in(key): _visible_in(item) for key, item in value.items()}
+    elif isinstance(value, list):
+        result = [_visible_in(item) for item in value]
+    elif is_dataclass(value) and not isinstance(value, type) and not isinstance(value, RunConfig):
+        result = replace(value, **{entry.name: _visible_in(getattr(value, entry.name)) for entry in fields(value)})
+    return result  # type: ignore[no-any-return]
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is not an object.")
+    return record
+
+
+def _seconds(run: Path) -> dict[str, float]:
+    """Read without `hiper.runs.read_stage`, which mends what a killed process left: a report changes nothing in a run."""
+    files = {stage: run / stage / STAGE for stage in STAGES}
+    return {stage: float(_read_object(file)["seconds"]) for stage, file in files.items() if file.is_file()}
+
+
+def _samples(run: Path, train: Path) -> list[Sample]:
+    path = train / "samples.jsonl"
+    if not path.is_file():
+        path = run / "evaluate" / TRAINED / TRAJECTORIES
+    return pick(_complete(path), path.relative_to(run).as_posix())
+
+
+def _complete(path: Path) -> Iterator[Trajectory]:
+    """Trajectories up to a line cut short at the end of a file still being written."""
+    trajectories = read_trajectories(path)
+    while True:
+        try:
+            yield next(trajectories)
+        except StopIteration:
+            return
+        except HiperError:
+            with path.open("rb") as file:
+                file.seek(-1, 2)
+                if file.read(1) == b"\n":
+                    raise
+            return

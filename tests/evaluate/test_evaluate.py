@@ -1,0 +1,165 @@
+"""Rules of the evaluate stage.
+
+1. What is written comes back, beside every trajectory, with how it was played.
+2. A failure leaves the earlier evaluation as it was.
+3. Full splits unless a limit says otherwise; a limit is named in the result and picks the same games every time.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hiper.config import TASK_TYPES, RunConfig
+from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.errors import DataError
+from hiper.evaluate import evaluate, read_evaluation, write_evaluation
+from hiper.evaluate.evaluate import choose
+from hiper.progress import Progress
+from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
+
+
+def played(entry: GameEntry, won: bool) -> Trajectory:
+    turns = [Turn("Hello.", "<action>look</action>", True, "look", "look", [], True, float(won), float(won), 5)]
+    stop = StopReason.terminated if won else StopReason.turn_limit
+    return Trajectory(entry.path, entry.split, entry.task_type, "do it", won, stop, turns, "Done.")
+
+
+def index(root: Path, **counts: int) -> GameIndex:
+    entries = [
+        GameEntry(f"{split}/{number:03d}/game.tw-pddl", split, TASK_TYPES[number * len(TASK_TYPES) // count], 1)
+        for split, count in counts.items()
+        for number in range(count)
+    ]
+    return GameIndex(root, tuple(entries))
+
+
+class Player:
+    """Stands in for `play_games`: wins every second game; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.entries: list[GameEntry] = []
+        self.temperature = self.seed = -1.0
+
+    def __call__(
+        self,
+        cfg: RunConfig,
+        model: Path,
+        entries: Sequence[GameEntry],
+        root: Path,
+        *,
+        temperature: float,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> list[Trajectory]:
+        self.entries, self.temperature, self.seed = list(entries), temperature, seed
+        if progress is not None:
+            progress(len(entries), len(entries))
+        return [played(entry, number % 2 == 0) for number, entry in enumerate(entries)]
+
+
+def record_name(folder: Path) -> str:
+    return str(read_evaluation(folder)["name"])
+
+
+@pytest.fixture
+def player(monkeypatch: pytest.MonkeyPatch) -> Player:
+    fake = Player()
+    monkeypatch.setattr("hiper.rollout.collect.play_games", fake)
+    return fake
+
+
+def test_whole_splits_are_played_and_counted(tmp_path: Path, player: Player) -> None:
+    cfg = RunConfig(seed=3)
+    cfg.evaluate.temperature, cfg.evaluate.seed = 0.4, 11
+    reported: list[tuple[int, int]] = []
+    summary = evaluate(
+        cfg,
+        tmp_path / "model",
+        index(tmp_path, train=9, valid_seen=12, valid_unseen=20),
+        tmp_path / "evaluate" / "trained",
+        progress=lambda *x: reported.append(x),
+    )
+    assert {split: (found.games, found.successes) for split, found in summary.splits.items()} == {
+        "valid_seen": (12, 6),
+        "valid_unseen": (20, 10),
+    }
+    assert record_name(summary.path) == "trained"
+    assert str(summary).splitlines()[1] == "valid_unseen: 10 of 20 games won, 50.0 % (95 % interval 29.9-70.1)"
+    assert (player.temperature, player.seed) == (0.4, 11)
+    assert reported == [(32, 32)]
+    record = read_evaluation(summary.path)
+    assert record["splits"]["valid_unseen"]["success_rate"] == summary.splits["valid_unseen"].success == 0.5
+    meta = record["meta"]
+    assert (meta["temperature"], meta["seed"], meta["run_seed"], meta["limit"]) == (0.4, 11, 3, None)
+    assert (meta["constrain"], meta["engine"], meta["context"]) == ("free", "native", "append")
+    assert meta["splits"]["valid_unseen"]["games"] == meta["splits"]["valid_unseen"]["available"] == 20
+    assert "torch" in meta["versions"] and "git" in meta
+    trajectories = list(read_trajectories(summary.path / "trajectories.jsonl"))
+    assert [trajectory.game for trajectory in trajectories] == [entry.path for entry in player.entries]
+
+
+def test_a_limit_is_said_and_mixes_task_types(tmp_path: Path, player: Player) -> None:
+    cfg = RunConfig()
+    cfg.evaluate.splits, cfg.evaluate.limit = ["valid_seen"], 12
+    games = index(tmp_path, valid_seen=120)  # ordered by task type: the first 12 would all be of one
+    record = read_evaluation(evaluate(cfg, "model", games, tmp_path / "out").path)
+    assert record["meta"]["limit"] == 12
+    assert record["meta"]["splits"]["valid_seen"] | {"sha256": ""} == {"games": 12, "available": 120, "sha256": ""}
+    assert len(record["splits"]["valid_seen"]["task_types"]) >= 4
+    assert player.entries == choose(games.split("valid_seen"), 12)
+
+
+def test_an_empty_split_is_refused_before_anything_is_played(tmp_path: Path, player: Player) -> None:
+    with pytest.raises(DataError, match="split 'valid_unseen' has no games"):
+        evaluate(RunConfig(), "model", index(tmp_path, valid_seen=3), tmp_path / "out")
+    assert not player.entries and not (tmp_path / "out").exists()
+
+
+def test_another_evaluation_replaces_the_first_and_leaves_nothing_else(tmp_path: Path) -> None:
+    games = index(tmp_path, valid_seen=4).split("valid_seen")
+    write_evaluation(tmp_path, "final", [played(game, False) for game in games], {})
+    written = write_evaluation(tmp_path, "final", [played(game, True) for game in games[:2]], {"model": "m"})
+    assert read_evaluation(tmp_path / "final") == json.loads(json.dumps(written))
+    assert written["overall"]["successes"] == 2
+    assert sorted(path.name for path in (tmp_path / "final").iterdir()) == ["evaluation.json", "trajectories.jsonl"]
+
+
+def test_a_disk_that_refuses_leaves_the_earlier_evaluation(tmp_path: Path) -> None:
+    games = index(tmp_path, valid_seen=200).split("valid_seen")
+    write_evaluation(tmp_path, "final", [played(games[0], True)], {})
+    before = {path.name: path.read_bytes() for path in (tmp_path / "final").iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"'final' could not be written to .*File too large.*intact"):
+            write_evaluation(tmp_path, "final", [played(game, True) for game in games], {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "final").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"name": "final"}',
+        '{"name',
+        '{"name": "a", "meta": {}, "overall": {}, "splits": {}}',
+        '{"name": "a", "meta": {}, "overall": 3, "splits": {"x": []}}',
+    ],
+)
+def test_a_damaged_evaluation_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(DataError, match=r"evaluation\.json"):
+        read_evaluation(tmp_path)
+
+
+def test_a_missing_evaluation_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There is no evaluation at"):
+        read_evaluation(tmp_path)
