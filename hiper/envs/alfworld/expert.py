@@ -1,0 +1,222 @@
+"""An expert that plays by what it sees: the task, observations and admissible commands, and where things usually lie.
+
+It names a subgoal for every turn, from a small vocabulary: `find a mug` (search until one is in hand), `clean | heat | cool the
+mug`, `put the mug in the cabinet`; for two objects `find another mug`; for lamps `find a desklamp` and `look at the mug under the
+desklamp`. A new subgoal is a SWITCH; staying with one is a KEEP.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from hiper.envs.alfworld.game import Game
+from hiper.envs.alfworld.prior import LocationPrior
+from hiper.envs.alfworld.tasks import TaskSpec, parse_task
+
+_LISTED = re.compile(r", you see ([^.]*)\.")
+_NAME = re.compile(r"\ban? ([a-z]+ \d+)")
+_VISITED = re.compile(r"On the ([a-z]+ \d+), you see|The ([a-z]+ \d+) is (open|closed)\.")
+_TAKEN = re.compile(r"You pick up the ([a-z]+ \d+) from")
+_PUT = re.compile(r"You (?:put|move) the ([a-z]+ \d+) (?:in/on|to|in|on) the ([a-z]+ \d+)")
+_TREATED = re.compile(r"You (?:clean|heat|cool) the ([a-z]+ \d+) using")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """One decision: whether to start a new subgoal, the subgoal in force, and the command."""
+
+    switch: bool
+    subgoal: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """An episode played by the expert."""
+
+    task: str
+    turns: list[tuple[str, PlanStep]]
+    """The observation each decision was taken on, and the decision."""
+    won: bool
+    final_observation: str
+
+
+def indefinite(noun: str) -> str:
+    """`a mug`, `an apple`."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def kind(name: str) -> str:
+    """`cabinet 12` -> `cabinet`."""
+    return name.rsplit(" ", 1)[0]
+
+
+class Expert:
+    """Searches likely places first, then treats and places what it found.
+
+    Args:
+        prior: where things usually lie; learn it from training games only.
+        detours: probability that a search turn which picks a place picks a random one not yet visited.
+        rng: needed for detours; owned by the expert.
+    """
+
+    def __init__(self, prior: LocationPrior, detours: float = 0.0, rng: random.Random | None = None) -> None:
+        self._prior = prior
+        self._detours = detours
+        self._rng = rng if rng is not None else random.Random(0)
+        self._task: TaskSpec | None = None
+
+    def start(self, task: str, observation: str) -> None:
+        """Begin an episode.
+
+        Args:
+            task: the goal sentence.
+            observation: the first one, which lists the furniture.
+
+        Raises:
+            DataError: the sentence is in none of the official wordings.
+        """
+        self._task = parse_task(task)
+        room = observation.split("Your task is to:", 1)[0]
+        self._furniture: list[str] = sorted(_NAME.findall(room), key=lambda name: (kind(name), int(name.rsplit(" ", 1)[1])))
+        self._unseen: list[str] = list(self._furniture)
+        self._contents: dict[str, list[str]] = {}
+        self._place: str | None = None
+        self._held: str | None = None
+        self._treated: set[str] = set()
+        self._done: set[str] = set()
+        self._goal: str | None = None
+        self._subgoal: str | None = None
+
+    def act(self, observation: str, admissible: list[str]) -> PlanStep:
+        """The next decision.
+
+        Args:
+            observation: what the environment said last; at the first turn, the one given to `start`.
+            admissible: commands that do something now.
+        """
+        assert self._task is not None, "call start first"
+        self._read(observation)
+        subgoal, action = self._decide(self._task, admissible)
+        switch, self._subgoal = subgoal != self._subgoal, subgoal
+        if action.startswith("go to "):
+            self._place = action.removeprefix("go to ")
+        return PlanStep(switch, subgoal, action)
+
+    def _read(self, observation: str) -> None:
+        if self._subgoal is None:
+            return  # the first observation lists furniture, not contents
+        for visit in _VISITED.finditer(observation):
+            place = visit[1] or visit[2]
+            if visit[3] == "closed":
+                continue
+            listed = _LISTED.search(observation, visit.start())
+            self._contents[place] = _NAME.findall(listed[1]) if listed else []
+            if place in self._unseen:
+                self._unseen.remove(place)
+        if taken := _TAKEN.search(observation):
+            self._held = taken[1]
+            for things in self._contents.values():
+                if taken[1] in things:
+                    things.remove(taken[1])
+        if put := _PUT.search(observation):
+            self._held = None
+            self._done.add(put[1])
+            self._goal = put[2]
+        if treated := _TREATED.search(observation):
+            self._treated.add(treated[1])
+
+    def _decide(self, task: TaskSpec, admissible: list[str]) -> tuple[str, str]:
+        thing = task.object
+        if self._held is None:
+            return f"find {'another ' + thing if self._done else indefinite(thing)}", self._find(thing, admissible)
+        if task.lamp is not None:
+            return self._look(task.lamp, thing, admissible)
+        if task.treatment is not None and self._held not in self._treated:
+            return f"{task.treatment} the {thing}", self._treat(task.treatment.value, task.treatment.appliance, admissible)
+        return f"put the {thing} in the {task.receptacle}", self._put(task.receptacle or "", admissible)
+
+    def _find(self, thing: str, admissible: list[str]) -> str:
+        for command in admissible:
+            match = re.fullmatch(rf"take ({thing} \d+) from (.+)", command)
+            if match and not (match[1] in self._done and match[2] == self._goal):
+                return command
+        for place, things in self._contents.items():
+            if place != self._goal and place != self._place and any(kind(name) == thing for name in things):
+                return self._reach(place, admissible)
+        return self._search(thing, admissible)
+
+    def _search(self, thing: str, admissible: list[str]) -> str:
+        if self._place in self._unseen and f"open {self._place}" in admissible:
+            return f"open {self._place}"
+        if not self._unseen:  # all seen and not found: look everywhere else once more
+            self._unseen = [place for place in self._furniture if place != self._place] or list(self._furniture)
+        if self._detours and self._rng.random() < self._detours:
+            return self._reach(self._rng.choice(self._unseen), admissible)
+        return self._reach(max(self._unseen, key=lambda place: self._worth(thing, kind(place))), admissible)
+
+    def _worth(self, thing: str, receptacle: str) -> float:
+        """Objects to expect for a turn spent: the best order of search, when receptacles are independent."""
+        if self._task is not None and self._task.task_type == "pick_and_place_simple" and receptacle == self._task.receptacle:
+            return -1.0  # were one there, the task would be solved
+        return self._prior.score(thing, receptacle) / (1.0 + self._prior.openable.get(receptacle, 0.0))
+
+    def _look(self, lamp: str, thing: str, admissible: list[str]) -> tuple[str, str]:
+        use = [command for command in admissible if re.fullmatch(rf"use {lamp} \d+", command)]
+        place = next((place for place, things in self._contents.items() if any(kind(name) == lamp for name in things)), None)
+        if use or place is not None:
+            return f"look at the {thing} under the {lamp}", use[0] if use else self._reach(place or "", admissible)
+        return f"find {indefinite(lamp)}", self._search(lamp, admissible)
+
+    def _treat(self, verb: str, appliance: str, admissible: list[str]) -> str:
+        command = next((command for command in admissible if re.fullmatch(rf"{verb} {self._held} with {appliance} \d+", command)), None)
+        return command or self._reach(self._nearest(appliance), admissible)
+
+    def _put(self, receptacle: str, admissible: list[str]) -> str:
+        goal = self._goal if self._goal is not None and kind(self._goal) == receptacle else self._nearest(receptacle)
+        command = next(
+            (command for command in admissible if re.fullmatch(rf"(?:put|move) {self._held} (?:in/on|to) {goal}", command)), None
+        )
+        return command or self._reach(goal, admissible)
+
+    def _nearest(self, receptacle: str) -> str:
+        """The receptacle of a type to use: where the agent stands, else one known to be open, else the first."""
+        choices = [name for name in self._furniture if kind(name) == receptacle]
+        if self._place in choices:
+            return str(self._place)
+        return next((name for name in choices if name in self._contents), choices[0] if choices else f"{receptacle} 1")
+
+    def _reach(self, place: str, admissible: list[str]) -> str:
+        """Go there, or open it when the agent is there already."""
+        if place != self._place and f"go to {place}" in admissible:
+            return f"go to {place}"
+        if f"open {place}" in admissible:
+            self._place = place
+            return f"open {place}"
+        return f"examine {place}" if f"examine {place}" in admissible else "look"
+
+
+def demonstrate(game: Game, expert: Expert, max_turns: int) -> Demonstration:
+    """Let the expert play one game.
+
+    Args:
+        game: reset here.
+        expert: started here.
+        max_turns: turns before giving up.
+
+    Raises:
+        DataError: the task is in none of the official wordings.
+    """
+    observation = game.reset()
+    expert.start(game.task, observation)
+    turns = []
+    for _ in range(max_turns):
+        step = expert.act(observation, game.admissible_commands)
+        turns.append((observation, step))
+        result = game.step(step.action)
+        observation = result.observation
+        if result.terminated:
+            break
+    return Demonstration(game.task, turns, game.won, observation)
