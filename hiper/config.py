@@ -7,6 +7,9 @@ YAML under `conf/` only chooses and changes values; no default lives anywhere el
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -113,9 +116,28 @@ TASK_TYPES = (
 SPLITS = ("train", "valid_seen", "valid_unseen")
 
 
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collect_problems() -> Iterator[list[str]]:
+    """Inside, a setting out of range is noted in the list instead of raised, so that all can be shown at once."""
+    problems: list[str] = []
+    token = _collected.set(problems)
+    try:
+        yield problems
+    finally:
+        _collected.reset(token)
+
+
 def _require(ok: bool, name: str, value: object, rule: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name}={value!r} is out of range: it must be {rule}.")
+    if ok:
+        return
+    problem = f"{name}={value!r} is out of range: it must be {rule}."
+    collected = _collected.get()
+    if collected is None:
+        raise ConfigError(problem)
+    collected.append(problem)
 
 
 @dataclass
@@ -209,13 +231,15 @@ class TinyConfig:
     kv_heads: int = 4
     intermediate: int = 384
     max_positions: int = 4096
+    rope_theta: float = 1_000_000.0
+    """Base of the rotary frequencies (Qwen2.5: 1e6)."""
     init: Init = Init.copying
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers", "heads", "kv_heads", "intermediate", "max_positions"):
             _require(getattr(self, name) >= 1, f"model.tiny.{name}", getattr(self, name), "at least 1")
-        _require(self.hidden % self.heads == 0, "model.tiny.heads", self.heads, f"a divisor of hidden={self.hidden}")
-        _require(self.heads % self.kv_heads == 0, "model.tiny.kv_heads", self.kv_heads, f"a divisor of heads={self.heads}")
+        _require(self.heads < 1 or self.hidden % self.heads == 0, "model.tiny.heads", self.heads, f"a divisor of hidden={self.hidden}")
+        _require(self.kv_heads < 1 or self.heads % self.kv_heads == 0, "model.tiny.kv_heads", self.kv_heads, f"a divisor of heads={self.heads}")
 
 
 @dataclass

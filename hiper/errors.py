@@ -41,3 +41,7 @@ class CollapseError(HiperError, RuntimeError):
 
 class MissingDependencyError(HiperError, ImportError):
     """An optional package that this command needs is not installed."""
+
+
+class WorkflowError(HiperError, RuntimeError):
+    """The workflow engine could not be started or reached."""

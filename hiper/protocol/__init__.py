@@ -1,0 +1,24 @@
+"""The plan-execute protocol: grammar, prompts, and where a reply's tokens stand."""
+
+from hiper.protocol.grammar import Block, Decision, Fault, Reply, Span, Switch, decide, parse, render
+from hiper.protocol.prompts import Prompter, describe
+from hiper.protocol.spans import BlockId, ReplySpans, locate, reply_text, token_ends
+
+__all__ = [
+    "Block",
+    "BlockId",
+    "Decision",
+    "Fault",
+    "Prompter",
+    "Reply",
+    "ReplySpans",
+    "Span",
+    "Switch",
+    "decide",
+    "describe",
+    "locate",
+    "parse",
+    "render",
+    "reply_text",
+    "token_ends",
+]

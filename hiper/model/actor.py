@@ -1,0 +1,167 @@
+"""The agent's network: a causal language model with three value heads, and the directory it lives in."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from hiper.config import Critic, ModelConfig
+from hiper.errors import ModelError
+
+HEADS_FILE = "value_heads.safetensors"
+CRITIC_FILE = "critic.safetensors"
+LEVELS = ("low", "high", "switch")
+
+
+class Forward(NamedTuple):
+    """What one pass over token sequences gives."""
+
+    hidden: Tensor
+    """(B, L, D) last hidden states; `Actor.logits` turns chosen ones into logits."""
+    values: Tensor
+    """(B, L, 3) float32: V_low, V_high, V_switch at every position."""
+
+
+class Actor(nn.Module):
+    """Policy and critic.
+
+    The value heads are one linear map from a trunk's last hidden state to (V_low, V_high, V_switch). `shared`: that trunk is the
+    actor's. `separate`: it is a copy of the actor's, trained on its own.
+    """
+
+    def __init__(self, lm: PreTrainedModel, critic: Critic) -> None:
+        super().__init__()
+        self.lm = lm
+        self.critic_kind = critic
+        self.heads = nn.Linear(lm.config.hidden_size, len(LEVELS))
+        nn.init.zeros_(self.heads.weight)
+        nn.init.zeros_(self.heads.bias)
+        self.critic: nn.Module | None = copy.deepcopy(self.trunk) if critic is Critic.separate else None
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The transformer under the language-model head."""
+        return cast(nn.Module, self.lm.get_decoder())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.heads.weight.device
+
+    def forward(
+        self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None, cache: Any = None, with_values: bool = True
+    ) -> Forward:
+        """Hidden states and values of token sequences.
+
+        Args:
+            ids: (B, L) long.
+            mask: None for plain causal attention over right-padded rows, or (B, 1, L, K) bool, True where attention is allowed.
+            positions: (B, L) long; None: 0 .. L-1.
+            cache: key-value cache of the actor's trunk, extended in place.
+            with_values: False skips the critic; `values` is then empty.
+        """
+        kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        hidden = self.trunk(**kwargs, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+        if not with_values:
+            return Forward(hidden, hidden.new_empty(0))
+        seen = hidden if self.critic is None else self.critic(**kwargs, use_cache=False).last_hidden_state
+        return Forward(hidden, self.heads(seen.to(self.heads.weight.dtype)))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, V) float32 logits of (N, D) hidden states."""
+        return cast(Tensor, self.lm.get_output_embeddings()(hidden)).float()
+
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """What the policy loss trains."""
+        return list(self.lm.parameters())
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What only the value loss trains."""
+        return [*self.heads.parameters(), *(self.critic.parameters() if self.critic is not None else ())]
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory or hub id.
+
+    Raises:
+        ModelError: there is none, or it has no chat template.
+    """
+    if Path(path).is_dir() and not any((Path(path) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
+        raise ModelError(
+            f"{path} has no tokenizer (tokenizer.json or vocab.json): a model directory needs one. "
+            "Copy it beside the weights, e.g. with tokenizer.save_pretrained."
+        )
+    try:
+        tokenizer = _tokenizer_class(Path(path)).from_pretrained(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from error
+    if not tokenizer.chat_template:
+        raise ModelError(f"the tokenizer of {path} has no chat template, so a conversation cannot be written. Use an instruct model.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def _tokenizer_class(path: Path) -> Any:
+    """AutoTokenizer, except for a tokenizer that names no model's class: transformers would rebuild ours as Qwen2's from the model type."""
+    config = path / "tokenizer_config.json"
+    named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class") if config.exists() else None
+    return PreTrainedTokenizerFast if named == "TokenizersBackend" else AutoTokenizer
+
+
+def load_lm(path: str | Path, dtype: str = "float32") -> PreTrainedModel:
+    """The causal language model of a directory or hub id, weights from safetensors only.
+
+    Raises:
+        ModelError: the path holds no loadable model.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=getattr(torch, dtype), use_safetensors=True)
+    except Exception as error:  # transformers raises many types for a broken directory; all mean the same to the user
+        raise ModelError(f"cannot load a causal language model from {path}: {_first_line(error)}") from error
+    return cast(PreTrainedModel, model)
+
+
+def load_actor(path: str | Path, cfg: ModelConfig) -> Actor:
+    """An actor from a model directory; value heads start at zero where the directory has none.
+
+    Raises:
+        ModelError: weights or heads do not load.
+    """
+    actor = Actor(load_lm(path, cfg.dtype), cfg.critic)
+    heads = Path(path) / HEADS_FILE
+    if heads.exists():
+        _load_into(actor.heads, heads)
+    if actor.critic is not None and (Path(path) / CRITIC_FILE).exists():
+        _load_into(actor.critic, Path(path) / CRITIC_FILE)
+    if cfg.gradient_checkpointing:
+        actor.lm.gradient_checkpointing_enable()
+    return actor
+
+
+def save_actor(actor: Actor, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Write a directory that `from_pretrained` loads, with the value heads beside the weights."""
+    path.mkdir(parents=True, exist_ok=True)
+    actor.lm.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    save_file({name: value.contiguous() for name, value in actor.heads.state_dict().items()}, path / HEADS_FILE)
+    if actor.critic is not None:
+        save_file({name: value.contiguous().clone() for name, value in actor.critic.state_dict().items()}, path / CRITIC_FILE)
+
+
+def _load_into(module: nn.Module, file: Path) -> None:
+    try:
+        module.load_state_dict(load_file(file))
+    except Exception as error:  # safetensors and torch raise their own kinds for a damaged or foreign file
+        raise ModelError(f"{file} does not fit the model: {_first_line(error)}. Remove it to start with fresh value heads.") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,48 @@
+"""A small Qwen2 model built from a config instead of downloaded."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+
+from hiper.config import Init, TinyConfig
+from hiper.errors import ConfigError
+from hiper.model.init import copying_init
+
+
+def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
+    """A randomly initialised causal language model over the tokenizer's vocabulary.
+
+    Args:
+        cfg: sizes and initialisation.
+        tokenizer: gives vocabulary size and special tokens.
+        seed: the same seed gives the same weights.
+
+    Raises:
+        ConfigError: `init=copying` on a shape it cannot be written into.
+    """
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=cfg.hidden,
+        intermediate_size=cfg.intermediate,
+        num_hidden_layers=cfg.layers,
+        num_attention_heads=cfg.heads,
+        num_key_value_heads=cfg.kv_heads,
+        max_position_embeddings=cfg.max_positions,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": cfg.rope_theta},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config)
+    if cfg.init is Init.copying:
+        if cfg.layers < 2 or cfg.heads != cfg.kv_heads:
+            raise ConfigError(
+                f"model.tiny.init=copying needs at least 2 layers and kv_heads == heads, got layers={cfg.layers}, heads={cfg.heads}, "
+                f"kv_heads={cfg.kv_heads}. Change them or set model.tiny.init=default."
+            )
+        copying_init(model, torch.Generator().manual_seed(seed))
+    return model

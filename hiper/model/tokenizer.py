@@ -1,0 +1,67 @@
+"""The tokenizer of a from-scratch model: whole words and whole numbers, learned from the demonstrations.
+
+Household commands name things by word and number ("take mug 2 from shelf 1"). With each word and each number one token,
+copying a name is copying two tokens, and a reply is a dozen tokens long. Spaces are not tokens: `decode` joins words with one
+space, which is how commands are spelled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from hiper.errors import ModelError
+
+PAD, UNKNOWN, USER, ASSISTANT, END = "<|pad|>", "<|unknown|>", "<|user|>", "<|assistant|>", "<|end|>"
+TAGS = ("<switch>", "</switch>", "<subgoal>", "</subgoal>", "<action>", "</action>")
+_WORDS = Regex(r"</?(?:switch|subgoal|action)>|[^\s.,:;!?\[\]()\"<>]+|[^\s]")
+_NUMBERS = 100  # every number a scene can use exists, seen in a demonstration or not
+_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    + ASSISTANT
+    + "{% generation %}{{ message['content'] }}"
+    + END
+    + "{% endgeneration %}{% else %}"
+    + USER
+    + "{{ message['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
+    + ASSISTANT
+    + "{% endif %}"
+)
+
+
+def build_tokenizer(texts: Iterable[str], words: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """A word tokenizer for these texts, with a chat template of one token per role.
+
+    Args:
+        texts: demonstrations, or anything that shows the words in use.
+        words: further words to know, e.g. object names that the demonstrations may lack.
+
+    Raises:
+        ModelError: there is no text.
+    """
+    splitter = pre_tokenizers.Split(_WORDS, behavior="removed", invert=True)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(piece for piece, _ in splitter.pre_tokenize_str(text))
+    if not counts:
+        raise ModelError("cannot build a tokenizer from no text: the demonstrations are empty. Run the demos stage first.")
+    special = [PAD, UNKNOWN, USER, ASSISTANT, END]
+    fixed = [*special, *TAGS, "KEEP", "SWITCH", *(str(number) for number in range(_NUMBERS))]
+    # Sorted, so that the same words give the same ids whatever order they came in.
+    learned = sorted((set(counts) | set(words)) - set(fixed))
+    vocabulary = {word: index for index, word in enumerate([*fixed, *learned])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.add_special_tokens(special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        chat_template=_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1_000_000,
+    )

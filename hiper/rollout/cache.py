@@ -1,0 +1,100 @@
+"""A key-value cache with a row for each running conversation.
+
+Rows have their own lengths, live rows always come first (a finished row is overwritten by the last live one), and the buffers are preallocated:
+a token costs one write, where a cache that concatenates copies everything it holds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin
+
+_BLOCK = 256  # positions by which buffers grow
+
+
+class _SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer, (rows, heads, positions, head size)."""
+
+    def __init__(self, slots: SlotCache) -> None:
+        super().__init__()
+        self._slots = slots
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        shape = (self._slots.rows, key_states.shape[1], self._slots.capacity, key_states.shape[3])
+        self.keys, self.values = key_states.new_zeros(shape), value_states.new_zeros(shape)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        if self.keys.shape[2] < self._slots.capacity:
+            self.keys, self.values = (_grown(buffer, self._slots.capacity) for buffer in (self.keys, self.values))
+        chosen, positions, used = self._slots.chosen, self._slots.positions, self._slots.used
+        self.keys[chosen[:, None], :, positions] = key_states.transpose(1, 2)
+        self.values[chosen[:, None], :, positions] = value_states.transpose(1, 2)
+        if self._slots.contiguous:  # a view costs nothing; a subset has to be gathered
+            count = len(chosen)
+            return self.keys[:count, :, :used], self.values[:count, :, :used]
+        return self.keys[chosen, :, :used], self.values[chosen, :, :used]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        assert self.keys is not None and self.values is not None
+        self.keys[target, :, :length] = self.keys[source, :, :length]
+        self.values[target, :, :length] = self.values[source, :, :length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._slots.used, 0
+
+    def get_seq_length(self) -> int:
+        return self._slots.used
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class SlotCache(Cache):
+    """The cache handed to the model. `place` says where the next forward pass writes."""
+
+    def __init__(self, rows: int, layers: int) -> None:
+        self.rows = rows
+        self.capacity = _BLOCK
+        self.used = 0
+        self.contiguous = True
+        self.chosen = torch.empty(0, dtype=torch.long)
+        self.positions = torch.empty(0, dtype=torch.long)
+        super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
+
+    def place(self, chosen: Tensor, positions: Tensor) -> Tensor:
+        """Set the rows and positions of the next pass.
+
+        Args:
+            chosen: (B,) long, the rows, ascending.
+            positions: (B, Q) long, where each new token goes in its row.
+
+        Returns:
+            (B, 1, Q, K) bool: a token sees the positions up to its own. Whatever an earlier occupant left beyond is never seen.
+        """
+        self.chosen, self.positions = chosen, positions
+        self.contiguous = bool((chosen == torch.arange(len(chosen), device=chosen.device)).all())
+        self.used = int(positions.max()) + 1
+        while self.capacity < self.used:
+            self.capacity += _BLOCK
+        keys = torch.arange(self.used, device=positions.device)
+        return (keys <= positions[:, None, :, None]).contiguous()
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy one row's first `length` positions over another's."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                assert isinstance(layer, _SlotLayer)
+                layer.move(source, target, length)
+
+
+def _grown(buffer: Tensor, capacity: int) -> Tensor:
+    rows, heads, length, size = buffer.shape
+    grown = buffer.new_zeros((rows, heads, capacity, size))
+    grown[:, :, :length] = buffer
+    return grown

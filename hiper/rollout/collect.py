@@ -1,0 +1,240 @@
+"""Playing episodes: many games at once, one policy, one protocol.
+
+The collector owns the conversation: it words prompts, reads replies, steps environments and keeps the record. It neither samples tokens (the policy's
+work) nor shapes rewards (the learner's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from hiper.config import Constrain, Dialect, EnvConfig, RolloutConfig, RunConfig
+from hiper.device import pick_device
+from hiper.envs import make_env
+from hiper.envs.alfworld.games import GameEntry
+from hiper.envs.base import TextEnv
+from hiper.model.actor import load_actor, load_tokenizer
+from hiper.protocol import Prompter, Reply, ReplySpans, decide, locate, parse, reply_text, token_ends
+from hiper.protocol.prompts import Past
+from hiper.rollout.chat import ChatCodec
+from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
+from hiper.rollout.policy import Policy, Request, Sampled, TransformersPolicy
+from hiper.rollout.trajectory import StopReason, Trajectory, Turn
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class _Running:
+    """An episode in progress."""
+
+    entry: GameEntry
+    env: TextEnv
+    observation: str
+    task: str
+    turns: list[Turn] = field(default_factory=list)
+    sequences: list[TokenSequence] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    tokens: list[TokenTurn] = field(default_factory=list)
+    keeps: list[bool] = field(default_factory=list)
+    mismatches: list[bool] = field(default_factory=list)
+    subgoal: str | None = None
+    stop: StopReason | None = None
+
+    @property
+    def past(self) -> list[Past]:
+        return [Past(turn.observation, turn.action) for turn in self.turns]
+
+
+class ReplyReader:
+    """Reads sampled ids once: text, parse and spans, remembered because replies repeat."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> None:
+        self._tokenizer, self._dialect = tokenizer, dialect
+        self._known: dict[tuple[int, ...], tuple[Reply, ReplySpans]] = {}
+
+    def read(self, ids: Sequence[int]) -> tuple[Reply, ReplySpans]:
+        """The parsed reply and its token spans."""
+        key = tuple(ids)
+        if key not in self._known:
+            if len(self._known) > 100_000:
+                self._known.clear()
+            reply = parse(reply_text(self._tokenizer, ids), self._dialect)
+            self._known[key] = (reply, locate(reply, token_ends(self._tokenizer, ids)))
+        return self._known[key]
+
+
+class Collector:
+    """Plays games with a policy."""
+
+    def __init__(self, policy: Policy, codec: ChatCodec, cfg: RunConfig) -> None:
+        self._policy, self._codec = policy, codec
+        self._env: EnvConfig = cfg.env
+        self._rollout: RolloutConfig = cfg.rollout
+        self._prompter = Prompter(cfg.protocol)
+        self._reader = ReplyReader(codec.tokenizer, cfg.protocol.dialect)
+
+    def play(
+        self, games: Iterable[tuple[GameEntry, TextEnv]], slots: int, total: int | None = None, progress: Progress | None = None
+    ) -> list[Episode]:
+        """Play every game once, up to `slots` at a time.
+
+        Args:
+            games: entries with their environments, loaded as they are drawn.
+            slots: conversations at once.
+            total: number of games, for `progress`.
+            progress: called with (finished, total).
+
+        Returns:
+            Episodes in the order of `games`.
+        """
+        waiting: Iterator[tuple[int, tuple[GameEntry, TextEnv]]] = iter(enumerate(games))
+        running: dict[int, tuple[int, _Running]] = {}
+        free = list(range(slots))[::-1]
+        done: dict[int, Episode] = {}
+        while True:
+            while free:
+                drawn = next(waiting, None)
+                if drawn is None:
+                    break
+                order, (entry, env) = drawn
+                observation = env.reset()
+                running[free.pop()] = (order, _Running(entry, env, observation, env.task))
+            if not running:
+                return [done[order] for order in sorted(done)]
+            requests = [self._request(slot, run) for slot, (_, run) in running.items()]
+            for request, sampled in zip(requests, self._policy.reply(requests), strict=True):
+                order, run = running[request.slot]
+                self._advance(run, request, sampled)
+                if run.stop is not None:
+                    done[order] = self._finish(run)
+                    del running[request.slot]
+                    self._policy.release(request.slot)
+                    free.append(request.slot)
+                    if progress is not None:
+                        progress(len(done), total if total is not None else len(done) + len(running))
+
+    def _request(self, slot: int, run: _Running) -> Request:
+        commands = run.env.admissible_commands if self._rollout.constrain is Constrain.admissible else None
+        if self._prompter.appends:
+            fresh = not run.turns
+            ids = self._codec.first(self._prompter.first(run.observation)) if fresh else self._codec.later(self._prompter.later(run.observation))
+            run.ids += ids
+            return Request(slot, ids, fresh, commands)
+        prompt = self._prompter.window(run.task, run.past, run.observation, run.subgoal, run.env.admissible_commands)
+        return Request(slot, self._codec.first(prompt), True, commands)
+
+    def _advance(self, run: _Running, request: Request, sampled: Sampled) -> None:
+        reply, spans = self._reader.read(sampled.ids)
+        decision = decide(reply, run.subgoal)
+        tokens = TokenTurn(len(run.turns), 0, spans.blocks, spans.low, sampled.logprobs, sampled.allowed)
+        if self._prompter.appends:
+            tokens.start = len(run.ids)
+            run.ids += sampled.ids
+            if sampled.ids[-1] != self._codec.end:
+                run.ids.append(self._codec.end)
+            run.tokens.append(tokens)
+        else:
+            tokens.start = len(request.ids)
+            run.sequences.append(TokenSequence(request.ids + sampled.ids, [tokens]))
+        # Spellings the environment treats alike are looked up as it reads them.
+        admissible = decision.command in run.env.admissible_commands
+        result = run.env.step(decision.command)
+        run.turns.append(
+            Turn(
+                observation=run.observation,
+                reply=reply.text,
+                switch=decision.start,
+                subgoal=decision.subgoal,
+                action=decision.command,
+                faults=[fault.value for fault in reply.faults],
+                admissible=admissible,
+                reward=result.reward,
+                shaped=result.reward,
+                tokens=len(sampled.ids),
+            )
+        )
+        run.keeps.append(decision.keep)
+        run.mismatches.append(decision.mismatch)
+        run.subgoal = decision.subgoal
+        run.observation = result.observation
+        if result.terminated:
+            run.stop = StopReason.terminated
+        elif len(run.turns) >= self._env.max_turns:
+            run.stop = StopReason.turn_limit
+        elif self._prompter.appends and len(run.ids) + self._room(run) > self._rollout.max_tokens:
+            run.stop = StopReason.token_limit
+
+    def _room(self, run: _Running) -> int:
+        """Tokens the next turn may need."""
+        return len(self._codec.later(self._prompter.later(run.observation))) + self._rollout.max_reply_tokens + 1
+
+    def _finish(self, run: _Running) -> Episode:
+        assert run.stop is not None
+        if run.stop is not StopReason.terminated:
+            # What follows a truncation has a value: keep the prompt it would have been read from.
+            if self._prompter.appends:
+                run.ids += self._codec.later(self._prompter.later(run.observation))
+                run.sequences = [TokenSequence(run.ids, run.tokens, final=len(run.ids) - 1)]
+            else:
+                prompt = self._prompter.window(run.task, run.past, run.observation, run.subgoal, run.env.admissible_commands)
+                ids = self._codec.first(prompt)
+                run.sequences.append(TokenSequence(ids, [], final=len(ids) - 1))
+        elif self._prompter.appends:
+            run.sequences = [TokenSequence(run.ids, run.tokens)]
+        trajectory = Trajectory(
+            game=run.entry.path,
+            split=run.entry.split,
+            task_type=run.entry.task_type,
+            task=run.task,
+            won=run.env.won,
+            stop=run.stop,
+            turns=run.turns,
+            final_observation=run.observation,
+        )
+        return Episode(trajectory, run.sequences, run.keeps, run.mismatches)
+
+
+def play_games(
+    cfg: RunConfig,
+    model: Path | str,
+    entries: Sequence[GameEntry],
+    root: Path,
+    *,
+    temperature: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> list[Trajectory]:
+    """Play games with the model in a directory, for evaluation.
+
+    Args:
+        cfg: protocol, environment and rollout settings.
+        model: directory or hub id.
+        entries: the games, paths relative to `root`.
+        temperature: 0 is greedy.
+        seed: of the sampler; unused when greedy.
+
+    Returns:
+        One trajectory a game, in order.
+    """
+    tokenizer = load_tokenizer(model)
+    device = pick_device(cfg)
+    actor = load_actor(model, cfg.model).to(device)
+    codec = ChatCodec(tokenizer)
+    slots = min(cfg.rollout.slots, len(entries))
+    policy = TransformersPolicy(
+        actor,
+        codec,
+        slots=slots,
+        temperature=temperature,
+        max_reply_tokens=cfg.rollout.max_reply_tokens,
+        generator=torch.Generator(device).manual_seed(seed),
+    )
+    games = ((entry, make_env(cfg.env, root / entry.path)) for entry in entries)
+    episodes = Collector(policy, codec, cfg).play(games, slots, len(entries), progress)
+    return [episode.trajectory for episode in episodes]

@@ -1,0 +1,92 @@
+"""Limiting the action block to admissible commands, token by token.
+
+`rollout.constrain=admissible`: from `<action>` on, only tokens that continue some admissible command may be sampled, and probabilities are
+renormalised over them. The allowed sets travel with the sampled tokens, so that the update computes the same probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+_TAG = "<action>"
+
+Node = dict[int, "Node"]
+
+
+class CommandTries:
+    """Token tries over sets of commands, with the encodings cached."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end: int) -> None:
+        self._tokenizer = tokenizer
+        self._end = end
+        self._encoded: dict[str, tuple[int, ...]] = {}
+        self._pieces: dict[int, str] = {}
+        self._overshoot: list[int] | None = None
+
+    def build(self, commands: Sequence[str]) -> Node:
+        """Trie of `command</action>` and the end token, for what follows `<action>`."""
+        root: Node = {}
+        for command in commands:
+            node = root
+            for token in self._encode(command):
+                node = node.setdefault(token, {})
+        return root
+
+    def piece(self, token: int) -> str:
+        """A token's own text; tags are ASCII, so they can be recognised piece by piece."""
+        text = self._pieces.get(token)
+        if text is None:
+            text = self._pieces[token] = self._tokenizer.decode([token])
+        return text
+
+    def overshoots(self) -> list[int]:
+        """Tokens that close a tag and go on (`>x`): they would smuggle the action's first letters past the trie."""
+        if self._overshoot is None:
+            size = len(self._tokenizer)
+            self._overshoot = [i for i in range(size) if any(_TAG.endswith(head) for head in _proper_heads(self.piece(i)))]
+        return self._overshoot
+
+    def _encode(self, command: str) -> tuple[int, ...]:
+        tokens = self._encoded.get(command)
+        if tokens is None:
+            tokens = (*self._tokenizer.encode(f"{command}</action>", add_special_tokens=False), self._end)
+            self._encoded[command] = tokens
+        return tokens
+
+
+class ActionGuard:
+    """Follows one reply as it is written and says what may come next."""
+
+    def __init__(self, tries: CommandTries, commands: Sequence[str]) -> None:
+        self._tries = tries
+        self._commands = commands
+        self._node: Node | None = None
+        self._tail = ""
+
+    @property
+    def allowed(self) -> list[int] | None:
+        """Token ids that may come next; None: any."""
+        return None if self._node is None else list(self._node)
+
+    @property
+    def forbidden(self) -> list[int] | None:
+        """Token ids that may not come next although others are free; None: none."""
+        return self._tries.overshoots() if self._node is None and self._half_open() else None
+
+    def push(self, token: int) -> None:
+        """Record the sampled token."""
+        if self._node is not None:
+            self._node = self._node.get(token)
+            return
+        self._tail = (self._tail + self._tries.piece(token))[-len(_TAG) :]
+        if self._tail == _TAG:
+            self._node = self._tries.build(self._commands)
+
+    def _half_open(self) -> bool:
+        return any(self._tail.endswith(_TAG[:cut]) for cut in range(2, len(_TAG)))
+
+
+def _proper_heads(piece: str) -> list[str]:
+    return [piece[:cut] for cut in range(1, len(piece)) if piece[:cut].endswith(">")]

@@ -1,0 +1,142 @@
+"""Writing demonstrations: the expert's play, worded in the agent's own protocol.
+
+The file is JSONL in the conversational format TRL reads (`messages` of roles `user` and `assistant`). In the `append` context a line is an
+episode; in the `window` context a line is a turn.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiper.config import RunConfig
+from hiper.envs.alfworld import Game
+from hiper.envs.alfworld.expert import Demonstration, Expert, demonstrate
+from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.envs.alfworld.prior import LocationPrior
+from hiper.errors import DataError
+from hiper.protocol import Prompter, Switch, render
+from hiper.protocol.prompts import Past
+
+TRAIN = "train"
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class DemosSummary:
+    """What a demonstration file holds."""
+
+    path: str
+    demonstrations: int
+    games: int
+    mean_turns: float
+    switch_rate: float
+    """Share of turns after the first that say SWITCH."""
+    failed: int
+    """Games the expert did not solve within the turn limit; they are not written."""
+
+
+def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[[int, int], None] | None = None) -> DemosSummary:
+    """Play training games with the expert and write what it did.
+
+    Games are taken in a seeded order and again from the start when they run out, with new numbers for objects and receptacles if
+    `demos.renumber`.
+
+    Args:
+        index: games; only the training split is read.
+        cfg: demos, protocol and environment settings.
+        out: the JSONL file, replaced in one move.
+        progress: called with (written, wanted).
+
+    Raises:
+        DataError: no training games, or the expert fails on all of them.
+    """
+    entries = index.split(TRAIN)
+    rng = random.Random(f"demos-{cfg.demos.seed}")
+    prior = LocationPrior.learn(index)
+    expert = Expert(prior, detours=cfg.demos.detours, rng=rng)
+    prompter = Prompter(cfg.protocol)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    prior.save(out.with_name("location_prior.json"))
+    temporary = out.with_name(out.name + ".tmp")
+    written = turns = switches = failed = 0
+    used: set[str] = set()
+    with temporary.open("w", encoding="utf-8") as file:
+        for entry in _cycle(entries, rng):
+            if written == cfg.demos.count:
+                break
+            if failed >= max(10, len(entries)) and not written:
+                raise DataError(f"the expert solved none of {failed} training games under {index.root} within {cfg.env.max_turns} turns.")
+            renumber = cfg.demos.renumber and entry.path in used
+            game = Game.load(index.resolve(entry), rng if renumber else None)
+            demo = demonstrate(game, expert, cfg.env.max_turns)
+            if not demo.won:
+                failed += 1
+                continue
+            used.add(entry.path)
+            for messages in _conversations(demo, game, prompter, cfg):
+                line = {"game": entry.path, "task_type": entry.task_type, "messages": messages}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            written += 1
+            turns += len(demo.turns)
+            switches += sum(step.switch for _, step in demo.turns[1:])
+            if progress is not None:
+                progress(written, cfg.demos.count)
+    temporary.replace(out)
+    return DemosSummary(str(out), written, len(used), turns / written, switches / max(1, turns - written), failed)
+
+
+def read_demos(path: Path) -> list[list[Message]]:
+    """The conversations of a demonstration file.
+
+    Raises:
+        DataError: the file is missing, empty, or a line is no conversation.
+    """
+    conversations: list[list[Message]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read the demonstrations {path}: {error.strerror}. Write them with `hiper demos`.") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            messages = json.loads(line)["messages"]
+            conversations.append([{"role": str(m["role"]), "content": str(m["content"])} for m in messages])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f'{path}:{number}: not a demonstration ({error!r}). Expected {{"messages": [{{"role", "content"}}, ...]}}.') from error
+        if [m["role"] for m in conversations[-1]] != ["user", "assistant"] * (len(messages) // 2) or not messages:
+            raise DataError(f"{path}:{number}: the messages do not alternate user, assistant, ..., assistant.")
+    if not conversations:
+        raise DataError(f"{path} holds no demonstrations. Write them with `hiper demos`.")
+    return conversations
+
+
+def _cycle(entries: list[GameEntry], rng: random.Random) -> Iterator[GameEntry]:
+    while True:
+        yield from rng.sample(entries, len(entries))
+
+
+def _conversations(demo: Demonstration, game: Game, prompter: Prompter, cfg: RunConfig) -> Iterator[list[Message]]:
+    replies = [
+        render(Switch.SWITCH if step.switch else Switch.KEEP, step.subgoal, step.action, cfg.protocol.dialect) for _, step in demo.turns
+    ]
+    observations = [observation for observation, _ in demo.turns]
+    if prompter.appends:
+        asked = [prompter.first(observations[0]), *(prompter.later(text) for text in observations[1:])]
+        yield [m for pair in zip(asked, replies, strict=True) for m in _exchange(*pair)]
+        return
+    game.reset()
+    past: list[Past] = []
+    subgoal: str | None = None
+    for (observation, step), reply in zip(demo.turns, replies, strict=True):
+        yield _exchange(prompter.window(demo.task, past, observation, subgoal, game.admissible_commands), reply)
+        game.step(step.action)
+        past.append(Past(observation, step.action))
+        subgoal = step.subgoal
+
+
+def _exchange(asked: str, reply: str) -> list[Message]:
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]

@@ -1,0 +1,52 @@
+"""What the learner keeps of an episode: token sequences beside the readable trajectory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hiper.rollout.trajectory import Trajectory
+
+
+@dataclass(slots=True)
+class TokenTurn:
+    """One reply inside a token sequence."""
+
+    turn: int
+    """Index of the turn in its trajectory."""
+    start: int
+    """Index of the reply's first token; the hidden state at `start - 1` predicts it and holds V_high and V_switch."""
+    blocks: list[int]
+    """`BlockId` of each reply token."""
+    low: int
+    """Offset of the reply token whose predicting hidden state holds V_low."""
+    logprobs: list[float]
+    """Log-probabilities under the sampling distribution."""
+    allowed: list[list[int] | None]
+    """Ids each token was drawn from; None: the whole vocabulary."""
+
+
+@dataclass(slots=True)
+class TokenSequence:
+    """Tokens the network reads in one pass: a whole conversation (`append`) or one turn's prompt and reply (`window`)."""
+
+    ids: list[int]
+    turns: list[TokenTurn]
+    final: int | None = None
+    """Index of the last token of the final observation's prompt, where a truncated episode's value is read; None: not kept."""
+
+
+@dataclass(slots=True)
+class Episode:
+    """One trajectory with its tokens and the facts the learner's shaping needs, a value a turn."""
+
+    trajectory: Trajectory
+    sequences: list[TokenSequence]
+    keeps: list[bool] = field(default_factory=list)
+    """KEEP decisions that count for the penalty."""
+    mismatches: list[bool] = field(default_factory=list)
+    """KEEP decisions that spelled another subgoal."""
+
+    @property
+    def terminated(self) -> bool:
+        """The task ended; otherwise the episode was truncated."""
+        return self.trajectory.stop == "terminated"

@@ -1,0 +1,204 @@
+"""Policies: something that writes replies for many conversations at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hiper.model.actor import Actor
+from hiper.rollout.cache import SlotCache
+from hiper.rollout.chat import ChatCodec
+from hiper.rollout.constrain import ActionGuard, CommandTries
+
+
+@dataclass(slots=True)
+class Request:
+    """One conversation's turn to be answered."""
+
+    slot: int
+    """Which conversation; the policy keeps its context between calls."""
+    ids: list[int]
+    """Tokens to append to what the policy already holds for the slot; the last reply's tokens are held."""
+    fresh: bool
+    """Forget what the slot held: a new conversation, or a prompt rebuilt from scratch."""
+    commands: Sequence[str] | None
+    """Commands the action block is limited to; None: no limit."""
+
+
+@dataclass(slots=True)
+class Sampled:
+    """One reply as sampled."""
+
+    ids: list[int]
+    logprobs: list[float]
+    """Log-probability of each token under the sampling distribution: temperature and limits included."""
+    allowed: list[list[int] | None]
+    """For each token the ids it was drawn from; None: the whole vocabulary."""
+
+
+class Policy(Protocol):
+    """Answers turns."""
+
+    def reply(self, requests: Sequence[Request]) -> list[Sampled]:
+        """One reply a request, in order."""
+
+    def release(self, slot: int) -> None:
+        """The conversation is over."""
+
+
+class TransformersPolicy:
+    """Samples from an actor with one growing key-value cache: a token is encoded once, whether prompt or reply."""
+
+    def __init__(
+        self, actor: Actor, codec: ChatCodec, *, slots: int, temperature: float, max_reply_tokens: int, generator: torch.Generator
+    ) -> None:
+        """Prepare to answer up to `slots` conversations at once.
+
+        Args:
+            actor: the network, used without gradients and in evaluation mode.
+            codec: where replies end.
+            slots: most conversations at once.
+            temperature: 0 is greedy.
+            max_reply_tokens: a reply is cut here.
+            generator: source of every draw, on the actor's device.
+        """
+        self._actor, self._codec, self._generator = actor, codec, generator
+        self._temperature, self._max_reply = temperature, max_reply_tokens
+        self._cache = SlotCache(slots, actor.lm.config.num_hidden_layers)
+        self._tries = CommandTries(codec.tokenizer, codec.end)
+        self._row: dict[int, int] = {}
+        self._slot: list[int] = []  # the slot of each live row
+        self._length: list[int] = []  # tokens of each live row that the cache holds
+        self._pending: list[list[int]] = []  # sampled or given, not yet in the cache
+
+    @torch.inference_mode()
+    def release(self, slot: int) -> None:
+        """Free the conversation's row; the last live row moves into its place."""
+        row = self._row.pop(slot)
+        last = len(self._slot) - 1
+        if row != last:
+            self._cache.move(last, row, self._length[last])
+            self._slot[row], self._length[row], self._pending[row] = self._slot[last], self._length[last], self._pending[last]
+            self._row[self._slot[row]] = row
+        self._slot.pop(), self._length.pop(), self._pending.pop()
+
+    @torch.inference_mode()
+    def reply(self, requests: Sequence[Request]) -> list[Sampled]:
+        """Answer every live conversation once.
+
+        Args:
+            requests: one for each conversation that is to be answered; conversations not named are left as they are.
+        """
+        training = self._actor.training
+        self._actor.eval()
+        try:
+            rows = [self._admit(request) for request in requests]
+            logits = self._prefill(rows, [request.fresh for request in requests])
+            return self._decode(rows, logits, requests)
+        finally:
+            self._actor.train(training)
+
+    def _admit(self, request: Request) -> int:
+        row = self._row.get(request.slot)
+        if row is None:
+            row = self._row[request.slot] = len(self._slot)
+            self._slot.append(request.slot), self._length.append(0), self._pending.append([])
+        if request.fresh:
+            self._length[row], self._pending[row] = 0, []
+        self._pending[row] += request.ids
+        return row
+
+    def _prefill(self, rows: list[int], fresh: list[bool]) -> Tensor:
+        """(B, V) logits after each row's pending tokens. Long openings and short observations go in passes of their own."""
+        logits: list[Tensor] = [torch.empty(0)] * len(rows)
+        for kind in (True, False):
+            members = sorted((row, index) for index, row in enumerate(rows) if fresh[index] is kind)
+            if members:
+                output = self._feed([row for row, _ in members])
+                for (_, index), value in zip(members, output, strict=True):
+                    logits[index] = value
+        return torch.stack(logits)
+
+    def _feed(self, rows: list[int]) -> Tensor:
+        """Put the pending tokens of rows (ascending) into the cache; (B, V) logits after the last of each."""
+        device = self._actor.device
+        pending = [self._pending[row] for row in rows]
+        width = max(len(tokens) for tokens in pending)
+        ids = torch.tensor([tokens + [self._codec.pad] * (width - len(tokens)) for tokens in pending], device=device)
+        lengths = torch.tensor([self._length[row] for row in rows], device=device)
+        # Padding lands beyond a row's end, where nothing looks before the next real token overwrites it.
+        positions = lengths[:, None] + torch.arange(width, device=device)
+        mask = self._cache.place(torch.tensor(rows, device=device), positions)
+        hidden = self._actor(ids, mask, positions, self._cache, with_values=False).hidden
+        last = torch.tensor([len(tokens) - 1 for tokens in pending], device=device)
+        for row, tokens in zip(rows, pending, strict=True):
+            self._length[row] += len(tokens)
+            self._pending[row] = []
+        return self._actor.logits(hidden[torch.arange(len(rows), device=device), last])
+
+    def _decode(self, rows: list[int], logits: Tensor, requests: Sequence[Request]) -> list[Sampled]:
+        guards = [None if r.commands is None else ActionGuard(self._tries, r.commands) for r in requests]
+        sampled = [Sampled([], [], []) for _ in requests]
+        writing = list(range(len(requests)))
+        order = sorted(range(len(rows)), key=rows.__getitem__)
+        place = {index: position for position, index in enumerate(order)}
+        while writing:
+            tokens, logprobs, allowed = self._sample(logits, writing, guards)
+            for drawn, index in enumerate(writing):
+                reply, token = sampled[index], tokens[drawn]
+                reply.ids.append(token)
+                reply.logprobs.append(logprobs[drawn])
+                reply.allowed.append(allowed[drawn])
+                guard = guards[index]
+                if guard is not None:
+                    guard.push(token)
+                # The newest token is always pending: rows that have finished feed it again and again, to the same place.
+                self._pending[rows[index]] = [token]
+            still = [i for i in writing if sampled[i].ids[-1] != self._codec.end and len(sampled[i].ids) < self._max_reply]
+            if not still:
+                break
+            waiting = sorted(set(range(len(rows))) - set(still))
+            held = [self._pending[rows[index]] for index in waiting]
+            fed = self._feed([rows[index] for index in order])
+            for index, tokens_held in zip(waiting, held, strict=True):
+                self._length[rows[index]] -= 1
+                self._pending[rows[index]] = tokens_held
+            logits = fed[[place[index] for index in still]]
+            writing = still
+        for index, row in enumerate(rows):
+            if sampled[index].ids[-1] != self._codec.end:  # cut at the limit: close the message all the same
+                self._pending[row].append(self._codec.end)
+        return sampled
+
+    def _sample(
+        self, logits: Tensor, writing: list[int], guards: list[ActionGuard | None]
+    ) -> tuple[list[int], list[float], list[list[int] | None]]:
+        allowed: list[list[int] | None] = [None] * len(writing)
+        logits = logits / self._temperature if self._temperature > 0 else logits
+        limit: Tensor | None = None
+        for place, index in enumerate(writing):
+            guard = guards[index]
+            if guard is None:
+                continue
+            allowed[place] = guard.allowed
+            forbidden = guard.forbidden
+            if allowed[place] is not None or forbidden:
+                limit = torch.zeros_like(logits, dtype=torch.bool) if limit is None else limit
+                if allowed[place] is not None:
+                    limit[place] = True
+                    limit[place, allowed[place]] = False
+                else:
+                    limit[place, forbidden] = True
+        if limit is not None:
+            logits = logits.masked_fill(limit, -torch.inf)
+        logprobs = torch.log_softmax(logits, dim=-1)
+        if self._temperature > 0:
+            tokens = torch.multinomial(logprobs.exp(), 1, generator=self._generator).squeeze(1)
+        else:
+            tokens = logits.argmax(dim=-1)
+        chosen = logprobs.gather(1, tokens[:, None]).squeeze(1)
+        return tokens.tolist(), chosen.tolist(), allowed

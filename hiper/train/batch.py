@@ -1,0 +1,244 @@
+"""An iteration's episodes as tensors.
+
+Turn-level facts are (B, T), padded on the right; reply tokens are flat, each with its trajectory, turn and block. A `TokenSequence` is one pass of the network:
+a whole conversation in the `append` context, so every trajectory is run once, or one turn in the `window` context. Learner and estimator see no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hiper.model.actor import Actor
+from hiper.rl.losses import token_entropy
+from hiper.rollout.episode import Episode, TokenSequence
+
+
+@dataclass
+class Batch:
+    """B trajectories of up to T turns, with N reply tokens in S sequences."""
+
+    sequences: list[TokenSequence]
+    owner: Tensor
+    """(S,) long. Trajectory of each sequence."""
+    rewards: Tensor
+    """(B, T) float, the environment's."""
+    starts: Tensor
+    mask: Tensor
+    invalid: Tensor
+    keep: Tensor
+    mismatch: Tensor
+    """(B, T) bool."""
+    terminated: Tensor
+    """(B,) bool."""
+    token_sequence: Tensor
+    token_position: Tensor
+    """(N,) long. Where each reply token stands; the hidden state one earlier predicts it."""
+    token_id: Tensor
+    token_row: Tensor
+    token_column: Tensor
+    """(N,) long. Trajectory, and index among that trajectory's reply tokens."""
+    turns: Tensor
+    blocks: Tensor
+    """(B, R) long. Turn and block of each trajectory's reply tokens; block 0 on padding."""
+    sampled_logprobs: Tensor
+    """(N,) float. What the sampler recorded."""
+    allowed: list[list[int] | None]
+    """N entries. Ids each token was drawn from."""
+    first_position: Tensor
+    low_position: Tensor
+    """(B, T) long. Position, in the sequence of the turn, whose hidden state holds V_high and V_switch, and V_low."""
+    turn_sequence: Tensor
+    """(B, T) long. Sequence of each turn."""
+    final_sequence: Tensor
+    final_position: Tensor
+    """(B,) long. Where a truncated episode's final state is read; -1: not kept."""
+
+    @property
+    def tokens(self) -> int:
+        """Reply tokens."""
+        return len(self.token_id)
+
+    @property
+    def read_tokens(self) -> int:
+        """Tokens of all sequences, prompts included."""
+        return sum(len(sequence.ids) for sequence in self.sequences)
+
+    def by_row(self, flat: Tensor) -> Tensor:
+        """(N,) values of reply tokens as (B, R), zero on padding."""
+        table = flat.new_zeros(self.turns.shape)
+        table[self.token_row, self.token_column] = flat
+        return table
+
+    def flat(self, table: Tensor) -> Tensor:
+        """(B, R) values back as (N,)."""
+        return table[self.token_row, self.token_column]
+
+
+def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
+    """Lay episodes out as tensors; every episode has at least one turn."""
+    rows, width = len(episodes), max(len(episode.trajectory.turns) for episode in episodes)
+    sequences: list[TokenSequence] = []
+    owner: list[int] = []
+    tokens: list[tuple[int, int, int, int, int]] = []  # sequence, position, id, row, column
+    blocks: list[list[int]] = []
+    turn_of: list[list[int]] = []
+    logprobs: list[float] = []
+    allowed: list[list[int] | None] = []
+    places = torch.zeros(3, rows, width, dtype=torch.long)  # sequence, first, low
+    final = torch.full((2, rows), -1, dtype=torch.long)
+    facts = torch.zeros(5, rows, width, dtype=torch.bool)  # starts, mask, invalid, keep, mismatch
+    rewards = torch.zeros(rows, width)
+    for row, episode in enumerate(episodes):
+        row_blocks: list[int] = []
+        row_turns: list[int] = []
+        for sequence in episode.sequences:
+            number = len(sequences)
+            sequences.append(sequence)
+            owner.append(row)
+            for reply in sequence.turns:
+                places[:, row, reply.turn] = torch.tensor([number, reply.start - 1, reply.start + reply.low - 1])
+                for offset, block in enumerate(reply.blocks):
+                    position = reply.start + offset
+                    tokens.append((number, position, sequence.ids[position], row, len(row_blocks)))
+                    row_blocks.append(block)
+                    row_turns.append(reply.turn)
+                logprobs += reply.logprobs
+                allowed += reply.allowed
+            if sequence.final is not None:
+                final[:, row] = torch.tensor([number, sequence.final])
+        blocks.append(row_blocks)
+        turn_of.append(row_turns)
+        turns = episode.trajectory.turns
+        count = len(turns)
+        rewards[row, :count] = torch.tensor([turn.reward for turn in turns])
+        facts[:, row, :count] = torch.tensor(
+            [
+                [turn.switch for turn in turns],
+                [True] * count,
+                [bool(turn.faults) or not turn.admissible for turn in turns],
+                episode.keeps,
+                episode.mismatches,
+            ]
+        )
+    table = torch.tensor(tokens, dtype=torch.long).T
+    starts, mask, invalid, keep, mismatch = facts.to(device)
+    return Batch(
+        sequences=sequences,
+        owner=torch.tensor(owner, device=device),
+        rewards=rewards.to(device),
+        starts=starts,
+        mask=mask,
+        invalid=invalid,
+        keep=keep,
+        mismatch=mismatch,
+        terminated=torch.tensor([episode.terminated for episode in episodes], device=device),
+        token_sequence=table[0].to(device),
+        token_position=table[1].to(device),
+        token_id=table[2].to(device),
+        token_row=table[3].to(device),
+        token_column=table[4].to(device),
+        turns=_padded(turn_of).to(device),
+        blocks=_padded(blocks).to(device),
+        sampled_logprobs=torch.tensor(logprobs, device=device),
+        allowed=allowed,
+        turn_sequence=places[0].to(device),
+        first_position=places[1].to(device),
+        low_position=places[2].to(device),
+        final_sequence=final[0].to(device),
+        final_position=final[1].to(device),
+    )
+
+
+class Pass(NamedTuple):
+    """What the network says of some of a batch's sequences."""
+
+    tokens: Tensor
+    """(n,) long. Which of the batch's reply tokens."""
+    logprobs: Tensor
+    """(n,) float, under the sampling distribution."""
+    entropies: Tensor
+    """(n,) float, nats; empty unless asked for."""
+    turns: Tensor
+    """(m, 2) long. Trajectory and turn of each live turn in these sequences."""
+    values: Tensor
+    """(m, 3) float: V_low, V_high, V_switch of those turns; empty without values."""
+    final_rows: Tensor
+    """(f,) long. Trajectories whose final state is in these sequences."""
+    final_values: Tensor
+    """(f, 3) float."""
+
+
+def passes(
+    actor: Actor, batch: Batch, chosen: Tensor, *, budget: int, temperature: float, with_values: bool = True, with_entropies: bool = False
+) -> Iterator[Pass]:
+    """Run the network over the sequences of chosen trajectories, a few at a time.
+
+    Args:
+        actor: gradients flow if the caller enabled them.
+        batch: all episodes.
+        chosen: (b,) long. Trajectories.
+        budget: tokens, padding included, a pass holds at most; a longer sequence goes alone.
+        temperature: logits are divided by it, as when sampling.
+        with_values: read the value heads.
+        with_entropies: also compute each token's entropy.
+    """
+    wanted = torch.isin(batch.owner, chosen).nonzero().flatten().tolist()
+    for group in _groups(wanted, [len(sequence.ids) for sequence in batch.sequences], budget):
+        device = batch.owner.device
+        place = torch.full((len(batch.sequences),), -1, dtype=torch.long, device=device)
+        place[torch.tensor(group, device=device)] = torch.arange(len(group), device=device)
+        ids = _padded([batch.sequences[number].ids for number in group]).to(device)
+        output = actor(ids, with_values=with_values)
+        tokens = (place[batch.token_sequence] >= 0).nonzero().flatten()
+        hidden = output.hidden[place[batch.token_sequence[tokens]], batch.token_position[tokens] - 1]
+        logits = actor.logits(hidden) / temperature
+        logits = _limited(logits, [batch.allowed[index] for index in tokens.tolist()])
+        logprobs = logits.log_softmax(-1).gather(1, batch.token_id[tokens, None]).squeeze(1)
+        entropies = token_entropy(logits) if with_entropies else logits.new_empty(0)
+        turns = (batch.mask & (place[batch.turn_sequence] >= 0)).nonzero()
+        finals = ((batch.final_sequence >= 0) & (place[batch.final_sequence.clamp(min=0)] >= 0)).nonzero().flatten()
+        if with_values:
+            row, turn = turns.unbind(1)
+            where = place[batch.turn_sequence[row, turn]]
+            low = output.values[where, batch.low_position[row, turn], 0]
+            rest = output.values[where, batch.first_position[row, turn], 1:]
+            values = torch.cat([low[:, None], rest], dim=1)
+            final = output.values[place[batch.final_sequence[finals]], batch.final_position[finals]]
+        else:
+            values = final = output.values
+        yield Pass(tokens, logprobs, entropies, turns, values, finals, final)
+
+
+def _groups(wanted: list[int], lengths: list[int], budget: int) -> Iterator[list[int]]:
+    """Sequences of like length together, so that little of a pass is padding."""
+    group: list[int] = []
+    for number in sorted(wanted, key=lambda n: (lengths[n], n)):
+        if group and lengths[number] * (len(group) + 1) > budget:
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
+
+
+def _limited(logits: Tensor, allowed: list[list[int] | None]) -> Tensor:
+    """Logits with every id that could not be drawn at -inf."""
+    limited = [(row, ids) for row, ids in enumerate(allowed) if ids is not None]
+    if not limited:
+        return logits
+    rows = torch.tensor([row for row, ids in limited for _ in ids], device=logits.device)
+    columns = torch.tensor([index for _, ids in limited for index in ids], device=logits.device)
+    barred = torch.zeros_like(logits, dtype=torch.bool)
+    barred[torch.tensor([row for row, _ in limited], device=logits.device)] = True
+    barred[rows, columns] = False
+    return logits.masked_fill(barred, -torch.inf)
+
+
+def _padded(lists: list[list[int]]) -> Tensor:
+    width = max(len(row) for row in lists)
+    return torch.tensor([row + [0] * (width - len(row)) for row in lists], dtype=torch.long)

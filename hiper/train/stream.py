@@ -1,0 +1,51 @@
+"""The order in which training games are played, as part of the run's state."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from hiper.envs.alfworld.games import GameEntry
+from hiper.errors import CheckpointError
+
+
+class TaskStream:
+    """Endless passes over the games, each in a fresh order."""
+
+    def __init__(self, entries: Sequence[GameEntry], seed: int) -> None:
+        self._entries = list(entries)
+        self._rng = random.Random(f"tasks-{seed}")
+        self._order: list[int] = []
+        self._position = 0
+
+    def draw(self, count: int) -> list[GameEntry]:
+        """The next `count` games."""
+        drawn = []
+        for _ in range(count):
+            if self._position == len(self._order):
+                self._order = self._rng.sample(range(len(self._entries)), len(self._entries))
+                self._position = 0
+            drawn.append(self._entries[self._order[self._position]])
+            self._position += 1
+        return drawn
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands, as JSON."""
+        version, internal, gauss = self._rng.getstate()
+        return {"rng": [version, list(internal), gauss], "order": self._order, "position": self._position, "games": len(self._entries)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state`.
+
+        Raises:
+            CheckpointError: the stream was over another number of games.
+        """
+        if state["games"] != len(self._entries):
+            raise CheckpointError(
+                f"the checkpoint was training on {state['games']} games, but the index now has {len(self._entries)}. "
+                "Restore the games the run began with, or start a new run."
+            )
+        version, internal, gauss = state["rng"]
+        self._rng.setstate((version, tuple(internal), gauss))
+        self._order, self._position = list(state["order"]), state["position"]

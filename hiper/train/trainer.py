@@ -1,0 +1,289 @@
+"""The training loop: play, credit, learn, record; stoppable after any iteration and resumable to the bit.
+
+    OUT/metrics.jsonl     one line an iteration, free of wall-clock times so that a resumed run writes the same bytes
+    OUT/timings.jsonl     seconds by phase
+    OUT/samples.jsonl     a few trajectories an iteration with their credit
+    OUT/checkpoints/      see `hiper.train.checkpoint`
+    OUT/model/            the last policy, a directory `from_pretrained` loads
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hiper.config import RunConfig
+from hiper.device import pick_device
+from hiper.envs import TextEnv, make_env
+from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.errors import CheckpointError
+from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
+from hiper.protocol import Fault
+from hiper.rollout.chat import ChatCodec
+from hiper.rollout.collect import Collector
+from hiper.rollout.episode import Episode
+from hiper.rollout.policy import TransformersPolicy
+from hiper.rollout.trajectory import Levels, Trajectory
+from hiper.tracking import MetricsFile, Tracker
+from hiper.train import checkpoint as ckpt
+from hiper.train.batch import Batch, make_batch
+from hiper.train.learner import Credit, Learner, Metrics, Scores, assign_credit, credit_metrics, score
+from hiper.train.stream import TaskStream
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a training run did. Success rates are of sampled training episodes; `hiper evaluate` measures the policy."""
+
+    model: str
+    iterations: int
+    env_turns: int
+    first_success_rate: float
+    last_success_rate: float
+    switch_rate: float
+    """Of the last iteration."""
+    segment_length: float
+    """Turns, of the last iteration."""
+
+
+def train(
+    cfg: RunConfig, model: Path, index: GameIndex, out: Path, resume: bool = False, progress: Progress | None = None
+) -> TrainSummary:
+    """Train a warm-started model with HAE.
+
+    Args:
+        cfg: everything.
+        model: the warm start; also the reference of the KL.
+        index: games; the training split is played, `valid_seen` is sampled for evaluations in between.
+        out: the training directory.
+        resume: continue from the newest good checkpoint in `out`, or start if there is none.
+        progress: called with (iterations done, all).
+
+    Raises:
+        DataError: a split is empty or a game file is damaged.
+        ModelError: the model directory does not load.
+        CheckpointError: a checkpoint cannot be written, or belongs to another run.
+    """
+    run = _Run(cfg, model, index, out)
+    if resume:
+        run.resume()
+    return run.go(progress)
+
+
+class _Run:
+    """One training run's state. Whatever changes from iteration to iteration is in `save` and `resume`."""
+
+    def __init__(self, cfg: RunConfig, model: Path, index: GameIndex, out: Path) -> None:
+        self.cfg, self.index, self.out = cfg, index, out
+        self.device = pick_device(cfg)
+        self.tokenizer = load_tokenizer(model)
+        self.codec = ChatCodec(self.tokenizer)
+        self.actor = load_actor(model, cfg.model).to(self.device)
+        self.reference: Actor | None = None
+        if cfg.algo.kl_coef > 0:
+            self.reference = copy.deepcopy(self.actor).requires_grad_(False).eval()
+        self.sampler = torch.Generator(self.device).manual_seed(cfg.seed)
+        self.learner = Learner.create(self.actor, cfg, torch.Generator().manual_seed(cfg.seed + 1))
+        self.stream = TaskStream(index.split("train"), cfg.seed)
+        watched = index.split("valid_seen") if cfg.trainer.eval_every else []
+        self.watched = [watched[i * len(watched) // cfg.trainer.eval_games] for i in range(min(cfg.trainer.eval_games, len(watched)))]
+        self.iteration = 0
+        self.env_turns = 0
+        self.first_success: float | None = None
+        self.last: Metrics = {}
+
+    def go(self, progress: Progress | None) -> TrainSummary:
+        trainer = self.cfg.trainer
+        self.out.mkdir(parents=True, exist_ok=True)
+        timings = MetricsFile(self.out / "timings.jsonl")
+        timings.truncate_after(self.iteration)
+        with Tracker(self.out, self.cfg.tracking, asdict(self.cfg)) as tracker:
+            tracker.truncate_after(self.iteration)
+            self._truncate_samples()
+            while self.iteration < trainer.iterations:
+                metrics, seconds = self._iterate()
+                self.iteration += 1
+                if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self.iteration == trainer.iterations):
+                    with _timed(seconds, "time/evaluate"):
+                        metrics |= self._evaluate()
+                tracker.log(self.iteration, metrics)
+                timings.append(self.iteration, seconds)
+                self.last = metrics
+                logger.info("%s", _line(self.iteration, trainer.iterations, metrics, seconds))
+                if self.iteration % trainer.save_every == 0 or self.iteration == trainer.iterations:
+                    self.save()
+                if progress is not None:
+                    progress(self.iteration, trainer.iterations)
+        timings.close()
+        save_actor(self.actor, self.tokenizer, self.out / "model")
+        return TrainSummary(
+            model=str(self.out / "model"),
+            iterations=self.iteration,
+            env_turns=self.env_turns,
+            first_success_rate=self.first_success or 0.0,
+            last_success_rate=self.last.get("rollout/success_rate", 0.0),
+            switch_rate=self.last.get("switch/rate", 0.0),
+            segment_length=self.last.get("switch/segment_length", 0.0),
+        )
+
+    def _iterate(self) -> tuple[Metrics, Metrics]:
+        cfg = self.cfg
+        seconds: Metrics = {}
+        with _timed(seconds, "time/rollout"):
+            episodes = self._play(self.stream.draw(cfg.rollout.trajectories), cfg.rollout.temperature)
+        with _timed(seconds, "time/score"):
+            batch = make_batch(episodes, self.device)
+            scores = score(
+                self.actor, self.reference, batch, budget=cfg.trainer.microbatch_tokens, temperature=cfg.rollout.temperature
+            )
+            credit = assign_credit(batch, scores, cfg.algo)
+        metrics = rollout_metrics([episode.trajectory for episode in episodes]) | credit_metrics(batch, scores, credit)
+        metrics["rollout/return"] = float(credit.shaped.sum(1).mean())
+        self.env_turns += int(batch.mask.sum())
+        metrics["env/turns"] = self.env_turns
+        metrics["tokens/read"] = batch.read_tokens
+        metrics["tokens/reply"] = batch.tokens
+        if self.first_success is None:
+            self.first_success = metrics["rollout/success_rate"]
+        with _timed(seconds, "time/update"):
+            metrics |= self.learner.update(batch, scores, credit, critic_only=self.iteration < cfg.trainer.critic_warmup)
+        self._record_samples(episodes, batch, scores, credit)
+        return metrics, seconds
+
+    def _play(self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator | None = None) -> list[Episode]:
+        slots = min(self.cfg.rollout.slots, len(entries))
+        policy = TransformersPolicy(
+            self.actor,
+            self.codec,
+            slots=slots,
+            temperature=temperature,
+            max_reply_tokens=self.cfg.rollout.max_reply_tokens,
+            generator=generator or self.sampler,
+        )
+        return Collector(policy, self.codec, self.cfg).play(self._games(entries), slots)
+
+    def _games(self, entries: Sequence[GameEntry]) -> Iterator[tuple[GameEntry, TextEnv]]:
+        return ((entry, make_env(self.cfg.env, self.index.resolve(entry))) for entry in entries)
+
+    def _evaluate(self) -> Metrics:
+        """Success on the watched games, always the same ones with the same draws; the run's own sampler is not touched."""
+        generator = torch.Generator(self.device).manual_seed(self.cfg.evaluate.seed)
+        episodes = self._play(self.watched, self.cfg.evaluate.temperature, generator)
+        metrics = rollout_metrics([episode.trajectory for episode in episodes])
+        return {key.replace("rollout/", "eval/").replace("switch/", "eval/switch_"): value for key, value in metrics.items()}
+
+    def _record_samples(self, episodes: list[Episode], batch: Batch, scores: Scores, credit: Credit) -> None:
+        shaped, values = credit.shaped.tolist(), scores.values.tolist()
+        low, high, switch = (level.tolist() for level in credit.levels[:3])
+        with (self.out / "samples.jsonl").open("a", encoding="utf-8") as file:
+            for row, episode in enumerate(episodes[: self.cfg.trainer.samples]):
+                trajectory = episode.trajectory
+                trajectory.iteration = self.iteration + 1
+                for t, turn in enumerate(trajectory.turns):
+                    turn.shaped = shaped[row][t]
+                    turn.values = Levels(*values[row][t])
+                    turn.advantages = Levels(low[row][t], high[row][t], switch[row][t])
+                file.write(trajectory.to_json() + "\n")
+
+    def _truncate_samples(self) -> None:
+        path = self.out / "samples.jsonl"
+        if path.exists():
+            lines = path.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith(b"\n") and (json.loads(line)["iteration"] or 0) <= self.iteration]
+            path.write_bytes(b"".join(kept))
+
+    def save(self) -> None:
+        """Write a checkpoint and drop the oldest."""
+        optimizer, optimizer_rest = ckpt.optimizer_tensors(self.learner.optimizer)
+        tensors = {
+            **ckpt.add_prefix("actor", self.actor.state_dict()),
+            **ckpt.add_prefix("optimizer", optimizer),
+            "generator.sampler": ckpt.generator_state(self.sampler),
+            "generator.minibatch": ckpt.generator_state(self.learner.generator),
+        }
+        state: dict[str, Any] = {
+            "seed": self.cfg.seed,
+            "iteration": self.iteration,
+            "env_turns": self.env_turns,
+            "first_success": self.first_success,
+            "last": self.last,
+            "stream": self.stream.state(),
+            "optimizer": optimizer_rest,
+        }
+        ckpt.save_checkpoint(self.out / "checkpoints", f"iteration-{self.iteration:06d}", tensors, state)
+        ckpt.prune(self.out / "checkpoints", self.cfg.trainer.keep_last, set())
+
+    def resume(self) -> None:
+        """Continue from the newest good checkpoint, if there is one."""
+        path = ckpt.latest_checkpoint(self.out / "checkpoints")
+        if path is None:
+            logger.info("no checkpoint under %s: training starts from the warm start", self.out)
+            return
+        tensors, state = ckpt.load_checkpoint(path)
+        if state["seed"] != self.cfg.seed:
+            raise CheckpointError(f"{path} belongs to seed {state['seed']}, this run has seed {self.cfg.seed}. Resume the run it was written by.")
+        try:
+            self.actor.load_state_dict(ckpt.strip_prefix("actor", tensors))
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} does not fit the configured model: {str(error).splitlines()[0]}") from error
+        ckpt.restore_optimizer(self.learner.optimizer, ckpt.strip_prefix("optimizer", tensors), state["optimizer"])
+        ckpt.restore_generator(self.sampler, tensors["generator.sampler"])
+        ckpt.restore_generator(self.learner.generator, tensors["generator.minibatch"])
+        self.stream.restore(state["stream"])
+        self.iteration, self.env_turns = state["iteration"], state["env_turns"]
+        self.first_success, self.last = state["first_success"], state["last"]
+        logger.info("resumed from %s", path)
+
+
+def rollout_metrics(trajectories: Sequence[Trajectory]) -> Metrics:
+    """Episode-weighted statistics: each episode counts once, however long it was.
+
+    `switch/rate` is the share of turns after the first that start a segment; the first turn's start is forced.
+    """
+    count = len(trajectories)
+    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+    later = sum(len(trajectory.turns) - 1 for trajectory in trajectories)
+    segments = sum(trajectory.segments for trajectory in trajectories)
+    won = [trajectory for trajectory in trajectories if trajectory.won]
+    return {
+        "rollout/success_rate": len(won) / count,
+        "rollout/turns": len(turns) / count,
+        "rollout/turns_won": sum(len(trajectory.turns) for trajectory in won) / max(1, len(won)),
+        "rollout/truncated_rate": sum(trajectory.stop != "terminated" for trajectory in trajectories) / count,
+        "rollout/reply_tokens": sum(turn.tokens for turn in turns) / len(turns),
+        "rollout/valid_rate": sum(not turn.faults for turn in turns) / len(turns),
+        "rollout/missing_action_rate": sum(Fault.missing_action in turn.faults for turn in turns) / len(turns),
+        "rollout/inadmissible_rate": sum(not turn.admissible for turn in turns) / len(turns),
+        "switch/rate": (segments - count) / max(1, later),
+        "switch/segment_length": len(turns) / segments,
+        "switch/segments": segments / count,
+    }
+
+
+@contextmanager
+def _timed(seconds: Metrics, key: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    yield
+    seconds[key] = time.perf_counter() - begun
+
+
+def _line(iteration: int, total: int, metrics: Metrics, seconds: Metrics) -> str:
+    text = (
+        f"iteration {iteration}/{total}: success {metrics['rollout/success_rate']:.2f}, turns {metrics['rollout/turns']:.1f}, "
+        f"switch {metrics['switch/rate']:.2f}, segment {metrics['switch/segment_length']:.1f}, "
+        f"inadmissible {metrics['rollout/inadmissible_rate']:.2f}, kl {metrics.get('optim/kl_ref', 0.0):.3f}, {sum(seconds.values()):.1f} s"
+    )
+    return text + (f", evaluation {metrics['eval/success_rate']:.2f}" if "eval/success_rate" in metrics else "")
