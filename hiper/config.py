@@ -214,6 +214,8 @@ class ProtocolConfig:
     context: Context = Context.append
     dialect: Dialect = Dialect.full
     style: Style = Style.instructed
+    remind: bool = False
+    """`append`: close each later message with the task and the subgoal in force, as the paper's prompt does every turn."""
     history: int = 2
     """Turns shown in the `window` prompt (paper: 2)."""
 
@@ -292,12 +294,15 @@ class RolloutConfig:
     """Tokens a reply may have (paper: 512)."""
     max_tokens: int = 4096
     """Tokens an appended conversation may have before the episode is truncated."""
+    max_turns: int | None = None
+    """Turns of a training episode; unset: `env.max_turns`, which evaluations always use."""
     constrain: Constrain = Constrain.free
     """`admissible` limits the action block to admissible commands; the published way is `free`."""
 
     def __post_init__(self) -> None:
         for name in ("trajectories", "slots", "max_reply_tokens", "max_tokens"):
             _require(getattr(self, name) >= 1, f"rollout.{name}", getattr(self, name), "at least 1")
+        _require(self.max_turns is None or self.max_turns >= 1, "rollout.max_turns", self.max_turns, "at least 1, or null for env.max_turns")
         _require(self.temperature > 0, "rollout.temperature", self.temperature, "above 0; greedy is evaluate.temperature=0")
 
 

@@ -54,9 +54,10 @@ class Prompter:
         text = describe(observation)
         return text if self._cfg.style is Style.terse else f"{instructions(self._cfg.dialect)}\n\n{text}"
 
-    def later(self, observation: str) -> str:
-        """`append`: each message after the first."""
-        return describe(observation)
+    def later(self, observation: str, task: str, subgoal: str) -> str:
+        """`append`: each message after the first. A small model need not look far back when it is reminded of task and subgoal."""
+        text = describe(observation)
+        return f"{text}\nTask: {task}\nSubgoal: {subgoal or 'none'}" if self._cfg.remind else text
 
     def window(
         self, task: str, past: Sequence[Past], observation: str, subgoal: str | None, admissible: Sequence[str]

@@ -68,14 +68,15 @@ def locate(reply: Reply, ends: Sequence[int]) -> ReplySpans:
         reply: the parsed reply.
         ends: `token_ends` of the reply's ids.
     """
-    if Block.action not in reply.spans:
+    if not reply.action:
         return ReplySpans([BlockId.action] * len(ends), 0)
     blocks = [BlockId.none] * len(ends)
     start = 0
     for index, end in enumerate(ends):
         for block, span in reply.spans.items():
-            # Overlap, not containment: a merged token such as `></` that straddles a border goes to the block it ends in.
-            if start < end and span.start < end <= span.end:
+            # Overlap, not containment: a merged token such as `></` that straddles a border goes to the block it ends in. A token without
+            # characters of its own (the first bytes of one that is not whole yet, a special token) belongs where it stands.
+            if span.start < end and (end <= span.end if start < end else end < span.end):
                 blocks[index] = BlockId[block.value]
         start = max(start, end)
     after = reply.spans.get(Block.subgoal) or reply.spans.get(Block.switch)

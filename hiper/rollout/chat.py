@@ -25,18 +25,18 @@ class ChatCodec:
         self.tokenizer = tokenizer
         opened = self._render([("user", _ASK)])
         whole = self._render([("user", _ASK), ("assistant", _ANSWER), ("user", _NEXT)])
-        if not whole.startswith(opened + _ANSWER):
+        if not whole.startswith(opened + _ANSWER) or whole.count(_NEXT) != 1:
             raise ModelError(
                 "the chat template rewrites earlier messages, so a conversation cannot grow token by token. "
                 "Set protocol.context=window or use a template that only appends."
             )
         between, after = whole[len(opened + _ANSWER) :].split(_NEXT)
         border = self._encode(between)
-        if not border or border[0] not in tokenizer.all_special_ids:
+        closing = tokenizer.decode(border[:1])
+        if not border or border[0] not in tokenizer.all_special_ids or closing not in between:
             raise ModelError(f"the chat template ends a reply with {between[:20]!r}, which is no special token; the end cannot be recognised.")
         self.end: int = border[0]
         """The token that ends a reply; the model writes it itself."""
-        closing = tokenizer.decode([self.end])
         self._before, self._after = between[between.index(closing) + len(closing) :], after
         self.pad: int = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.end
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hiper.config import Constrain, Dialect, EnvConfig, RolloutConfig, RunConfig
+from hiper.config import Constrain, Dialect, RolloutConfig, RunConfig
 from hiper.device import pick_device
 from hiper.envs import make_env
 from hiper.envs.alfworld.games import GameEntry
@@ -72,9 +72,17 @@ class ReplyReader:
 class Collector:
     """Plays games with a policy."""
 
-    def __init__(self, policy: Policy, codec: ChatCodec, cfg: RunConfig) -> None:
+    def __init__(self, policy: Policy, codec: ChatCodec, cfg: RunConfig, max_turns: int | None = None) -> None:
+        """Prepare to play.
+
+        Args:
+            policy: writes the replies.
+            codec: the policy's chat template.
+            cfg: environment, protocol and rollout settings.
+            max_turns: truncate episodes here; None: `env.max_turns`.
+        """
         self._policy, self._codec = policy, codec
-        self._env: EnvConfig = cfg.env
+        self._max_turns = max_turns or cfg.env.max_turns
         self._rollout: RolloutConfig = cfg.rollout
         self._prompter = Prompter(cfg.protocol)
         self._reader = ReplyReader(codec.tokenizer, cfg.protocol.dialect)
@@ -123,7 +131,7 @@ class Collector:
         commands = run.env.admissible_commands if self._rollout.constrain is Constrain.admissible else None
         if self._prompter.appends:
             fresh = not run.turns
-            ids = self._codec.first(self._prompter.first(run.observation)) if fresh else self._codec.later(self._prompter.later(run.observation))
+            ids = self._codec.first(self._prompter.first(run.observation)) if fresh else self._later(run)
             run.ids += ids
             return Request(slot, ids, fresh, commands)
         prompt = self._prompter.window(run.task, run.past, run.observation, run.subgoal, run.env.admissible_commands)
@@ -165,21 +173,25 @@ class Collector:
         run.observation = result.observation
         if result.terminated:
             run.stop = StopReason.terminated
-        elif len(run.turns) >= self._env.max_turns:
+        elif len(run.turns) >= self._max_turns:
             run.stop = StopReason.turn_limit
         elif self._prompter.appends and len(run.ids) + self._room(run) > self._rollout.max_tokens:
             run.stop = StopReason.token_limit
 
+    def _later(self, run: _Running) -> list[int]:
+        """Ids of the message that shows the newest observation."""
+        return self._codec.later(self._prompter.later(run.observation, run.task, run.subgoal or ""))
+
     def _room(self, run: _Running) -> int:
         """Tokens the next turn may need."""
-        return len(self._codec.later(self._prompter.later(run.observation))) + self._rollout.max_reply_tokens + 1
+        return len(self._later(run)) + self._rollout.max_reply_tokens + 1
 
     def _finish(self, run: _Running) -> Episode:
         assert run.stop is not None
         if run.stop is not StopReason.terminated:
             # What follows a truncation has a value: keep the prompt it would have been read from.
             if self._prompter.appends:
-                run.ids += self._codec.later(self._prompter.later(run.observation))
+                run.ids += self._later(run)
                 run.sequences = [TokenSequence(run.ids, run.tokens, final=len(run.ids) - 1)]
             else:
                 prompt = self._prompter.window(run.task, run.past, run.observation, run.subgoal, run.env.admissible_commands)

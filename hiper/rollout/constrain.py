@@ -1,7 +1,7 @@
 """Limiting the action block to admissible commands, token by token.
 
 `rollout.constrain=admissible`: from `<action>` on, only tokens that continue some admissible command may be sampled, and probabilities are
-renormalised over them. The allowed sets travel with the sampled tokens, so that the update computes the same probabilities.
+renormalised over them. The limits travel with the sampled tokens, so that the update computes the same probabilities.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
+
+from hiper.rollout.episode import Limit
 
 _TAG = "<action>"
 
@@ -23,7 +25,7 @@ class CommandTries:
         self._end = end
         self._encoded: dict[str, tuple[int, ...]] = {}
         self._pieces: dict[int, str] = {}
-        self._overshoot: list[int] | None = None
+        self._overshoot: Limit | None = None
 
     def build(self, commands: Sequence[str]) -> Node:
         """Trie of `command</action>` and the end token, for what follows `<action>`."""
@@ -35,18 +37,19 @@ class CommandTries:
         return root
 
     def piece(self, token: int) -> str:
-        """A token's own text; tags are ASCII, so they can be recognised piece by piece."""
+        """A token's own text as the reply will show it; tags are ASCII, so they can be recognised piece by piece."""
         text = self._pieces.get(token)
         if text is None:
-            text = self._pieces[token] = self._tokenizer.decode([token])
+            text = self._pieces[token] = self._tokenizer.decode([token], skip_special_tokens=True)
         return text
 
-    def overshoots(self) -> list[int]:
-        """Tokens that close a tag and go on (`>x`): they would smuggle the action's first letters past the trie."""
+    def overshoots(self) -> Limit | None:
+        """Bars tokens that close a tag and go on (`>x`), which would smuggle the action's first letters past the trie; None: there are none."""
         if self._overshoot is None:
             size = len(self._tokenizer)
-            self._overshoot = [i for i in range(size) if any(_TAG.endswith(head) for head in _proper_heads(self.piece(i)))]
-        return self._overshoot
+            ids = [i for i in range(size) if any(_TAG.endswith(head) for head in _proper_heads(self.piece(i)))]
+            self._overshoot = Limit(ids, barred=True)
+        return self._overshoot if self._overshoot.ids else None
 
     def _encode(self, command: str) -> tuple[int, ...]:
         tokens = self._encoded.get(command)
@@ -66,14 +69,11 @@ class ActionGuard:
         self._tail = ""
 
     @property
-    def allowed(self) -> list[int] | None:
-        """Token ids that may come next; None: any."""
-        return None if self._node is None else list(self._node)
-
-    @property
-    def forbidden(self) -> list[int] | None:
-        """Token ids that may not come next although others are free; None: none."""
-        return self._tries.overshoots() if self._node is None and self._half_open() else None
+    def allowed(self) -> Limit | None:
+        """What may come next; None: any token."""
+        if self._node is not None:
+            return Limit(list(self._node))
+        return self._tries.overshoots() if self._half_open() else None
 
     def push(self, token: int) -> None:
         """Record the sampled token."""

@@ -125,7 +125,8 @@ def _conversations(demo: Demonstration, game: Game, prompter: Prompter, cfg: Run
     ]
     observations = [observation for observation, _ in demo.turns]
     if prompter.appends:
-        asked = [prompter.first(observations[0]), *(prompter.later(text) for text in observations[1:])]
+        later = zip(observations[1:], demo.turns, strict=False)
+        asked = [prompter.first(observations[0]), *(prompter.later(text, demo.task, before.subgoal) for text, (_, before) in later)]
         yield [m for pair in zip(asked, replies, strict=True) for m in _exchange(*pair)]
         return
     game.reset()

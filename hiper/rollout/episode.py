@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hiper.rollout.trajectory import Trajectory
+
+
+class Limit(NamedTuple):
+    """What a token could be drawn from, where that was less than the whole vocabulary."""
+
+    ids: list[int]
+    barred: bool = False
+    """True: everything but `ids`; False: `ids` alone."""
 
 
 @dataclass(slots=True)
@@ -21,8 +30,8 @@ class TokenTurn:
     """Offset of the reply token whose predicting hidden state holds V_low."""
     logprobs: list[float]
     """Log-probabilities under the sampling distribution."""
-    allowed: list[list[int] | None]
-    """Ids each token was drawn from; None: the whole vocabulary."""
+    allowed: list[Limit | None]
+    """What each token was drawn from; None: the whole vocabulary."""
 
 
 @dataclass(slots=True)

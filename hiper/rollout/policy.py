@@ -13,6 +13,7 @@ from hiper.model.actor import Actor
 from hiper.rollout.cache import SlotCache
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import ActionGuard, CommandTries
+from hiper.rollout.episode import Limit
 
 
 @dataclass(slots=True)
@@ -36,8 +37,8 @@ class Sampled:
     ids: list[int]
     logprobs: list[float]
     """Log-probability of each token under the sampling distribution: temperature and limits included."""
-    allowed: list[list[int] | None]
-    """For each token the ids it was drawn from; None: the whole vocabulary."""
+    allowed: list[Limit | None]
+    """What each token was drawn from; None: the whole vocabulary."""
 
 
 class Policy(Protocol):
@@ -48,6 +49,20 @@ class Policy(Protocol):
 
     def release(self, slot: int) -> None:
         """The conversation is over."""
+
+
+def apply_limits(logits: Tensor, allowed: Sequence[Limit | None]) -> Tensor:
+    """(N, V) logits with every id that may not be drawn at -inf; N limits."""
+    limited = [(row, limit) for row, limit in enumerate(allowed) if limit is not None]
+    if not limited:
+        return logits
+    shut = torch.zeros_like(logits, dtype=torch.bool)
+    shut[[row for row, limit in limited if not limit.barred]] = True
+    rows = torch.tensor([row for row, limit in limited for _ in limit.ids], device=logits.device)
+    columns = torch.tensor([index for _, limit in limited for index in limit.ids], device=logits.device)
+    barred = torch.tensor([limit.barred for _, limit in limited for _ in limit.ids], device=logits.device)
+    shut[rows, columns] = barred
+    return logits.masked_fill(shut, -torch.inf)
 
 
 class TransformersPolicy:
@@ -176,25 +191,9 @@ class TransformersPolicy:
 
     def _sample(
         self, logits: Tensor, writing: list[int], guards: list[ActionGuard | None]
-    ) -> tuple[list[int], list[float], list[list[int] | None]]:
-        allowed: list[list[int] | None] = [None] * len(writing)
-        logits = logits / self._temperature if self._temperature > 0 else logits
-        limit: Tensor | None = None
-        for place, index in enumerate(writing):
-            guard = guards[index]
-            if guard is None:
-                continue
-            allowed[place] = guard.allowed
-            forbidden = guard.forbidden
-            if allowed[place] is not None or forbidden:
-                limit = torch.zeros_like(logits, dtype=torch.bool) if limit is None else limit
-                if allowed[place] is not None:
-                    limit[place] = True
-                    limit[place, allowed[place]] = False
-                else:
-                    limit[place, forbidden] = True
-        if limit is not None:
-            logits = logits.masked_fill(limit, -torch.inf)
+    ) -> tuple[list[int], list[float], list[Limit | None]]:
+        allowed = [None if (guard := guards[index]) is None else guard.allowed for index in writing]
+        logits = apply_limits(logits / self._temperature if self._temperature > 0 else logits, allowed)
         logprobs = torch.log_softmax(logits, dim=-1)
         if self._temperature > 0:
             tokens = torch.multinomial(logprobs.exp(), 1, generator=self._generator).squeeze(1)

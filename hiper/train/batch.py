@@ -15,7 +15,8 @@ from torch import Tensor
 
 from hiper.model.actor import Actor
 from hiper.rl.losses import token_entropy
-from hiper.rollout.episode import Episode, TokenSequence
+from hiper.rollout.episode import Episode, Limit, TokenSequence
+from hiper.rollout.policy import apply_limits
 
 
 @dataclass
@@ -47,8 +48,8 @@ class Batch:
     """(B, R) long. Turn and block of each trajectory's reply tokens; block 0 on padding."""
     sampled_logprobs: Tensor
     """(N,) float. What the sampler recorded."""
-    allowed: list[list[int] | None]
-    """N entries. Ids each token was drawn from."""
+    allowed: list[Limit | None]
+    """N entries. What each token was drawn from."""
     first_position: Tensor
     low_position: Tensor
     """(B, T) long. Position, in the sequence of the turn, whose hidden state holds V_high and V_switch, and V_low."""
@@ -88,7 +89,7 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
     blocks: list[list[int]] = []
     turn_of: list[list[int]] = []
     logprobs: list[float] = []
-    allowed: list[list[int] | None] = []
+    allowed: list[Limit | None] = []
     places = torch.zeros(3, rows, width, dtype=torch.long)  # sequence, first, low
     final = torch.full((2, rows), -1, dtype=torch.long)
     facts = torch.zeros(5, rows, width, dtype=torch.bool)  # starts, mask, invalid, keep, mismatch
@@ -197,7 +198,7 @@ def passes(
         tokens = (place[batch.token_sequence] >= 0).nonzero().flatten()
         hidden = output.hidden[place[batch.token_sequence[tokens]], batch.token_position[tokens] - 1]
         logits = actor.logits(hidden) / temperature
-        logits = _limited(logits, [batch.allowed[index] for index in tokens.tolist()])
+        logits = apply_limits(logits, [batch.allowed[index] for index in tokens.tolist()])
         logprobs = logits.log_softmax(-1).gather(1, batch.token_id[tokens, None]).squeeze(1)
         entropies = token_entropy(logits) if with_entropies else logits.new_empty(0)
         turns = (batch.mask & (place[batch.turn_sequence] >= 0)).nonzero()
@@ -224,19 +225,6 @@ def _groups(wanted: list[int], lengths: list[int], budget: int) -> Iterator[list
         group.append(number)
     if group:
         yield group
-
-
-def _limited(logits: Tensor, allowed: list[list[int] | None]) -> Tensor:
-    """Logits with every id that could not be drawn at -inf."""
-    limited = [(row, ids) for row, ids in enumerate(allowed) if ids is not None]
-    if not limited:
-        return logits
-    rows = torch.tensor([row for row, ids in limited for _ in ids], device=logits.device)
-    columns = torch.tensor([index for _, ids in limited for index in ids], device=logits.device)
-    barred = torch.zeros_like(logits, dtype=torch.bool)
-    barred[torch.tensor([row for row, _ in limited], device=logits.device)] = True
-    barred[rows, columns] = False
-    return logits.masked_fill(barred, -torch.inf)
 
 
 def _padded(lists: list[list[int]]) -> Tensor:

@@ -153,6 +153,7 @@ class _Report(TrainerCallback):
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
+        self._losses: list[float] = []
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._progress is not None:
@@ -160,5 +161,9 @@ class _Report(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs.get("logs") or {}
+        if "loss" in logs:
+            self._losses.append(logs["loss"])
         if "loss" in logs and state.global_step % 50 == 0:
-            logger.info("warm start: step %d of %d, loss %.3f", state.global_step, state.max_steps, logs["loss"])
+            mean = sum(self._losses) / len(self._losses)
+            logger.info("warm start: step %d of %d, loss %.3f", state.global_step, state.max_steps, mean)
+            self._losses.clear()

@@ -143,7 +143,7 @@ class _Run:
         cfg = self.cfg
         seconds: Metrics = {}
         with _timed(seconds, "time/rollout"):
-            episodes = self._play(self.stream.draw(cfg.rollout.trajectories), cfg.rollout.temperature)
+            episodes = self._play(self.stream.draw(cfg.rollout.trajectories), cfg.rollout.temperature, self.sampler, cfg.rollout.max_turns)
         with _timed(seconds, "time/score"):
             batch = make_batch(episodes, self.device)
             scores = score(
@@ -163,7 +163,9 @@ class _Run:
         self._record_samples(episodes, batch, scores, credit)
         return metrics, seconds
 
-    def _play(self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator | None = None) -> list[Episode]:
+    def _play(
+        self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator, max_turns: int | None = None
+    ) -> list[Episode]:
         slots = min(self.cfg.rollout.slots, len(entries))
         policy = TransformersPolicy(
             self.actor,
@@ -171,9 +173,9 @@ class _Run:
             slots=slots,
             temperature=temperature,
             max_reply_tokens=self.cfg.rollout.max_reply_tokens,
-            generator=generator or self.sampler,
+            generator=generator,
         )
-        return Collector(policy, self.codec, self.cfg).play(self._games(entries), slots)
+        return Collector(policy, self.codec, self.cfg, max_turns).play(self._games(entries), slots)
 
     def _games(self, entries: Sequence[GameEntry]) -> Iterator[tuple[GameEntry, TextEnv]]:
         return ((entry, make_env(self.cfg.env, self.index.resolve(entry))) for entry in entries)

@@ -16,6 +16,9 @@ from hiper.envs.alfworld import pddl
 from hiper.envs.alfworld.pddl import SExpr
 from hiper.errors import GameError
 
+INSTEAD = "play it with env.engine=textworld"
+"""What to do with a game that is sound but beyond this engine."""
+
 KNOWN_ACTIONS = {
     "look": "678f0592708d91b3",
     "inventory": "b20bb29e2d11feb2",
@@ -90,11 +93,11 @@ def read_domain(text: str) -> Domain:
     parts = pddl.sections(pddl.read(text, what), what)
     unknown = set(parts) - {":requirements", ":types", ":predicates", ":functions", ":action"}
     if unknown:
-        raise GameError(f"{what} has sections this engine does not know: {', '.join(sorted(unknown))}; play it with env.engine=textworld")
+        raise GameError(f"{what} has sections this engine does not know: {', '.join(sorted(unknown))}; {INSTEAD}")
     types = dict(pair for part in parts.get(":types", []) for pair in pddl.typed(part, ":types"))
     strange = {name for name, parent in types.items() if name not in KNOWN_TYPES or parent != "object"}
     if strange:
-        raise GameError(f"{what} has types this engine does not know: {', '.join(sorted(strange))}; play it with env.engine=textworld")
+        raise GameError(f"{what} has types this engine does not know: {', '.join(sorted(strange))}; {INSTEAD}")
 
     predicates: dict[str, tuple[str, ...]] = {}
     for part in parts.get(":predicates", []):
@@ -109,12 +112,9 @@ def read_domain(text: str) -> Domain:
         name = body[0] if body and isinstance(body[0], str) else "without a name"
         digest, kinds = _fingerprint(body)
         if name not in KNOWN_ACTIONS:
-            raise GameError(f"{what} has the action {name!r}, which this engine does not know; play it with env.engine=textworld")
+            raise GameError(f"{what} has the action {name!r}, which this engine does not know; {INSTEAD}")
         if KNOWN_ACTIONS[name] != digest:
-            raise GameError(
-                f"{what} defines the action {name!r} in a way this engine does not know (fingerprint {digest}); "
-                "play it with env.engine=textworld"
-            )
+            raise GameError(f"{what} defines the action {name!r} in a way this engine does not know (fingerprint {digest}); {INSTEAD}")
         parameters = body[body.index(":parameters") + 1]
         assert isinstance(parameters, list)  # part of the fingerprint
         actions[name] = {variable[1:]: kind for variable, kind in pddl.typed(parameters, f"action {name}")}

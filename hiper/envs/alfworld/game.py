@@ -1,6 +1,6 @@
 """An ALFWorld game that plays as the `alfworld` package does, hundreds of times faster.
 
-What this module must keep to, each pinned by a test or by `benchmarks/alfworld.py`:
+What this module must keep to, each pinned by a test or by `hiper bench alfworld`:
 
 * A command counts only if it is, once stripped, one of the admissible commands, letter for letter; else "Nothing happens."
 * Only what the player holds can be examined, besides receptacles: the official domain means otherwise, but a stray comma in it
@@ -102,7 +102,7 @@ class Game:
         """
         return cls(World.load(path), rng)
 
-    # --- the environment's surface ----------------------------------------------------------------------------------
+    # The environment's surface.
 
     @property
     def task(self) -> str:
@@ -171,7 +171,7 @@ class Game:
         if ended is not None:
             self._ended = StepResult(ended, 1.0, True)
 
-    # --- for experts and generators: what is where, whether or not the player has seen it ---------------------------------
+    # For experts and generators: what is where, whether or not the player has seen it.
 
     @property
     def goal(self) -> GoalSummary | None:
@@ -226,7 +226,7 @@ class Game:
         """The file's own solution, in the file's own names; None where it has none."""
         return self.world.walkthrough
 
-    # --- what `hiper.envs.alfworld.wording` reads -------------------------------------------------------------------------
+    # What `hiper.envs.alfworld.wording` reads.
 
     @property
     def ids(self) -> list[str]:
@@ -238,7 +238,7 @@ class Game:
         """The goal sentence with its lead-in."""
         return self.world.task_line
 
-    # --- inside -------------------------------------------------------------------------------------------------------------
+    # Inside.
 
     def _number(self, numbers: Sequence[int]) -> None:
         self._numbers = list(numbers)
@@ -398,7 +398,8 @@ class Game:
             raise DataError(damaged + "its numbers of names are not those of this game in another order")
         if state["ended"] is not None and not isinstance(state["ended"], str):
             raise DataError(damaged + f"'ended' is {state['ended']!r}; the last observation or null belongs there")
-        places = {("atlocation", (self.world.agent, place)): True for place in self.world.facts.first["atlocation"][self.world.agent]}
+        start = self.world.facts.first["atlocation"][self.world.agent][0]
+        places: dict[tuple[str, tuple[int, ...]], bool] = {("atlocation", (self.world.agent, start)): True}
         places |= {key: value for key, value in changed.items() if key[0] == "atlocation"}
         if sum(places.values()) != 1:
             raise DataError(damaged + f"the player stands at {sum(places.values())} places")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hiper.envs.alfworld import pddl
-from hiper.envs.alfworld.domain import DYNAMIC, UNTRACKED, Domain
+from hiper.envs.alfworld.domain import DYNAMIC, INSTEAD, UNTRACKED, Domain
 from hiper.envs.alfworld.facts import Facts
 from hiper.envs.alfworld.pddl import SExpr
 from hiper.envs.alfworld.query import DIFFERENT, Bindings, Literal, Solve, compile_query
 from hiper.errors import GameError
 
 CONDITIONS = {"isclean": "clean", "ishot": "hot", "iscool": "cool", "issliced": "sliced"}
-INSTEAD = "play it with env.engine=textworld"
 
 
 class GoalSummary(NamedTuple):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from hiper.envs.alfworld.wording import split_task
+from hiper.envs.alfworld.grammar import split_task
 from hiper.envs.alfworld.world import TASK_LEAD_IN, read_game_file
 from hiper.envs.base import StepResult
 from hiper.errors import DataError, GameError, MissingDependencyError

@@ -14,19 +14,17 @@ Everything is turned into Python closures once; a step only calls them. Source o
 from __future__ import annotations
 
 import ast
-import json
 import re
-import textwrap
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
-from hiper.envs.alfworld.domain import DYNAMIC, UNTRACKED, Domain, read_domain
+from hiper.envs.alfworld.domain import DYNAMIC, INSTEAD, UNTRACKED, Domain, read_domain
 from hiper.envs.alfworld.facts import Facts
+from hiper.envs.alfworld.grammar import Grammar, Symbol, read_grammar, read_symbols
 from hiper.envs.alfworld.query import Bindings, Literal, Solve, compile_query
 from hiper.errors import GameError
 
-INSTEAD = "play it with env.engine=textworld"
 NEGATABLE = frozenset({"inreceptacle"})
 """Predicates of which a condition may ask `not_...`: true once an action has made the fact false, not by mere absence."""
 PLAYER_PLACE = frozenset({"l", "lstart"})
@@ -53,7 +51,9 @@ class Scene(Protocol):
 
 
 Text: TypeAlias = Callable[[Scene, Bindings], str]
-Symbol: TypeAlias = tuple[str, Any]
+
+
+_LITERAL = re.compile(r"\s*([\w/]+)\s*\(([^()]*)\)\s*")
 
 
 class Wording(NamedTuple):
@@ -64,122 +64,6 @@ class Wording(NamedTuple):
     """Action -> its command."""
     feedback: dict[str, Text]
     """Action -> what the player reads after it."""
-
-
-# --- reading --------------------------------------------------------------------------------------------------------
-
-_TASK = re.compile(r'"task"\s*:\s*\[\s*\{\s*"rhs"\s*:\s*("(?:[^"\\]|\\.)*")\s*\}\s*\]')
-_DOCUMENT_PART = re.compile(r'grammar\s*::\s*"""(?P<block>.*?)"""\s*;?|action\s+(?P<action>[\w/-]+)\s*\{', re.DOTALL)
-_FIELD = re.compile(r'(template|feedback)\s*::\s*"([^"]*)"\s*;|(grammar|pddl)\s*::\s*"""(.*?)"""\s*;|(\})', re.DOTALL)
-_SKIPPED = re.compile(r"(?:\s|#[^\n]*)*")
-_LINE_START = re.compile(r"(//[^\n]*|\s*)\n?")
-_NONTERMINAL = re.compile(r"#([\w()/!<>\-\s,.]+)#")
-_CONDITIONAL = re.compile(r"\{(?:#([\w()/!<>\-\s,.]+)#|([^|\[\]{}\n<>]+))(?:\s*\|\s*([^;|{}\n\[\]#]+))?\}")
-_QUOTED = re.compile(r'"([^;|"<>\[\]#{}]*)"')
-_TERMINAL = re.compile(r'[^;|"<>\[\]#{}]+')
-_LITERAL = re.compile(r"\s*([\w/]+)\s*\(([^()]*)\)\s*")
-
-
-def split_task(grammar: str) -> tuple[str, str]:
-    """`grammar` with its goal sentence blanked, so that the grammars of all games of a release are equal; and the sentence.
-
-    Raises:
-        GameError: there is no rule `task` with one unconditional alternative.
-    """
-    match = _TASK.search(grammar)
-    if match is None:
-        raise GameError('the grammar has no rule "task" with a single "rhs", so the game has no goal sentence')
-    try:
-        sentence = json.loads(match.group(1), strict=False)
-    except json.JSONDecodeError as error:
-        raise GameError(f"the goal sentence {match.group(1)[:60]} is not a JSON string: {error}") from error
-    symbols = _symbols(sentence)
-    if any(kind != "text" for kind, _ in symbols):
-        raise GameError(f"the goal sentence {sentence!r} refers to other rules; this engine knows plain sentences only; {INSTEAD}")
-    return grammar[: match.start(1)] + '""' + grammar[match.end(1) :], "".join(text for _, text in symbols)
-
-
-def _symbols(text: str) -> list[Symbol]:
-    """The right-hand side `text` as symbols. Like the original, reading stops without a word at what it cannot read."""
-    symbols: list[Symbol] = []
-    position = 0
-    while True:
-        while text.startswith("\t", position):
-            position += 1
-        if (position == 0 or text[position - 1] == "\n") and (skipped := _LINE_START.match(text, position)):
-            position = skipped.end()
-        listed = text.startswith("[{", position)
-        if match := _CONDITIONAL.match(text, position + listed):
-            rule, expression, given = match.groups()
-            if not listed or text.startswith("]", match.end()):
-                symbols.append(("list" if listed else "each", (rule, expression, given)))
-                position = match.end() + listed
-                continue
-        if match := _NONTERMINAL.match(text, position):
-            symbols.append(("rule", match.group(1)))
-        elif match := _QUOTED.match(text, position) or _TERMINAL.match(text, position):
-            symbols.append(("text", match.group(1) if match.re is _QUOTED else match.group()))
-        else:
-            return symbols
-        position = match.end()
-
-
-class _Grammar(NamedTuple):
-    rules: dict[str, list[dict[str, str]]]
-    actions: dict[str, tuple[str, str]]
-
-
-def _read_rules(block: str, where: str) -> dict[str, list[dict[str, str]]]:
-    lines = (line for line in textwrap.dedent(block).split("\n") if not line.lstrip().startswith("#"))
-    try:
-        rules = json.loads("\n".join(lines))
-    except json.JSONDecodeError as error:
-        raise GameError(f"the grammar block of {where} is not JSON: {error}") from error
-    if not isinstance(rules, dict) or not all(
-        isinstance(alternatives, list) and all(isinstance(a, dict) and isinstance(a.get("rhs"), str) for a in alternatives)
-        for alternatives in rules.values()
-    ):
-        raise GameError(f'the grammar block of {where} is not of the form {{"rule": [{{"condition": ..., "rhs": ...}}, ...]}}')
-    return rules
-
-
-def _read_grammar(text: str) -> _Grammar:
-    rules: dict[str, list[dict[str, str]]] = {}
-    actions: dict[str, tuple[str, str]] = {}
-    position = 0
-    while True:
-        position = _end(_SKIPPED, text, position)
-        if position == len(text):
-            return _Grammar(rules, actions)
-        part = _DOCUMENT_PART.match(text, position)
-        if part is None:
-            raise GameError(f"the grammar is damaged: expected `grammar ::` or `action NAME {{` at {text[position : position + 40]!r}")
-        position = part.end()
-        if part["block"] is not None:
-            rules.update(_read_rules(part["block"], "the document"))
-            continue
-        name, fields = part["action"], {"template": "", "feedback": ""}
-        while True:
-            position = _end(_SKIPPED, text, position)
-            field = _FIELD.match(text, position)
-            if field is None:
-                raise GameError(f"the grammar of action {name!r} is damaged or cut short at {text[position : position + 40]!r}")
-            position = field.end()
-            if field[5]:
-                break
-            if field[1]:
-                fields[field[1]] = field[2]
-            elif field[3] == "grammar":
-                rules.update(_read_rules(field[4], f"action {name!r}"))
-        actions[name.lower()] = fields["template"], fields["feedback"]
-
-
-def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
-    match = pattern.match(text, position)
-    return match.end() if match else position
-
-
-# --- compiling ------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=16)
@@ -194,7 +78,7 @@ def compile_wording(grammar: str, domain_text: str) -> Wording:
         GameError: damaged text, or an action, rule, attribute or predicate this engine does not know, named.
     """
     domain = read_domain(domain_text)
-    compiler = _Compiler(_read_grammar(grammar), domain)
+    compiler = _Compiler(read_grammar(grammar), domain)
     missing = [name for name in domain.actions if name not in compiler.grammar.actions]
     if missing:
         raise GameError(f"the grammar has no words for the actions {', '.join(missing)}")
@@ -202,15 +86,15 @@ def compile_wording(grammar: str, domain_text: str) -> Wording:
     for name, parameters in domain.actions.items():
         template, rule = compiler.grammar.actions[name]
         constant = {variable: kind for variable, kind in parameters.items() if variable not in PLAYER_PLACE}
-        commands[name] = compiler.text(_symbols(template), constant, (f"{TEMPLATE} {name!r}",))
-        feedback[name] = compiler.text(_symbols(rule), parameters, (f"the feedback of action {name!r}",))
-    return Wording(compiler.text(_symbols("#intro#"), {}, ("the intro",)), commands, feedback)
+        commands[name] = compiler.text(read_symbols(template), constant, (f"{TEMPLATE} {name!r}",))
+        feedback[name] = compiler.text(read_symbols(rule), parameters, (f"the feedback of action {name!r}",))
+    return Wording(compiler.text(read_symbols("#intro#"), {}, ("the intro",)), commands, feedback)
 
 
 class _Compiler:
     """Turns symbols into closures. `scope` maps the variables known at a place to their types; `path` is how we got there."""
 
-    def __init__(self, grammar: _Grammar, domain: Domain) -> None:
+    def __init__(self, grammar: Grammar, domain: Domain) -> None:
         self.grammar = grammar
         self.domain = domain
 
@@ -255,7 +139,7 @@ class _Compiler:
         for alternative in self.grammar.rules.get(name, []):
             condition = alternative.get("condition", "")
             solve = self.condition(condition, scope, path)[0] if condition else None
-            alternatives.append((solve, self.text(_symbols(alternative["rhs"]), scope, path)))
+            alternatives.append((solve, self.text(read_symbols(alternative["rhs"]), scope, path)))
             if solve is None:
                 break
         if not alternatives:

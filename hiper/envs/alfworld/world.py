@@ -15,7 +15,8 @@ from hiper.envs.alfworld import pddl
 from hiper.envs.alfworld.domain import Domain, read_domain
 from hiper.envs.alfworld.facts import Facts
 from hiper.envs.alfworld.goal import Goal, read_goal
-from hiper.envs.alfworld.wording import NEGATABLE, Wording, compile_wording, split_task
+from hiper.envs.alfworld.grammar import split_task
+from hiper.envs.alfworld.wording import NEGATABLE, Wording, compile_wording
 from hiper.errors import GameError
 
 TASK_LEAD_IN = "Your task is to: "

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hiper.envs.alfworld import Game
-from hiper.envs.alfworld.wording import _symbols
+from hiper.envs.alfworld.grammar import read_symbols
 from hiper.envs.alfworld.world import World
 from hiper.errors import GameError
 
@@ -174,4 +174,4 @@ RECORDED = [
 
 @pytest.mark.parametrize(("text", "symbols"), RECORDED)
 def test_right_hand_sides_are_read_as_the_original_reads_them(text: str, symbols: list[object]) -> None:
-    assert _symbols(text) == symbols
+    assert read_symbols(text) == symbols

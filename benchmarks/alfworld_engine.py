@@ -1,4 +1,4 @@
-"""Our ALFWorld engine against the `alfworld` package: `python benchmarks/alfworld.py DATA [SPLIT] [--games N]` prints JSON."""
+"""Our ALFWorld engine against the `alfworld` package: `python benchmarks/alfworld_engine.py DATA [SPLIT] [--games N]` prints JSON."""
 
 from __future__ import annotations
 

@@ -1,0 +1,42 @@
+# `make run` trains an agent, `make test` runs the tests. Each first sees to .venv, once; again only when its inputs change.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c requirements/constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench clean
+
+help:
+	@echo "make run    games, demos, warm start, HAE training, evaluation and report, on this machine's CPU"
+	@echo "make test   the tests"
+	@echo "make lint   ruff and mypy"
+	@echo "make bench  speed and exactness of the ALFWorld engine and of HAE"
+	@echo "make clean  remove .venv and caches; runs/ stays"
+
+run: $(STAMP)
+	$(BIN)/hiper run experiment=quickstart
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+bench: $(STAMP)
+	$(BIN)/hiper bench alfworld
+	$(BIN)/hiper bench hae
+
+# torch comes first and alone: its exact pin decides between a CPU build and gigabytes of CUDA.
+$(STAMP): pyproject.toml requirements/constraints.txt scripts/check_build.py
+	@$(PYTHON) scripts/check_build.py $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --quiet "$$(grep '^torch==' requirements/constraints.txt)"
+	$(PIP) --quiet -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Prefect flows: thin, they know the stages of `hiper` and nothing else."""

@@ -1,0 +1,411 @@
+"""The `hiper` command. Its start imports nothing heavy: a command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hiper import __version__
+from hiper.errors import ConfigError, HiperError, MissingDependencyError, ModelError, WorkflowError
+
+if TYPE_CHECKING:
+    from hiper.config import RunConfig
+    from hiper.stages import StageResult
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""Errors of writing that are the machine's, not the program's."""
+
+OVERRIDES = "Hydra overrides: experiment=NAME, group=FILE or key.path=value, such as algo.lam_high=0.9"
+STAGE_HELP = {
+    "games": "generate the games, or find and index the official ones",
+    "demos": "let the expert write plan-execute demonstrations",
+    "warm-start": "fine-tune the base model on the demonstrations",
+    "train": "train with Hierarchical Advantage Estimation",
+    "report": "write the run's HTML page",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. What the user can mend is said in a sentence, without a traceback (HIPER_DEBUG=1 shows it)."""
+    options = _parser().parse_args(arguments)
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar a file, drawn across our own
+    if not _debug():
+        warnings.simplefilter("ignore", FutureWarning)  # of packages below; nothing the user of a command can act on
+    try:
+        from hiper.progress import start_logging
+
+        start_logging(options.verbose)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except HiperError as error:
+        if _debug():
+            raise
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(_interrupted(options), INTERRUPTED)
+    except Exception as error:
+        code = _foreseen(error, options)
+        if code is None:
+            raise
+        return code
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hiper", description="Hierarchical plan-execute reinforcement learning of language-model agents.")
+    parser.add_argument("--version", action="version", version=f"hiper {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-v", "--verbose", action="store_true", help="say more")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=[common])
+        sub.set_defaults(command=run, verb=name)
+        return sub
+
+    whole = add("run", _run, "all six stages; finished ones are not done again")
+    _flow_options(whole)
+    _overrides(whole)
+    for name, text in STAGE_HELP.items():
+        stage = add(name, _stage, text)
+        stage.add_argument("--force", action="store_true", help="do it again even if it has finished under these settings")
+        _overrides(stage)
+
+    play_split = add(
+        "evaluate", _evaluate, "play full splits with a run's models, or with any model directory (--model) on any games (--data)"
+    )
+    play_split.add_argument("--model", type=Path, metavar="DIR", help="a model directory that AutoModelForCausalLM loads")
+    play_split.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout")
+    play_split.add_argument("--split", action="append", metavar="SPLIT", help="a folder of --data; may be given again")
+    play_split.add_argument("--out", type=Path, metavar="DIR", help="where to write evaluation.json and the trajectories")
+    play_split.add_argument("--temperature", type=float, metavar="T", help="0: greedy")
+    play_split.add_argument("--limit", type=int, metavar="N", help="games per split")
+    play_split.add_argument("--force", action="store_true", help="do it again even if it has finished under these settings")
+    _overrides(play_split)
+
+    resume = add("resume", _resume, "continue a run from where it stopped")
+    resume.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
+    _flow_options(resume)
+    _overrides(resume)
+
+    play = add("play", _play, "play a game in the terminal, or watch the expert")
+    play.add_argument("game", nargs="?", type=Path, help="a game.tw-pddl file")
+    play.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it a game is generated")
+    play.add_argument("--split", default="valid_unseen", metavar="SPLIT")
+    play.add_argument("--index", type=int, default=0, metavar="N", help="which game of the split")
+    play.add_argument("--expert", action="store_true", help="watch the expert")
+
+    doctor = add("doctor", _doctor, "what this machine has and lacks")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+
+    bench = add("bench", _bench, "measure speed and exactness")
+    kinds = bench.add_subparsers(title="what", required=True, metavar="WHAT")
+    alfworld = kinds.add_parser("alfworld", help="the ALFWorld engine beside the `alfworld` package", parents=[common])
+    alfworld.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it some are generated")
+    alfworld.add_argument("--split", default="valid_seen", metavar="SPLIT")
+    alfworld.add_argument("--games", type=int, default=20, metavar="N")
+    alfworld.set_defaults(measure=_bench_alfworld)
+    hae = kinds.add_parser("hae", help="Hierarchical Advantage Estimation", parents=[common])
+    hae.add_argument("--conformance", type=Path, metavar="FILE", help="recorded cases to agree with")
+    hae.set_defaults(measure=_bench_hae)
+    return parser
+
+
+def _overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
+
+
+def _flow_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--direct", "--no-prefect", action="store_true", help="call the stages plainly, without Prefect")
+    parser.add_argument("--force", action="store_true", help="do finished stages again")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from hiper.compose import compose
+
+    cfg = compose(options.overrides)  # refused here, before Prefect takes its seconds to start
+    options.place = cfg.paths.run
+    return _pipeline(cfg, options, {"overrides": options.overrides})
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from hiper.compose import override
+    from hiper.runs import load_config
+
+    options.place = str(options.run)
+    cfg = override(load_config(options.run), options.overrides)
+    cfg.paths.run = str(options.run)  # a run may have been moved since
+    return _pipeline(cfg, options, {"overrides": options.overrides, "run": str(options.run)})
+
+
+def _pipeline(cfg: RunConfig, options: argparse.Namespace, parameters: dict[str, Any]) -> int:
+    results = _direct(cfg, options.force) if options.direct else _through_prefect(parameters, options.force)
+    logger.info("all done in %.0f s of work", sum(result.seconds for result in results if not result.reused))
+    print(outcome(Path(cfg.paths.run)))
+    return 0
+
+
+def outcome(run: Path) -> str:
+    """What a finished run shows last: success by split, with the 95 % interval, and where the page lies."""
+    from hiper.evaluate import read_evaluation
+    from hiper.stages import REPORT_FILE
+
+    lines = []
+    for folder in sorted((path.parent for path in run.glob("evaluate/*/evaluation.json")), key=lambda path: path.name, reverse=True):
+        for split, found in read_evaluation(folder)["splits"].items():
+            rate, low, high = (100 * found[name] for name in ("success_rate", "wilson_low", "wilson_high"))
+            share = f"{found['successes']} of {found['games']} games"
+            lines.append(f"{folder.name.replace('_', ' '):<12}{split:<14}{rate:5.1f} %  (95 % interval {low:.1f}-{high:.1f}, {share})")
+    return "\n".join([*lines, f"report: {run / 'report' / REPORT_FILE}"])
+
+
+def _direct(cfg: RunConfig, force: bool) -> list[StageResult]:
+    from hiper.progress import track
+    from hiper.runs import begin_run, locked
+    from hiper.stages import STAGES
+
+    results = []
+    with locked(Path(cfg.paths.run)):
+        begin_run(cfg)
+        for name, stage in STAGES.items():
+            with track(name) as progress:
+                results.append(stage(cfg, progress, force=force))
+            logger.info("%s", results[-1])
+    return results
+
+
+def _through_prefect(parameters: dict[str, Any], force: bool) -> list[StageResult]:
+    """Run the pipeline flow, with a server of its own where PREFECT_API_URL names none."""
+    quiet = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",  # the stages tell the story; Prefect's UI keeps its own
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_CLIENT_MAX_RETRIES": "3",  # each waits longer; a server that has gone is given up after some 15 seconds
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ:
+        logger.info("starting Prefect's embedded server, which takes some ten seconds (--direct goes without)")
+    try:
+        from flows.pipeline import pipeline
+        from flows.server import start_embedded_server
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Prefect cannot be imported ({error}). Install it with `pip install -e .`, or add --direct."
+        ) from error
+    try:
+        start_embedded_server()
+    except RuntimeError as error:
+        raise WorkflowError(f"{error}. `--direct` runs the same stages without Prefect.") from error
+    results: list[StageResult] = pipeline(**parameters, force=force)
+    return results
+
+
+def _stage(options: argparse.Namespace) -> int:
+    from hiper.compose import compose
+    from hiper.progress import track
+    from hiper.runs import begin_run, locked
+    from hiper.stages import STAGES, check_upstream
+
+    cfg = compose(options.overrides)
+    stage = options.verb.replace("-", "_")
+    check_upstream(cfg, stage)
+    options.place = cfg.paths.run
+    with locked(Path(cfg.paths.run)):
+        begin_run(cfg)
+        with track(options.verb) as progress:
+            print(STAGES[stage](cfg, progress, force=options.force))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    outside = {
+        "--data": options.data,
+        "--split": options.split,
+        "--out": options.out,
+        "--limit": options.limit,
+        "--temperature": options.temperature,
+    }
+    if options.model is None:
+        given = [flag for flag, value in outside.items() if value is not None]
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)} belong with --model DIR. To change a run's own evaluation use overrides: evaluate.limit=20."
+            )
+        return _stage(options)
+    if not options.model.is_dir():
+        raise ModelError(f"--model {options.model} is not a directory. Name one that AutoModelForCausalLM loads, such as RUN/train/model.")
+    if options.data is None:
+        raise ConfigError("--model needs --data DIR, a folder of games in the official layout, such as RUN/games/data.")
+    from hiper.compose import compose, override
+    from hiper.envs.alfworld.games import index_games
+    from hiper.evaluate import evaluate
+    from hiper.progress import track
+
+    saved = saved_config(options.model)
+    cfg = override(saved, options.overrides) if saved is not None else compose(options.overrides)
+    cfg = override(cfg, _changes(options))
+    index = index_games(options.data, splits=cfg.evaluate.splits)
+    for split in cfg.evaluate.splits:
+        index.split(split)  # an empty one is refused before the model is loaded
+    out = options.out or Path("evaluations") / f"{options.model.resolve().parent.name}-{options.model.resolve().name}"
+    options.place = str(out)
+    with track("evaluate") as progress:
+        summary = evaluate(cfg, options.model, index, out, progress)
+    print(summary)
+    print(f"written: {out / 'evaluation.json'}")
+    return 0
+
+
+def _changes(options: argparse.Namespace) -> list[str]:
+    splits = options.split or []
+    changes = [f"evaluate.splits=[{','.join(splits)}]"] if splits else []
+    changes += [f"evaluate.temperature={options.temperature}"] if options.temperature is not None else []
+    return changes + ([f"evaluate.limit={options.limit}"] if options.limit is not None else [])
+
+
+def saved_config(model: Path) -> RunConfig | None:
+    """The config a stage saved beside its model; how it words prompts is part of what the model knows. None: there is none."""
+    from hiper.runs import CONFIG, load_config
+
+    for folder in (model, model.resolve().parent):
+        if (folder / CONFIG).is_file():
+            logger.info("protocol and limits from %s; overrides go on top", folder / CONFIG)
+            return load_config(folder / CONFIG)
+    logger.info("no %s beside %s: protocol and limits are the defaults, plus overrides", CONFIG, model)
+    return None
+
+
+def _play(options: argparse.Namespace) -> int:
+    from hiper.envs.alfworld import Game
+    from hiper.envs.alfworld.expert import Expert
+    from hiper.play import learn_prior, play, watch
+
+    if options.game is not None and not options.expert:
+        play(Game.load(options.game), input, print)
+        return 0
+    with _games(options.data, 60 if options.expert else 1, options.index + 1) as root:
+        game = Game.load(options.game or _pick(root, options.split, options.index))
+        if options.expert:
+            watch(game, Expert(learn_prior(root)), print)
+        else:
+            play(game, input, print)
+    return 0
+
+
+@contextlib.contextmanager
+def _games(data: Path | None, train: int, unseen: int) -> Iterator[Path]:
+    """The folder of games that was named, or one made for the moment."""
+    if data is not None:
+        yield data
+        return
+    from hiper.config import GamesConfig
+    from hiper.envs.alfworld.generate import generate_games
+
+    with tempfile.TemporaryDirectory(prefix="hiper-games-") as folder:
+        root = Path(folder) / "data"
+        generate_games(root, GamesConfig(train=train, valid_seen=unseen, valid_unseen=unseen))
+        yield root
+
+
+def _pick(root: Path, split: str, number: int) -> Path:
+    from hiper.envs.alfworld.games import index_games
+
+    index = index_games(root, splits=[split])
+    entries = index.split(split)
+    if not 0 <= number < len(entries):
+        raise ConfigError(f"--index {number} is not in {split}, which has games 0 to {len(entries) - 1}.")
+    return index.resolve(entries[number])
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from hiper.doctor import examine, text
+
+    findings = examine()
+    print(json.dumps([finding.record() for finding in findings], indent=2) if options.json else text(findings))
+    return 0 if all(finding.ok or not finding.required for finding in findings) else 1
+
+
+def _bench(options: argparse.Namespace) -> int:
+    print(json.dumps(options.measure(options), indent=2))
+    return 0
+
+
+def _bench_alfworld(options: argparse.Namespace) -> object:
+    from hiper.envs.alfworld.bench import bench
+
+    with _games(options.data, 1, options.games) as root:
+        return bench(root, options.split, options.games)
+
+
+def _bench_hae(options: argparse.Namespace) -> object:
+    from hiper.rl.bench import bench
+
+    return bench(options.conformance)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _foreseen(error: Exception, options: argparse.Namespace) -> int | None:
+    """Answer an error that is nobody's mistake in the program; None: it is one."""
+    if _after_interrupt(error):
+        return _fail(_interrupted(options), INTERRUPTED)
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more can be said to it
+        return 1
+    if isinstance(error, OSError) and error.errno in NO_ROOM and not _debug():
+        return _fail(
+            f"cannot write: {error}. What was finished before is intact; make room (or allow writing) and give the command again.", 1
+        )
+    return None
+
+
+def _after_interrupt(error: BaseException) -> bool:
+    """Whether an error only happened on the way out, say because Prefect's server was stopped by the same signal."""
+    context: BaseException | None = error
+    while context is not None:
+        if isinstance(context, KeyboardInterrupt) or type(context).__name__ == "TerminationSignal":
+            return True
+        context = context.__context__
+    return False
+
+
+def _interrupted(options: argparse.Namespace) -> str:
+    place = getattr(options, "place", None)
+    if place is None:
+        return "interrupted."
+    if options.verb == "evaluate" and options.model is not None:
+        return f"interrupted; {place} holds no evaluation of this command. Give it again to start over."
+    return f"interrupted; finished work is kept in {place}. Continue with `hiper resume {place}`."
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"hiper: {message}", file=sys.stderr)
+    return code
+
+
+def _debug() -> bool:
+    return os.environ.get("HIPER_DEBUG", "") not in ("", "0")

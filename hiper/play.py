@@ -1,0 +1,69 @@
+"""A game in the terminal, for a person or for the expert; where the words go is the caller's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hiper.envs.alfworld.expert import Expert
+from hiper.envs.alfworld.games import index_games
+from hiper.envs.alfworld.prior import LocationPrior
+from hiper.envs.base import TextEnv
+
+HELP = "? lists what can be done now; q leaves"
+PRIOR_GAMES = 300
+"""Training games the expert learns its habits from; more change little."""
+MAX_TURNS = 100
+
+
+def play(game: TextEnv, ask: Callable[[str], str], say: Callable[[str], object]) -> bool:
+    """Let a person play until the goal is reached or they leave; whether it was reached.
+
+    Args:
+        game: is started anew.
+        ask: shows a prompt and returns a line, as `input` does; EOFError leaves the game.
+        say: shows text, as `print` does.
+    """
+    say(game.reset())
+    say(f"({HELP})")
+    turns = 0
+    while not game.won:
+        try:
+            command = ask("> ").strip()
+        except EOFError:
+            break
+        if command == "q":
+            break
+        if command == "?":
+            say("\n".join(game.admissible_commands))
+        elif command:
+            say(game.step(command).observation)
+            turns += 1
+    say(f"You {'won' if game.won else 'left'} after {turns} turns.")
+    return game.won
+
+
+def watch(game: TextEnv, expert: Expert, say: Callable[[str], object]) -> bool:
+    """Show the expert playing, with the subgoal it follows; whether it reached the goal."""
+    observation = game.reset()
+    say(observation)
+    expert.start(game.task, observation)
+    turns = 0
+    while not game.won and turns < MAX_TURNS:
+        decision = expert.act(observation, game.admissible_commands)
+        if decision.switch:
+            say(f"[{decision.subgoal}]")
+        observation = game.step(decision.action).observation
+        say(f"> {decision.action}\n{observation}")
+        turns += 1
+    say(f"The expert {'won' if game.won else 'gave up'} after {turns} turns.")
+    return game.won
+
+
+def learn_prior(root: Path) -> LocationPrior:
+    """Where things usually lie, from the training split under `root`.
+
+    Raises:
+        DataError: it has none.
+    """
+    return LocationPrior.learn(index_games(root, splits=["train"], limit=PRIOR_GAMES))

@@ -1,0 +1,185 @@
+"""Fixtures for all tests. Shared data is looked for in $HIPER_SHARED or beside the checkout; tests that need it skip where it is absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hiper.envs.alfworld.games import GameIndex
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network fails at once instead of waiting
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tensors in tests are small: threads would only wait for each other, and sums would depend on their number."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared(root: Path) -> Path:
+    """Recorded reference data, kept outside the repository."""
+    folder = Path(os.environ.get("HIPER_SHARED", root.parent / "shared"))
+    if not (folder / "conformance").is_dir():
+        pytest.skip(f"no reference data in {folder}; set HIPER_SHARED to the folder that holds conformance/ and data/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def official_games(shared: Path) -> Path:
+    """The official games unpacked: `2.1.1/` and `2.1.2/`, each laid out as $ALFWORLD_DATA."""
+    command = shared / "data" / "unpack"
+    if not command.is_file():
+        pytest.skip(f"no official games: {command} is missing")
+    return Path(subprocess.run([str(command)], check=True, capture_output=True, text=True).stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def generated_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few small generated games in the official layout; shared by all tests, so nobody writes in it."""
+    from hiper.config import GamesConfig
+    from hiper.envs.alfworld.generate import generate_games
+
+    folder = tmp_path_factory.mktemp("games") / "data"
+    generate_games(folder, GamesConfig(train=12, valid_seen=6, valid_unseen=6, max_receptacles=8, max_objects=12))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One Prefect server with a database of its own for all flow tests; it takes some ten seconds to start."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+SMALL = [
+    "experiment=smoke",
+    "games.train=12",
+    "demos.count=16",
+    "env.max_turns=6",
+    "warm_start.max_steps=2",
+    "rollout.trajectories=4",
+    "trainer.iterations=2",
+    "trainer.eval_every=0",
+]
+
+
+@pytest.fixture(scope="session")
+def small_settings() -> list[str]:
+    """Overrides of a run as small as a whole one can be; add `paths.run`."""
+    return list(SMALL)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, small_settings: list[str]) -> Path:
+    """A finished run under `small_settings`; shared by all tests, so whoever changes something works on a copy."""
+    from hiper.compose import compose
+    from hiper.runs import begin_run
+    from hiper.stages import STAGES
+
+    cfg = compose([*small_settings, f"paths.run={tmp_path_factory.mktemp('runs') / 'finished'}"])
+    run = begin_run(cfg)
+    for stage in STAGES.values():
+        stage(cfg)
+    return run
+
+
+@pytest.fixture(scope="session")
+def game_index(generated_games: Path) -> GameIndex:
+    """The generated games, indexed."""
+    from hiper.envs.alfworld.games import index_games
+
+    return index_games(generated_games)
+
+
+@pytest.fixture(scope="session")
+def demos(game_index: GameIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demonstrations of the generated games, tersely prompted: each game as it is, then once renumbered."""
+    from hiper.config import DemosConfig, ProtocolConfig, RunConfig, Style
+    from hiper.rollout.demos import write_demos
+
+    out = tmp_path_factory.mktemp("demos") / "demos.jsonl"
+    write_demos(game_index, RunConfig(demos=DemosConfig(count=24), protocol=ProtocolConfig(style=Style.terse)), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def words(demos: Path) -> PreTrainedTokenizerBase:
+    """Our word tokenizer, made from the demonstrations."""
+    from hiper.model.tokenizer import build_tokenizer
+    from hiper.rollout.demos import read_demos
+
+    return build_tokenizer(message["content"] for messages in read_demos(demos) for message in messages)
+
+
+@pytest.fixture(scope="session")
+def speaker(demos: Path, words: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory that speaks the protocol and no more: a tiny model after a few steps of plain gradient descent."""
+    import torch
+
+    from hiper.config import Critic, TinyConfig
+    from hiper.model.actor import Actor, save_actor
+    from hiper.model.tiny import build_tiny
+    from hiper.rollout.chat import ChatCodec
+    from hiper.rollout.demos import read_demos
+    from hiper.train.sft import encode
+
+    lm = build_tiny(TinyConfig(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=96), words, seed=0)
+    optimizer = torch.optim.AdamW(lm.parameters(), lr=4e-3, weight_decay=0.0)
+    examples = sorted(encode(read_demos(demos), ChatCodec(words), 4096), key=lambda example: len(example["input_ids"]))
+    for step in range(36):
+        few = [{key: torch.tensor(row) for key, row in example.items()} for example in examples[step % 6 :: 6]]
+        rows = [torch.nn.utils.rnn.pad_sequence([e[key] for e in few], True, fill) for key, fill in (("input_ids", 0), ("labels", -100))]
+        optimizer.zero_grad()
+        lm(input_ids=rows[0], labels=rows[1]).loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("speaker") / "model"
+    save_actor(Actor(lm.eval(), Critic.shared), words, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qwen(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    """Qwen2.5's own byte-level tokenizer and chat template."""
+    from hiper.model.actor import load_tokenizer
+
+    source = shared / "data" / "qwen2_5_tokenizer"
+    if not (source / "vocab.json").is_file():
+        pytest.skip(f"no tokenizer: {source}/vocab.json is missing")
+    folder = tmp_path_factory.mktemp("qwen")
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).symlink_to(source / name)
+    (folder / "chat_template.jinja").write_text((source / "qwen2_5.chat_template.jinja").read_text(encoding="utf-8"), encoding="utf-8")
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    shape = {"special": True, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+    config = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "pad_token": special[0],
+        "eos_token": special[2],
+        "additional_special_tokens": special[1:],
+        "added_tokens_decoder": {str(151_643 + number): {"content": text, **shape} for number, text in enumerate(special)},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return load_tokenizer(folder)

@@ -1,0 +1,72 @@
+"""Rules of models built from scratch.
+
+1. The same seed gives the same weights, and building one leaves torch's own generator alone; the default size is about 0.7 M parameters.
+2. `copying`: layer 0 attends to the previous token, and an untrained model repeats a random sequence, which `default` does not.
+3. A shape the initialisation cannot be written into is refused.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from hiper.config import Init, TinyConfig
+from hiper.errors import ConfigError
+from hiper.model.tiny import build_tiny
+
+
+def repeats(words: PreTrainedTokenizerBase, init: Init, length: int = 20) -> float:
+    """Share of a random sequence's tokens that a fresh model predicts the second time round."""
+    model = build_tiny(TinyConfig(init=init), words, seed=0).eval()
+    once = torch.randint(5, len(words), (16, length), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        predicted = model(input_ids=torch.cat([once, once], 1)).logits.argmax(-1)
+    return float((predicted[:, length:-1] == once[:, 1:]).float().mean())
+
+
+def test_a_seed_is_a_model(words: PreTrainedTokenizerBase) -> None:
+    before = torch.get_rng_state()
+    models = [build_tiny(TinyConfig(), words, seed).state_dict() for seed in (0, 0, 1)]
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    assert not torch.equal(models[0]["model.embed_tokens.weight"], models[2]["model.embed_tokens.weight"])
+
+
+def test_the_default_size(words: PreTrainedTokenizerBase) -> None:
+    model = build_tiny(TinyConfig(), words, seed=0)
+    assert model.num_parameters() == pytest.approx(0.7e6, rel=0.1)
+    assert model.config.vocab_size == len(words)
+    assert model.config.eos_token_id == words.eos_token_id
+    assert model.config.rope_parameters["rope_theta"] == TinyConfig().rope_theta
+
+
+def test_an_untrained_model_repeats_what_it_read(words: PreTrainedTokenizerBase) -> None:
+    assert repeats(words, Init.copying) > 0.4
+    assert repeats(words, Init.copying, length=60) > 0.25
+    assert repeats(words, Init.default) < 0.05
+
+
+def test_the_first_layers_heads_look_one_token_back(words: PreTrainedTokenizerBase) -> None:
+    cfg = TinyConfig()
+    model = build_tiny(cfg, words, seed=0).eval()
+    model.set_attn_implementation("eager")
+    ids = torch.randint(5, len(words), (4, 200), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        attention = model(input_ids=ids, output_attentions=True).attentions[0]
+    back = attention.diagonal(offset=-1, dim1=2, dim2=3)[:, : cfg.heads // 2]
+    assert float(back.mean()) > 0.9
+    assert float(back.min()) > 0.5
+
+
+@pytest.mark.parametrize("shape", [{"layers": 1}, {"kv_heads": 2}], ids=["one layer", "grouped heads"])
+def test_shapes_that_cannot_copy_are_refused(words: PreTrainedTokenizerBase, shape: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"init=copying needs .* set model.tiny.init=default"):
+        build_tiny(TinyConfig(**shape), words, seed=0)
+    assert build_tiny(TinyConfig(init=Init.default, **shape), words, seed=0).num_parameters() > 0
+
+
+@pytest.mark.parametrize(("shape", "name"), [({"heads": 3}, "model.tiny.heads"), ({"kv_heads": 3}, "model.tiny.kv_heads")])
+def test_impossible_shapes_are_refused(shape: dict[str, int], name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        TinyConfig(**shape)

@@ -1,0 +1,125 @@
+"""Settings: defaults compose, mistakes are refused together and by name, a saved config comes back as it was.
+
+Rules: an unknown key names the closest one; a wrong type or range names the setting and what it must be; all problems of a command are
+shown at once; a saved config needs neither conf/ nor Hydra.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from hiper.compose import compose, override
+from hiper.config import Bootstrap, RunConfig, Source
+from hiper.errors import ConfigError
+from hiper.runs import load_config, save_config
+
+
+def test_without_overrides_the_schema_defaults_hold() -> None:
+    assert asdict(compose()) == asdict(RunConfig(paths=compose().paths))
+
+
+def test_overrides_change_values_and_groups() -> None:
+    cfg = compose(["algo=hae_paper", "games=official", "algo.lam_high=0.9", "seed=3", "name=study"])
+    assert (cfg.algo.lam_high, cfg.algo.bootstrap, cfg.games.source) == (0.9, Bootstrap.current, Source.official)
+    assert cfg.paths.run == "runs/study/seed-3"
+
+
+def test_it_composes_from_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compose(["experiment=smoke"]).name == "smoke"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("algo.gama=1", "there is no setting 'algo.gama'; did you mean 'algo.gamma'?"),
+        ("lam_low=1", "did you mean 'algo.lam_low'?"),
+        ("experiment=quikstart", "did you mean 'quickstart'?"),
+        ("games=oficial", "did you mean 'official'? conf/games/ has: generated, official."),
+        ("algo.lam_high=high", "algo.lam_high=high has the wrong type: it must be a number."),
+        ("env.engine=java", "it must be one of native, textworld."),
+        ("evaluate.splits=3", "it must be a list such as [a]."),
+        ("games.limit=few", "it must be a whole number or null."),
+        ("algo.clip=0.1,0.2", "names several values; a run takes one"),
+        ("+algo.extra=1", "cannot be added or deleted"),
+        ("~algo", "cannot be added or deleted"),
+        ("quickstart", "'quickstart' is not an override"),
+        ("algo.gamma=1.5", "algo.gamma=1.5 is out of range: it must be between 0 and 1."),
+        ("model.tiny.heads=0", "model.tiny.heads=0 is out of range"),
+        ("seed=-1", "seed=-1 is out of range"),
+    ],
+)
+def test_a_mistake_is_named(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([text])
+    assert said in str(caught.value)
+
+
+def test_all_mistakes_are_shown_at_once() -> None:
+    with pytest.raises(ConfigError) as misspelt:
+        compose(["algo.gama=1", "experiment=quikstart", "trainer.iterations=many"])
+    assert str(misspelt.value).startswith("3 settings cannot stand:")
+    with pytest.raises(ConfigError) as ranges:
+        compose(["algo.gamma=2", "algo.clip=-1", "model.tiny.heads=0", "seed=-1"])
+    for name in ("algo.gamma=2.0", "algo.clip=-1.0", "model.tiny.heads=0", "seed=-1"):
+        assert name in str(ranges.value)
+
+
+def test_a_rule_still_raises_outside_composition() -> None:
+    with pytest.raises(ConfigError, match="seed=-1"):
+        RunConfig(seed=-1)
+
+
+def test_a_typo_in_a_config_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "config.yaml").write_text("defaults: [base_config, {algo: odd}, _self_]\n", encoding="utf-8")
+    (tmp_path / "algo" / "odd.yaml").write_text("defaults: [base_algo, _self_]\ngama: 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"gama"):
+        compose([], tmp_path)
+
+
+def test_a_saved_config_comes_back(tmp_path: Path) -> None:
+    cfg = compose(["experiment=alfworld_paper", "seed=5", "games.task_types=[look_at_obj_in_light]", "evaluate.limit=7"])
+    save_config(cfg, tmp_path / "config.yaml")
+    assert load_config(tmp_path) == load_config(tmp_path / "config.yaml") == cfg
+
+
+def test_a_saved_config_needs_no_hydra(tmp_path: Path) -> None:
+    """A bare GPU node trains from a saved config."""
+    save_config(compose(["experiment=smoke"]), tmp_path / "config.yaml")
+    code = (
+        "import sys; from pathlib import Path; from hiper.runs import load_config; "
+        f"cfg = load_config(Path({str(tmp_path)!r})); assert cfg.name == 'smoke'; "
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in ('hydra', 'prefect', 'torch')))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("algo: {gama: 1}\n", "gama"), ("{not: [yaml", "is not YAML"), ("algo: {gamma: 7}\n", "algo.gamma=7"), ("- 1\n", "is not a config")],
+)
+def test_a_damaged_saved_config_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "config.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
+        load_config(tmp_path)
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it is not a run"):
+        load_config(tmp_path)
+
+
+def test_a_composed_config_takes_single_values_only() -> None:
+    cfg = compose(["experiment=smoke"])
+    assert override(cfg, ["trainer.iterations=7"]).trainer.iterations == 7
+    with pytest.raises(ConfigError, match="already composed"):
+        override(cfg, ["model=tiny"])
+    with pytest.raises(ConfigError, match=r"algo\.gamma"):
+        override(cfg, ["algo.gama=1"])

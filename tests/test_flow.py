@@ -1,0 +1,85 @@
+"""The Prefect flow: the stages in order, its artifacts, its names; and that only a download is tried again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import pipeline as module
+from flows.pipeline import pipeline, result_table, settings
+from hiper.compose import compose
+from hiper.errors import ConfigError, DataError
+from hiper.runs import begin_run, read_stage, save_config
+from hiper.stages import STAGES
+
+
+def test_a_task_is_a_call_into_the_library(tmp_path: Path, small_settings: list[str]) -> None:
+    cfg = compose([*small_settings, f"paths.run={tmp_path / 'run'}"])
+    run = begin_run(cfg)
+    with pytest.MonkeyPatch.context() as patch:
+        reports: list[float] = []
+        patch.setattr(module, "create_progress_artifact", lambda progress, **rest: reports.append(progress))
+        patch.setattr(module, "update_progress_artifact", lambda progress, **rest: reports.append(progress))
+        patch.setattr(module, "_id", lambda created: created)
+        result = module.games.fn(cfg)
+    assert (result.stage, result.directory, result.reused) == ("games", run / "games", False)
+    assert read_stage(run, "games") is not None
+    assert reports[-1] == 100.0
+
+
+def test_settings_are_composed_or_loaded(tmp_path: Path) -> None:
+    assert settings(["algo.lam_high=0.5"], experiment="smoke", seed=4).paths.run == "runs/smoke/seed-4"
+    save_config(compose(["experiment=smoke", "algo.lam_high=0.25"]), tmp_path / "config.yaml")
+    loaded = settings(["threads=1"], run=str(tmp_path))
+    assert (loaded.algo.lam_high, loaded.threads, loaded.paths.run) == (0.25, 1, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "retries"), [(["games=official"], True), (["games=official", "games.data=here"], False), (["games=generated"], False)]
+)
+def test_only_a_download_is_tried_again(overrides: list[str], retries: bool) -> None:
+    assert module._may_download(compose(overrides)) is retries
+
+
+@pytest.mark.parametrize(("error", "again"), [(DataError("cut off"), True), (OSError("no route"), True), (ConfigError("typo"), False)])
+def test_a_mistake_is_not_tried_again(error: Exception, again: bool) -> None:
+    class Failed:
+        def result(self, raise_on_failure: bool) -> Exception:
+            return error
+
+    assert module._worth_retrying(None, None, Failed()) is again
+
+
+def test_without_evaluations_there_is_no_table(tmp_path: Path) -> None:
+    assert result_table(tmp_path) == []
+
+
+def test_the_flow_does_what_is_not_done_and_shows_it(prefect_server: None, finished_run: Path, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    results = pipeline(overrides=["evaluate.limit=2"], seed=0, run=str(run))
+    assert [result.stage for result in results if not result.reused] == ["evaluate", "report"]
+    with get_client(sync_client=True) as client:
+        flow_runs = client.read_flow_runs()
+        artifacts: list[Any] = client.read_artifacts()
+    assert [(one.name, one.state_name) for one in flow_runs] == [("smoke-seed-0", "Completed")]
+    assert {"evaluate", "evaluation", "report"} <= {one.key for one in artifacts}
+    rows = result_table(run / "evaluate")
+    kinds = {(row["model"], row["split"]): row["games"] for row in rows if row["tasks"] == "all"}
+    assert kinds == {(model, split): 2 for model in ("trained", "warm_start") for split in ("valid_seen", "valid_unseen")}
+
+
+def test_a_mistake_comes_out_of_the_flow_as_it_is(prefect_server: None) -> None:
+    with pytest.raises(ConfigError, match=r"algo\.gamma"):
+        pipeline(overrides=["algo.gama=1"])
+
+
+@pytest.mark.slow
+def test_the_flow_runs_all_stages(prefect_server: None, tmp_path: Path, small_settings: list[str]) -> None:
+    results = pipeline(overrides=[*small_settings, f"paths.run={tmp_path / 'run'}"], seed=3)
+    assert [result.stage for result in results] == list(STAGES)
+    assert not any(result.reused for result in results)
