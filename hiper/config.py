@@ -72,13 +72,6 @@ class Init(StrEnum):
     copying = "copying"
 
 
-class SwitchCredit(StrEnum):
-    """Advantage of the switch decision, see docs of `hiper.rl.hae`."""
-
-    segment_return = "segment_return"
-    option_value = "option_value"
-
-
 class Bootstrap(StrEnum):
     """Value after a truncated episode's last action."""
 
@@ -197,6 +190,8 @@ class DemosConfig:
     count: int = 1000
     """Demonstrations written; games are cycled through with fresh names when there are fewer games."""
     seed: int = 0
+    fresh: bool = False
+    """Generate a new training game in memory for every demonstration (games.source=generated): variety beats epochs."""
     renumber: bool = True
     """Give the objects and receptacles of a scene new numbers in each demonstration."""
     detours: float = 0.0
@@ -241,7 +236,9 @@ class TinyConfig:
         for name in ("hidden", "layers", "heads", "kv_heads", "intermediate", "max_positions"):
             _require(getattr(self, name) >= 1, f"model.tiny.{name}", getattr(self, name), "at least 1")
         _require(self.heads < 1 or self.hidden % self.heads == 0, "model.tiny.heads", self.heads, f"a divisor of hidden={self.hidden}")
-        _require(self.kv_heads < 1 or self.heads % self.kv_heads == 0, "model.tiny.kv_heads", self.kv_heads, f"a divisor of heads={self.heads}")
+        _require(
+            self.kv_heads < 1 or self.heads % self.kv_heads == 0, "model.tiny.kv_heads", self.kv_heads, f"a divisor of heads={self.heads}"
+        )
 
 
 @dataclass
@@ -272,6 +269,8 @@ class WarmStartConfig:
     lr: float = 1e-5
     warmup_ratio: float = 0.05
     weight_decay: float = 0.0
+    beta2: float = 0.999
+    """Adam's second decay; lower forgets early gradients sooner, which helps short runs from scratch."""
     max_length: int = 4096
     """Tokens; longer demonstrations are refused, never cut."""
 
@@ -279,6 +278,7 @@ class WarmStartConfig:
         _require(self.epochs > 0, "warm_start.epochs", self.epochs, "above 0")
         _require(self.batch_size >= 1, "warm_start.batch_size", self.batch_size, "at least 1")
         _require(self.lr > 0, "warm_start.lr", self.lr, "above 0")
+        _require(0.0 <= self.beta2 < 1.0, "warm_start.beta2", self.beta2, "at least 0 and below 1")
 
 
 @dataclass
@@ -302,7 +302,9 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         for name in ("trajectories", "slots", "max_reply_tokens", "max_tokens"):
             _require(getattr(self, name) >= 1, f"rollout.{name}", getattr(self, name), "at least 1")
-        _require(self.max_turns is None or self.max_turns >= 1, "rollout.max_turns", self.max_turns, "at least 1, or null for env.max_turns")
+        _require(
+            self.max_turns is None or self.max_turns >= 1, "rollout.max_turns", self.max_turns, "at least 1, or null for env.max_turns"
+        )
         _require(self.temperature > 0, "rollout.temperature", self.temperature, "above 0; greedy is evaluate.temperature=0")
 
 
@@ -320,6 +322,10 @@ class ShapingConfig:
     success_scale: float = 1.0
     """The environment's reward is multiplied by this."""
 
+    def __post_init__(self) -> None:
+        for name in ("invalid", "keep", "keep_mismatch"):
+            _require(getattr(self, name) <= 0, f"algo.shaping.{name}", getattr(self, name), "0 or negative: it is added to the reward")
+
 
 @dataclass
 class AlgoConfig:
@@ -329,7 +335,6 @@ class AlgoConfig:
     gamma: float = 1.0
     lam_low: float = 1.0
     lam_high: float = 0.95
-    switch_credit: SwitchCredit = SwitchCredit.segment_return
     bootstrap: Bootstrap = Bootstrap.next
     """After truncation: no value, the last acting turn's own (the authors' code), or the final observation's."""
     normalize: bool = True

@@ -16,7 +16,9 @@ def pick_device(cfg: RunConfig) -> torch.device:
     Raises:
         ConfigError: `device=cuda` on a machine without a usable GPU.
     """
-    torch.set_num_threads(cfg.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cfg.threads or os.cpu_count() or 1)
+    torch.set_num_threads(
+        cfg.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cfg.threads or os.cpu_count() or 1
+    )
     if cfg.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda, but torch sees no GPU here. Use device=auto or device=cpu, or install a CUDA build of torch.")
     if cfg.device == "cpu" or not torch.cuda.is_available():

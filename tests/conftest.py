@@ -149,7 +149,7 @@ def speaker(demos: Path, words: PreTrainedTokenizerBase, tmp_path_factory: pytes
     lm = build_tiny(TinyConfig(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=96), words, seed=0)
     optimizer = torch.optim.AdamW(lm.parameters(), lr=4e-3, weight_decay=0.0)
     examples = sorted(encode(read_demos(demos), ChatCodec(words), 4096), key=lambda example: len(example["input_ids"]))
-    for step in range(36):
+    for step in range(60):
         few = [{key: torch.tensor(row) for key, row in example.items()} for example in examples[step % 6 :: 6]]
         rows = [torch.nn.utils.rnn.pad_sequence([e[key] for e in few], True, fill) for key, fill in (("input_ids", 0), ("labels", -100))]
         optimizer.zero_grad()

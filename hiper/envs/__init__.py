@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from hiper.config import EnvConfig, Engine
+from hiper.config import Engine, EnvConfig
 from hiper.envs.base import StepResult, TextEnv
 
 __all__ = ["StepResult", "TextEnv", "make_env"]

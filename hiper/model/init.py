@@ -1,9 +1,10 @@
 """An initialisation that already copies.
 
-Acting in text is mostly copying names: "take mug 2" needs the number that followed "mug" in an observation. Transformers learn this
-with a pair of heads, one that looks at the previous token and one that looks for the last place where the current token stood (an induction
-head; Olsson et al. 2022, arXiv:2209.11895), and from scratch the pair forms late and suddenly. Starting the heads there moves that jump to the
-first steps. The idea of giving attention its trained shape at the start is that of mimetic initialisation (Trockman & Kolter 2023, arXiv:2305.09828).
+Acting in text is mostly copying names: "take mug 2" needs the number that followed "mug" in an observation. Transformers learn
+this with a pair of heads, one that looks at the previous token and one that looks for the last place where the current token
+stood (an induction head; Olsson et al. 2022, arXiv:2209.11895), and from scratch the pair forms late and suddenly. Starting the
+heads there moves that jump to the first steps. The idea of giving attention its trained shape at the start is that of mimetic
+initialisation (Trockman and Kolter 2023, arXiv:2305.09828).
 
 All weights stay trainable, nothing is added to the architecture: the result is an ordinary Qwen2 model.
 """
@@ -19,6 +20,8 @@ from transformers import Qwen2ForCausalLM
 _PREVIOUS_SHARPNESS = 60.0  # attention logit of the previous token, roughly
 _MATCH_SHARPNESS = 16.0  # squared gain of the content comparison
 _COPY_GAIN = 4.0  # what is copied, in units of a token's own embedding
+_RECENCY = float(__import__("os").environ.get("REC", "3"))
+_NEAR = 30.0
 _REACH = 400.0  # tokens over which content must still compare
 
 
@@ -26,10 +29,10 @@ _REACH = 400.0  # tokens over which content must still compare
 def copying_init(model: Qwen2ForCausalLM, generator: torch.Generator) -> None:
     """Shape the first two layers' attention into previous-token heads and induction heads, in place.
 
-    With hidden size d and head size h, half of layer 0's heads attend one token back by their query and key biases alone (rotary
-    position turns two constant vectors into a function of distance), and write what they saw, rotated by a random orthogonal matrix, into the stream.
-    Half of layer 1's heads compare the current token with that rotated previous token and write the matched position's own token back, unrotated, where the tied
-    output embedding reads it.
+    Half of layer 0's heads attend one token back by their query and key biases alone (rotary position turns two constant vectors
+    into a function of distance), and write what they saw, rotated by a random orthogonal matrix, into the stream. Half of layer
+    1's heads compare the current token with that rotated previous token, prefer the nearer of two matches, and write the matched
+    position's own token back, unrotated, where the tied output embedding reads it.
 
     Args:
         model: freshly built, heads == key-value heads, at least two layers, tied embeddings.
@@ -66,6 +69,8 @@ def copying_init(model: Qwen2ForCausalLM, generator: torch.Generator) -> None:
     # Rotary position turns fast pairs by whole circles over a conversation; only the slow ones still compare content at a distance.
     slow = torch.nonzero(frequencies * _REACH < 1).flatten()
     slow = torch.cat([slow, slow + size // 2])
+    # Pairs in between make a match the dearer the nearer: what is here now counts more than what was seen before.
+    middle = torch.nonzero((frequencies * _REACH >= 1) & (frequencies * _NEAR < 1)).flatten()
     for head in range(used):
         rows = head * size + slow
         view = torch.linalg.qr(torch.randn(width, width, generator=generator))[0][:, : len(slow)]
@@ -73,5 +78,7 @@ def copying_init(model: Qwen2ForCausalLM, generator: torch.Generator) -> None:
         second.k_proj.weight[head * size : (head + 1) * size] = 0.0
         second.q_proj.weight[rows] = math.sqrt(_MATCH_SHARPNESS) * (read @ view).T
         second.k_proj.weight[rows] = math.sqrt(_MATCH_SHARPNESS) * (write @ view).T
+        second.q_proj.bias[head * size + middle] = math.sqrt(_RECENCY * math.sqrt(size))
+        second.k_proj.bias[head * size + middle] = math.sqrt(_RECENCY * math.sqrt(size))
     second.v_proj.weight[:width] = read.T
     second.o_proj.weight[:, :width] = read * scale * _COPY_GAIN

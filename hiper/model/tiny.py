@@ -30,7 +30,6 @@ def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
         num_key_value_heads=cfg.kv_heads,
         max_position_embeddings=cfg.max_positions,
         tie_word_embeddings=True,
-        initializer_range=float(__import__("os").environ.get("IR","0.02")),
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,

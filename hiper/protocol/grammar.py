@@ -122,7 +122,7 @@ def parse(text: str, dialect: Dialect = Dialect.full) -> Reply:
         else:
             found[block] = (Span(match.start(), position), " ".join(inner.split()))
 
-    order = [block for block in found]
+    order = list(found)
     if order != sorted(order, key=list(Block).index):
         faults.append(Fault.out_of_order)
     word = found[Block.switch][1].upper() if Block.switch in found else None

@@ -1,7 +1,8 @@
 """What the model reads.
 
-`append`: the task and the first observation open a conversation, each later message is just the next observation, and nothing is ever
-encoded twice. `window`: the paper's prompt, rebuilt every turn from the task, the last turns, the current subgoal and the admissible actions.
+`append`: the task and the first observation open a conversation, each later message is just the next observation, and nothing
+is ever encoded twice. `window`: the paper's prompt, rebuilt every turn from the task, the last turns, the current subgoal and
+the admissible actions.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ class Prompter:
         text = describe(observation)
         return f"{text}\nTask: {task}\nSubgoal: {subgoal or 'none'}" if self._cfg.remind else text
 
-    def window(
-        self, task: str, past: Sequence[Past], observation: str, subgoal: str | None, admissible: Sequence[str]
-    ) -> str:
+    def window(self, task: str, past: Sequence[Past], observation: str, subgoal: str | None, admissible: Sequence[str]) -> str:
         """`window`: the whole prompt of one turn.
 
         Args:

@@ -7,19 +7,10 @@ punctuation, and a mask that silently misses its block sends no credit (seen in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from hiper.protocol.grammar import Block, Reply
-
-
-class BlockId(IntEnum):
-    """A token's block, as tensors store it."""
-
-    none = 0
-    switch = 1
-    subgoal = 2
-    action = 3
+from hiper.rl.masking import Block as BlockId
 
 
 class Decoder(Protocol):

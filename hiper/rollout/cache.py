@@ -1,7 +1,7 @@
 """A key-value cache with a row for each running conversation.
 
-Rows have their own lengths, live rows always come first (a finished row is overwritten by the last live one), and the buffers are preallocated:
-a token costs one write, where a cache that concatenates copies everything it holds.
+Rows have their own lengths, live rows always come first (a finished row is overwritten by the last live one), and the buffers
+are preallocated: a token costs one write, where a cache that concatenates copies everything it holds.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ class ChatCodec:
         border = self._encode(between)
         closing = tokenizer.decode(border[:1])
         if not border or border[0] not in tokenizer.all_special_ids or closing not in between:
-            raise ModelError(f"the chat template ends a reply with {between[:20]!r}, which is no special token; the end cannot be recognised.")
+            raise ModelError(
+                f"the chat template ends a reply with {between[:20]!r}, which is no special token; the end cannot be recognised."
+            )
         self.end: int = border[0]
         """The token that ends a reply; the model writes it itself."""
         self._before, self._after = between[between.index(closing) + len(closing) :], after

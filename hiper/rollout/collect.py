@@ -1,7 +1,7 @@
 """Playing episodes: many games at once, one policy, one protocol.
 
-The collector owns the conversation: it words prompts, reads replies, steps environments and keeps the record. It neither samples tokens (the policy's
-work) nor shapes rewards (the learner's).
+The collector owns the conversation: it words prompts, reads replies, steps environments and keeps the record. It neither
+samples tokens (the policy's work) nor shapes rewards (the learner's).
 """
 
 from __future__ import annotations

@@ -27,14 +27,19 @@ class CommandTries:
         self._pieces: dict[int, str] = {}
         self._overshoot: Limit | None = None
 
-    def build(self, commands: Sequence[str]) -> Node:
-        """Trie of `command</action>` and the end token, for what follows `<action>`."""
+    def build(self, commands: Sequence[str]) -> Node | None:
+        """Trie of `command</action>` and the end token, for what follows `<action>`.
+
+        Commands with a word the tokenizer does not know are left out: chosen, they would read as something else. None: there are no others.
+        """
         root: Node = {}
         for command in commands:
+            if self._tokenizer.unk_token_id in self._encode(command):
+                continue
             node = root
             for token in self._encode(command):
                 node = node.setdefault(token, {})
-        return root
+        return root or None
 
     def piece(self, token: int) -> str:
         """A token's own text as the reply will show it; tags are ASCII, so they can be recognised piece by piece."""
@@ -44,7 +49,7 @@ class CommandTries:
         return text
 
     def overshoots(self) -> Limit | None:
-        """Bars tokens that close a tag and go on (`>x`), which would smuggle the action's first letters past the trie; None: there are none."""
+        """Bars tokens that close a tag and go on (`>x`): they would smuggle the action's first letters past the trie."""
         if self._overshoot is None:
             size = len(self._tokenizer)
             ids = [i for i in range(size) if any(_TAG.endswith(head) for head in _proper_heads(self.piece(i)))]

@@ -6,18 +6,21 @@ episode; in the `window` context a line is a turn.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiper.config import RunConfig
+from hiper.config import RunConfig, Source
 from hiper.envs.alfworld import Game
 from hiper.envs.alfworld.expert import Demonstration, Expert, demonstrate
 from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.envs.alfworld.generate import make_game
 from hiper.envs.alfworld.prior import LocationPrior
-from hiper.errors import DataError
+from hiper.envs.alfworld.world import World
+from hiper.errors import ConfigError, DataError
 from hiper.protocol import Prompter, Switch, render
 from hiper.protocol.prompts import Past
 
@@ -44,7 +47,7 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
     """Play training games with the expert and write what it did.
 
     Games are taken in a seeded order and again from the start when they run out, with new numbers for objects and receptacles if
-    `demos.renumber`.
+    `demos.renumber`. With `demos.fresh` every demonstration plays a game of its own, generated in memory in the training rooms.
 
     Args:
         index: games; only the training split is read.
@@ -53,8 +56,13 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
         progress: called with (written, wanted).
 
     Raises:
+        ConfigError: `demos.fresh` with official games.
         DataError: no training games, or the expert fails on all of them.
     """
+    if cfg.demos.fresh and cfg.games.source is not Source.generated:
+        raise ConfigError(
+            f"demos.fresh=true needs games.source=generated, got {cfg.games.source.value}: official games cannot be made anew."
+        )
     entries = index.split(TRAIN)
     rng = random.Random(f"demos-{cfg.demos.seed}")
     prior = LocationPrior.learn(index)
@@ -66,13 +74,11 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
     written = turns = switches = failed = 0
     used: set[str] = set()
     with temporary.open("w", encoding="utf-8") as file:
-        for entry in _cycle(entries, rng):
+        for entry, game in _fresh(cfg) if cfg.demos.fresh else _cycle(index, entries, rng, cfg.demos.renumber):
             if written == cfg.demos.count:
                 break
             if failed >= max(10, len(entries)) and not written:
                 raise DataError(f"the expert solved none of {failed} training games under {index.root} within {cfg.env.max_turns} turns.")
-            renumber = cfg.demos.renumber and entry.path in used
-            game = Game.load(index.resolve(entry), rng if renumber else None)
             demo = demonstrate(game, expert, cfg.env.max_turns)
             if not demo.won:
                 failed += 1
@@ -106,7 +112,9 @@ def read_demos(path: Path) -> list[list[Message]]:
             messages = json.loads(line)["messages"]
             conversations.append([{"role": str(m["role"]), "content": str(m["content"])} for m in messages])
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f'{path}:{number}: not a demonstration ({error!r}). Expected {{"messages": [{{"role", "content"}}, ...]}}.') from error
+            raise DataError(
+                f'{path}:{number}: not a demonstration ({error!r}). Expected {{"messages": [{{"role", "content"}}, ...]}}.'
+            ) from error
         if [m["role"] for m in conversations[-1]] != ["user", "assistant"] * (len(messages) // 2) or not messages:
             raise DataError(f"{path}:{number}: the messages do not alternate user, assistant, ..., assistant.")
     if not conversations:
@@ -114,9 +122,22 @@ def read_demos(path: Path) -> list[list[Message]]:
     return conversations
 
 
-def _cycle(entries: list[GameEntry], rng: random.Random) -> Iterator[GameEntry]:
+def _cycle(index: GameIndex, entries: list[GameEntry], rng: random.Random, renumber: bool) -> Iterator[tuple[GameEntry, Game]]:
+    """The index's games in random order, again and again; from the second time on with new numbers."""
+    again = False
     while True:
-        yield from rng.sample(entries, len(entries))
+        for entry in rng.sample(entries, len(entries)):
+            yield entry, Game.load(index.resolve(entry), rng if again and renumber else None)
+        again = True
+
+
+def _fresh(cfg: RunConfig) -> Iterator[tuple[GameEntry, Game]]:
+    """Games without end, each made for one demonstration and never written."""
+    for number in itertools.count():
+        name = f"{TRAIN}_demo_{cfg.demos.seed}_{number:06d}"
+        task_type = cfg.games.task_types[number % len(cfg.games.task_types)]
+        made = make_game(name, TRAIN, task_type, random.Random(f"{cfg.games.seed}/{name}"), cfg.games)
+        yield GameEntry(name, TRAIN, task_type, made.task.scene), Game(World.from_data(made.record, Path(name)))
 
 
 def _conversations(demo: Demonstration, game: Game, prompter: Prompter, cfg: RunConfig) -> Iterator[list[Message]]:

@@ -121,7 +121,9 @@ class TransformersPolicy:
         row = self._row.get(request.slot)
         if row is None:
             row = self._row[request.slot] = len(self._slot)
-            self._slot.append(request.slot), self._length.append(0), self._pending.append([])
+            self._slot.append(request.slot)
+            self._length.append(0)
+            self._pending.append([])
         if request.fresh:
             self._length[row], self._pending[row] = 0, []
         self._pending[row] += request.ids

@@ -1,7 +1,8 @@
 """An iteration's episodes as tensors.
 
-Turn-level facts are (B, T), padded on the right; reply tokens are flat, each with its trajectory, turn and block. A `TokenSequence` is one pass of the network:
-a whole conversation in the `append` context, so every trajectory is run once, or one turn in the `window` context. Learner and estimator see no difference.
+Turn-level facts are (B, T), padded on the right; reply tokens are flat, each with its trajectory, turn and block. A
+`TokenSequence` is one pass of the network: a whole conversation in the `append` context, so every trajectory is run once, or
+one turn in the `window` context. Learner and estimator see no difference.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One iteration's learning: score the episodes, estimate advantages, take PPO steps.
 
-The order is the algorithm: `score` (values and log-probabilities before any step), `assign_credit` (shaped rewards, HAE, advantages on tokens),
-`Learner.update` (clipped policy loss, KL to the reference, value losses, entropy).
+The order is the algorithm: `score` (values and log-probabilities before any step), `assign_credit` (shaped rewards, HAE,
+advantages on tokens), `Learner.update` (clipped policy loss, KL to the reference, value losses, entropy).
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def assign_credit(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Credit:
     if cfg.normalize:
         kept = level_turns(batch.turns, batch.blocks, batch.starts, batch.mask)
         credit = [normalize(advantages, keep) for advantages, keep in zip(credit, kept, strict=True)]
-    tokens = spread(*credit, batch.turns, batch.blocks, batch.starts, batch.mask)
+    low, high, switch = credit
+    tokens = spread(low, high, switch, batch.turns, batch.blocks, batch.starts, batch.mask)
     return Credit(shaped, levels, batch.flat(tokens.advantages), batch.flat(tokens.trained))
 
 
@@ -145,7 +146,7 @@ class Learner:
         self.actor.train()
         for _ in range(trainer.epochs):
             order = torch.randperm(len(batch.mask), generator=self.generator).to(batch.mask.device)
-            for chosen in order.split(trainer.minibatch):
+            for chosen in torch.split(order, trainer.minibatch):
                 for key, value in self._step(batch, scores, credit, chosen, critic_only).items():
                     totals[key] = totals.get(key, 0.0) + value
                 steps += 1
@@ -210,7 +211,7 @@ class Learner:
                 )
                 loss = loss + algo.value_coef * value.loss
                 add("value/loss", value.loss)
-            loss.backward()
+            torch.autograd.backward(loss)
         if critic_only and self.actor.critic is None:
             # The heads share the actor's trunk, which must not move before its advantages mean something.
             for parameter in self.actor.actor_parameters():

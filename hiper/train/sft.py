@@ -100,7 +100,8 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
         fp16=False,
         seed=cfg.seed,
         data_seed=cfg.seed,
-        gradient_checkpointing=cfg.model.gradient_checkpointing,
+        activation_checkpointing=cfg.model.gradient_checkpointing,
+        adam_beta2=settings.beta2,
         loss_type="nll",
     )
     trainer = SFTTrainer(
@@ -118,7 +119,9 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     tail = losses[-max(1, len(losses) // 10) :]
     save_actor(Actor(lm, cfg.model.critic), tokenizer, out)
     shutil.rmtree(work, ignore_errors=True)
-    return WarmStartSummary(str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), len(conversations), tokens, lm.num_parameters())
+    return WarmStartSummary(
+        str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), len(conversations), tokens, lm.num_parameters()
+    )
 
 
 def encode(conversations: list[list[Message]], codec: ChatCodec, max_length: int) -> list[dict[str, list[int]]]:

@@ -1,10 +1,10 @@
 """The training loop: play, credit, learn, record; stoppable after any iteration and resumable to the bit.
 
-    OUT/metrics.jsonl     one line an iteration, free of wall-clock times so that a resumed run writes the same bytes
-    OUT/timings.jsonl     seconds by phase
-    OUT/samples.jsonl     a few trajectories an iteration with their credit
-    OUT/checkpoints/      see `hiper.train.checkpoint`
-    OUT/model/            the last policy, a directory `from_pretrained` loads
+OUT/metrics.jsonl     one line an iteration, free of wall-clock times so that a resumed run writes the same bytes
+OUT/timings.jsonl     seconds by phase
+OUT/samples.jsonl     a few trajectories an iteration with their credit
+OUT/checkpoints/      see `hiper.train.checkpoint`
+OUT/model/            the last policy, a directory `from_pretrained` loads
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ class TrainSummary:
     """Turns, of the last iteration."""
 
 
-def train(
-    cfg: RunConfig, model: Path, index: GameIndex, out: Path, resume: bool = False, progress: Progress | None = None
-) -> TrainSummary:
+def train(cfg: RunConfig, model: Path, index: GameIndex, out: Path, resume: bool = False, progress: Progress | None = None) -> TrainSummary:
     """Train a warm-started model with HAE.
 
     Args:
@@ -146,9 +144,7 @@ class _Run:
             episodes = self._play(self.stream.draw(cfg.rollout.trajectories), cfg.rollout.temperature, self.sampler, cfg.rollout.max_turns)
         with _timed(seconds, "time/score"):
             batch = make_batch(episodes, self.device)
-            scores = score(
-                self.actor, self.reference, batch, budget=cfg.trainer.microbatch_tokens, temperature=cfg.rollout.temperature
-            )
+            scores = score(self.actor, self.reference, batch, budget=cfg.trainer.microbatch_tokens, temperature=cfg.rollout.temperature)
             credit = assign_credit(batch, scores, cfg.algo)
         metrics = rollout_metrics([episode.trajectory for episode in episodes]) | credit_metrics(batch, scores, credit)
         metrics["rollout/return"] = float(credit.shaped.sum(1).mean())
@@ -236,7 +232,9 @@ class _Run:
             return
         tensors, state = ckpt.load_checkpoint(path)
         if state["seed"] != self.cfg.seed:
-            raise CheckpointError(f"{path} belongs to seed {state['seed']}, this run has seed {self.cfg.seed}. Resume the run it was written by.")
+            raise CheckpointError(
+                f"{path} belongs to seed {state['seed']}, this run has seed {self.cfg.seed}. Resume the run it was written by."
+            )
         try:
             self.actor.load_state_dict(ckpt.strip_prefix("actor", tensors))
         except RuntimeError as error:

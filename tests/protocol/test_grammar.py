@@ -41,7 +41,7 @@ def test_a_good_reply_parses_into_its_parts() -> None:
         f"Thinking aloud: <switch>KEEP</switch> so {GOAL}, therefore {LOOK} Done.",
         f"<switch>KEEP</switch>{GOAL}{LOOK}",
         f"<switch>keep</switch> {GOAL} {LOOK}",
-        f"<switch>\n Keep \t</switch> <subgoal>  find\n a   mug </subgoal> <action>\tlook </action>",
+        "<switch>\n Keep \t</switch> <subgoal>  find\n a   mug </subgoal> <action>\tlook </action>",
         f"</switch> <switch>KEEP</switch> </subgoal> {GOAL} {LOOK} </action>",
     ],
     ids=["words outside", "no spaces", "lower case", "white space", "stray closing tags"],
@@ -176,7 +176,7 @@ def test_reference_case_1_an_unknown_switch_word_keeps() -> None:
 
 
 def test_reference_case_2_a_switch_without_action_still_takes_its_subgoal() -> None:
-    """Reference: a new segment for the learner, while both environments lose its subgoal. Ours: the segment and its subgoal are recorded."""
+    """Reference: a new segment for the learner, while both environments lose its subgoal. Ours: both are recorded."""
     reply = parse(f"<switch>SWITCH</switch> {GOAL}")
     assert reply.faults == (Fault.missing_action,)
     assert decide(reply, "heat it") == Decision(True, "find a mug", "", False, False)
@@ -198,7 +198,17 @@ def test_reference_case_4_without_switch_the_subgoal_stays() -> None:
     assert decide(reply, "heat it") == Decision(False, "heat it", "", True, False)
 
 
-PIECES = [f"<{slash}{block}>" for block in Block for slash in ("", "/")] + ["KEEP", "SWITCH", " ", "\n", "<", ">", "</", "find a mug", "look"]
+PIECES = [f"<{slash}{block}>" for block in Block for slash in ("", "/")] + [
+    "KEEP",
+    "SWITCH",
+    " ",
+    "\n",
+    "<",
+    ">",
+    "</",
+    "find a mug",
+    "look",
+]
 REPLIES = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=30).map("".join)
 
 
@@ -222,7 +232,9 @@ def test_any_string_is_a_reply(text: str, dialect: Dialect, previous: str | None
     assert decision.mismatch <= decision.keep
 
 
-WORDS = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]), min_size=1).map(lambda t: " ".join(t.split())).filter(bool)
+WORDS = (
+    st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]), min_size=1).map(lambda t: " ".join(t.split())).filter(bool)
+)
 
 
 @given(st.sampled_from(Switch), WORDS, WORDS, st.sampled_from(Dialect))

@@ -1,7 +1,8 @@
 """Rules of prompts.
 
-1. `append`: the first message carries the task, each later one is the observation, with a reminder only by choice; the program's banner is never shown.
-2. `window`: task, the last `history` turns numbered as played, observation, subgoal in force, admissible actions; nothing else changes with history.
+1. `append`: the first message carries the task, each later one is the observation, with a reminder only by choice; the program's banner
+   is never shown.
+2. `window`: task, the last `history` turns numbered as played, observation, subgoal in force, admissible actions.
 3. `instructed` tells the grammar once, `terse` never; the dialect changes what is said about KEEP.
 """
 

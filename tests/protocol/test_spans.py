@@ -131,7 +131,12 @@ def test_a_character_of_several_tokens_ends_with_its_last(qwen: PreTrainedTokeni
 
 @pytest.mark.parametrize(
     "text",
-    ["look look", "<switch>SWITCH</switch> <subgoal>find a mug</subgoal>", "<switch>KEEP</switch> <action>look", GOOD.replace("go to shelf 1", "")],
+    [
+        "look look",
+        "<switch>SWITCH</switch> <subgoal>find a mug</subgoal>",
+        "<switch>KEEP</switch> <action>look",
+        GOOD.replace("go to shelf 1", ""),
+    ],
     ids=["no tags", "no action", "unclosed action", "empty action"],
 )
 def test_a_reply_without_usable_action_is_all_action(words: PreTrainedTokenizerBase, text: str) -> None:

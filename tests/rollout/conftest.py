@@ -99,7 +99,7 @@ class ScriptedPolicy:
     """A policy that reads its replies from a script, and keeps each slot's context the way a real one does."""
 
     def __init__(self, codec: ChatCodec, script: Callable[[str, int], str], closed: bool = True) -> None:
-        """`script(opening, turn)` is the reply; `opening` is the prompt the conversation began with. Not `closed`: cut off before the end."""
+        """`script(opening, turn)` is the reply; `opening` is the first prompt. Not `closed`: cut off before the end."""
         self._codec, self._script, self._closed = codec, script, closed
         self._opening: dict[int, str] = {}
         self._turn: Counter[int] = Counter()

@@ -56,8 +56,12 @@ REFUSED = {
         "rewrites earlier messages",
     ),
     "questions repeated": (ROLE + END + "{% endfor %}{{ messages[-1]['content'] }}<|assistant|>", "rewrites earlier messages"),
-    "nothing ends a reply": ("{% for m in messages %}{{ m['content'] }}" + ASK, "no special token"),
-    "a word ends a reply": (ROLE + " over {% endfor %}<|assistant|>", "no special token"),
+    "the last message repeated": (
+        "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{{ m['content'] if m['content'][-3:] == 'TWO' }}" + ASK,
+        "rewrites earlier messages",
+    ),
+    "a word ends a reply": (ROLE + " look {% endfor %}<|assistant|>", "no special token"),
+    "a word it does not know ends a reply": (ROLE + " over {% endfor %}<|assistant|>", "no special token"),
 }
 
 

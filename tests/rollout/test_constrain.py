@@ -1,6 +1,6 @@
 """Rules of `rollout.constrain=admissible`.
 
-1. What follows `<action>` is one of the commands, its closing tag and the end, whatever the tokenizer merges and however the tag came about.
+1. What follows `<action>` is one of the commands, its closing tag and the end, whatever the tokenizer merges, however the tag came about.
 2. Before `<action>` nothing is limited but tokens that would slip past the tag.
 3. Log-probabilities are those of the renormalised distribution, and the learner computes the same ones; so it does without limits.
 """
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Critic, Init, TinyConfig
 from hiper.model.actor import Actor
@@ -20,99 +21,136 @@ from hiper.model.tiny import build_tiny
 from hiper.protocol import parse, reply_text
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import ActionGuard, CommandTries
-from hiper.rollout.policy import TransformersPolicy
+from hiper.rollout.episode import Limit
+from hiper.rollout.policy import TransformersPolicy, apply_limits
 from hiper.train.batch import make_batch, passes
 
 COMMANDS = ["go to shelf 1", "go to shelf 12", "go to shelf 2", "look", "take mug 1 from shelf 1", "examine mug 1"]
 
 
-class Biased(Actor):
-    """An untrained actor with a liking for some tokens, so that it writes tags by chance."""
+FOLLOWS = {
+    "words": {
+        "": ["<action>", "<switch>", "look"],
+        "<switch>": ["SWITCH", "<action>"],
+        "<action>": ["mug"],
+        "SWITCH": ["</switch>", "<|pad|>"],
+    },
+    "qwen": {
+        "": ["<", "look"],
+        "<": ["action", "act"],
+        "act": ["ion", "<|endoftext|>"],
+        "<|endoftext|>": ["ion"],
+        "ion": [">", "><", ">("],
+        "action": [">", "><", ">\n", "<|im_start|>"],
+        "<|im_start|>": [">", ">\n"],
+        ">": ["Ġmug"],
+    },
+}
+"""Which pieces a model of pairs likes to write after which; "" is any other. Tags come about in many ways, and half of them do not."""
 
-    def __init__(self, lm: Qwen2ForCausalLM, liked: list[int], strength: float) -> None:
-        super().__init__(lm, Critic.shared)
-        bias = torch.zeros(lm.config.vocab_size)
-        bias[liked] = strength
-        self.register_buffer("bias", bias)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return super().logits(hidden) + self.bias
-
-
-def biased(tokenizer: PreTrainedTokenizerBase, pieces: list[str], strength: float) -> Biased:
+def pairs(tokenizer: PreTrainedTokenizerBase, follows: dict[str, list[str]]) -> Actor:
+    """An actor whose next token depends on the last one alone, set by hand: its layers add nothing to the embeddings."""
     shape = TinyConfig(hidden=16, layers=1, heads=2, kv_heads=2, intermediate=16, init=Init.default)
-    liked = [token for piece in pieces for token in tokenizer.encode(piece, add_special_tokens=False)]
-    return Biased(build_tiny(shape, tokenizer, seed=0), liked, strength).eval()
+    lm = build_tiny(shape, tokenizer, seed=0)
+    spoken = list(follows)
+    with torch.no_grad():
+        lm.model.layers[0].self_attn.o_proj.weight.zero_()
+        lm.model.layers[0].mlp.down_proj.weight.zero_()
+        lm.lm_head.weight = torch.nn.Parameter(torch.randn(len(tokenizer), 16, generator=torch.Generator().manual_seed(0)) * 0.1)
+        embeddings = lm.model.embed_tokens.weight
+        embeddings.zero_()[:, 0] = 1.0
+        for place, piece in enumerate(spoken):
+            if piece:
+                embeddings[tokenizer.convert_tokens_to_ids(piece)] = torch.eye(16)[place]
+            for follower in follows[piece]:
+                lm.lm_head.weight[tokenizer.convert_tokens_to_ids(follower), place] += 3.3  # the final norm makes it a logit of 13
+    return Actor(lm, Critic.shared).eval()
 
 
-@pytest.fixture(scope="module")
-def word_actor(words: PreTrainedTokenizerBase) -> Biased:
-    return biased(words, ["<switch> SWITCH </switch> <subgoal> </subgoal> <action> </action> <action>"], 3.0)
+class Played(NamedTuple):
+    """Conversations of an actor that was limited to `COMMANDS`, or was not."""
+
+    codec: ChatCodec
+    actor: Actor
+    limited: list[Any]
+    free: list[Any]
 
 
-@pytest.fixture(scope="module")
-def qwen_actor(qwen: PreTrainedTokenizerBase) -> Biased:
-    pieces = ["<", "action", ">", "><", ">\n", "></", ">(", "<action", " go", "look", "act", "ion", "<a", "ction", "<|im_start|>", "<|endoftext|>"]
-    return biased(qwen, pieces, 11.0)
+@pytest.fixture(params=list(FOLLOWS))
+def played(request: pytest.FixtureRequest, converse: Callable) -> Played:
+    if request.param not in _PLAYED:
+        tokenizer = request.getfixturevalue(request.param)
+        codec, actor = ChatCodec(tokenizer), pairs(tokenizer, FOLLOWS[request.param])
+
+        def lead(commands: list[str] | None) -> list[Any]:
+            generator = torch.Generator().manual_seed(0)
+            policy = TransformersPolicy(actor, codec, slots=8, temperature=0.9, max_reply_tokens=20, generator=generator)
+            return converse(policy, codec, [["You see a mug 1 .", "Look around you ."]] * 8, 8, commands)
+
+        _PLAYED[request.param] = Played(codec, actor, lead(COMMANDS), lead(None))
+    return _PLAYED[request.param]
 
 
-def play(actor: Actor, tokenizer: PreTrainedTokenizerBase, converse: Callable, commands: list[str] | None, limit: int = 60) -> tuple:
-    codec = ChatCodec(tokenizer)
-    policy = TransformersPolicy(
-        actor, codec, slots=12, temperature=0.9, max_reply_tokens=limit, generator=torch.Generator().manual_seed(0)
-    )
-    return codec, converse(policy, codec, [["You see a mug 1 .", "Look around you ."]] * 16, 12, commands)
+_PLAYED: dict[str, Played] = {}
 
 
-@pytest.mark.parametrize("name", ["word", "qwen"])
-def test_only_admissible_commands_come_out(name: str, converse: Callable, request: pytest.FixtureRequest) -> None:
-    tokenizer = request.getfixturevalue({"word": "words", "qwen": "qwen"}[name])
-    codec, talks = play(request.getfixturevalue(f"{name}_actor"), tokenizer, converse, COMMANDS)
+def test_only_admissible_commands_come_out(played: Played) -> None:
     chosen = []
-    for _, sampled in [reply for talk in talks for reply in talk.replies]:
-        text = reply_text(tokenizer, sampled.ids)
-        before, tag, after = text.partition("<action>")
+    for _, sampled in [reply for talk in played.limited for reply in talk.replies]:
+        text = reply_text(played.codec.tokenizer, sampled.ids)
+        _, tag, after = text.partition("<action>")
         if not tag:
             continue
-        written = after.removesuffix("</action>").strip()
-        if sampled.ids[-1] == codec.end:
+        if sampled.ids[-1] == played.codec.end:
             assert after.endswith("</action>")
-            assert written in COMMANDS
-            chosen.append(written)
+            chosen.append(after.removesuffix("</action>").strip())
         else:  # cut at the limit
-            assert any(f"{command}</action>".replace(" ", "").startswith(after.replace(" ", "")) for command in COMMANDS)
-        if parse(text).action and "<action>" not in before:
-            assert parse(text).action in COMMANDS
-    assert len(chosen) > 8, "the model must write actions for this to say anything"
+            assert any(f"{command}</action>".startswith(after.replace(" </action>", "</action>").lstrip()) for command in COMMANDS)
+    assert set(chosen) <= set(COMMANDS)
+    assert len(chosen) > 7, "the model must write actions for this to say anything"
     assert len(set(chosen)) > 2
 
 
+def test_without_limits_it_writes_what_it_likes(played: Played) -> None:
+    texts = [reply_text(played.codec.tokenizer, sampled.ids) for talk in played.free for _, sampled in talk.replies]
+    after = [text.partition("<action>")[2].strip() for text in texts if "<action>" in text]
+    assert after
+    assert not any(parse(f"<action>{text}").action in COMMANDS for text in after)
+
+
 @pytest.mark.parametrize("limited", [True, False])
-@pytest.mark.parametrize("name", ["word", "qwen"])
-def test_the_learner_computes_the_same_probabilities(
-    name: str, limited: bool, converse: Callable, request: pytest.FixtureRequest
-) -> None:
-    tokenizer = request.getfixturevalue({"word": "words", "qwen": "qwen"}[name])
-    network: Actor = request.getfixturevalue(f"{name}_actor")
-    _, talks = play(network, tokenizer, converse, COMMANDS if limited else None, limit=60 if name == "word" else 30)
+def test_the_learner_computes_the_same_probabilities(played: Played, limited: bool) -> None:
+    """A fixed bug: tokens barred inside `<action` were left out when sampling, but not when learning."""
+    talks = played.limited if limited else played.free
     batch = make_batch([talk.episode() for talk in talks], torch.device("cpu"))
-    assert any(ids is not None for ids in batch.allowed) == limited
+    assert any(limit is not None for limit in batch.allowed) == limited
+    if limited and "Ġ" in str(played.codec.tokenizer.convert_ids_to_tokens(batch.token_id.tolist())):
+        assert any(limit is not None and limit.barred for limit in batch.allowed)
     with torch.no_grad():
-        for part in passes(network, batch, torch.arange(len(talks)), budget=1000, temperature=0.9):
+        for part in passes(played.actor, batch, torch.arange(len(talks)), budget=300, temperature=0.9):
             torch.testing.assert_close(part.logprobs, batch.sampled_logprobs[part.tokens], atol=1e-4, rtol=0)
 
 
-def test_a_forced_token_is_certain(words: PreTrainedTokenizerBase, word_actor: Biased, converse: Callable) -> None:
-    _, talks = play(word_actor, words, converse, ["look"])
+def test_a_forced_token_is_certain(played: Played) -> None:
     forced = [
-        (logprob, allowed)
-        for talk in talks
+        logprob
+        for talk in played.limited
         for _, sampled in talk.replies
-        for logprob, allowed in zip(sampled.logprobs, sampled.allowed, strict=True)
-        if allowed is not None
+        for logprob, limit in zip(sampled.logprobs, sampled.allowed, strict=True)
+        if limit is not None and len(limit.ids) == 1
     ]
-    assert forced
-    assert all(len(allowed) == 1 and logprob == pytest.approx(0.0, abs=1e-6) for logprob, allowed in forced)
+    assert len(forced) > 7
+    assert max(map(abs, forced)) < 1e-6
+
+
+def test_limits_leave_what_they_say() -> None:
+    logits = torch.zeros(4, 5)
+    limited = apply_limits(logits, [None, Limit([1, 3]), Limit([1, 3], barred=True), None])
+    assert (limited == -torch.inf).nonzero().tolist() == [[1, 0], [1, 2], [1, 4], [2, 1], [2, 3]]
+    assert apply_limits(logits, [Limit([2], barred=True)] * 4).isinf().sum() == 4
+    assert not logits.any(), "the logits given are left as they were"
+    assert apply_limits(logits, [None] * 4) is logits
 
 
 @pytest.mark.parametrize("name", ["words", "qwen"])
@@ -126,27 +164,41 @@ def test_a_guard_lets_every_command_through_and_nothing_else(name: str, request:
     for _ in range(80):
         guard, written = ActionGuard(tries, COMMANDS), []
         for token in opening:
-            assert guard.allowed is None
+            assert guard.allowed is None or guard.allowed.barred
             guard.push(token)
         while not written or written[-1] != codec.end:
-            written.append(rng.choice(guard.allowed or []))
+            written.append(rng.choice(guard.allowed.ids))
             guard.push(written[-1])
         assert len(written) < 20
         seen.add(reply_text(tokenizer, written).replace(" </action>", "</action>"))
     assert seen == {f"{command}</action>" for command in COMMANDS}
 
 
+def test_commands_that_cannot_be_spelled_are_left_out(words: PreTrainedTokenizerBase) -> None:
+    """A fixed bug: a name the vocabulary lacks was written as an unknown word, which reads as another command."""
+    tries = CommandTries(words, ChatCodec(words).end)
+    opening, look = words.convert_tokens_to_ids(["<action>", "look"])
+    guard = ActionGuard(tries, ["take gramophone 1 from shelf 1", "look"])
+    guard.push(opening)
+    assert guard.allowed == Limit([look])
+    guard = ActionGuard(tries, ["take gramophone 1 from shelf 1"])
+    guard.push(opening)
+    assert guard.allowed is None, "with nothing to spell there is nothing to limit"
+
+
 def test_merged_tokens_cannot_slip_past_the_tag(qwen: PreTrainedTokenizerBase) -> None:
     """`>` merged with what follows would put the action's first letters outside the limits; after `<action` such tokens are barred."""
     guard = ActionGuard(CommandTries(qwen, ChatCodec(qwen).end), COMMANDS)
-    assert guard.forbidden is None
+    assert guard.allowed is None
     for token in qwen.encode("<action", add_special_tokens=False):
         guard.push(token)
-    barred = {qwen.decode([token]) for token in guard.forbidden or []}
+    assert guard.allowed is not None
+    assert guard.allowed.barred
+    barred = {qwen.decode([token]) for token in guard.allowed.ids}
     assert {">\n", "><", "></", ">("} <= barred
     assert ">" not in barred
     guard.push(qwen.convert_tokens_to_ids(">"))
-    assert guard.allowed is not None
+    assert not guard.allowed.barred
 
 
 def test_a_special_token_inside_the_tag_hides_nothing(qwen: PreTrainedTokenizerBase) -> None:
@@ -156,3 +208,4 @@ def test_a_special_token_inside_the_tag_hides_nothing(qwen: PreTrainedTokenizerB
     for piece in ("<", "act", "<|endoftext|>", "ion", "<|im_start|>", ">"):
         guard.push(qwen.convert_tokens_to_ids(piece))
     assert guard.allowed is not None
+    assert not guard.allowed.barred

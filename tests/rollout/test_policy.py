@@ -1,7 +1,7 @@
 """Rules of the sampling policy and its cache.
 
-1. Whatever happened on the way - ragged lengths, rows that finish early, rows moved on release, slots used again, conversations left waiting,
-   replies cut, buffers grown - log-probabilities and greedy tokens are those of one plain pass over the finished conversation.
+1. Whatever happened on the way - ragged lengths, rows that finish early, rows moved on release, slots used again, conversations left
+   waiting, replies cut, buffers grown - log-probabilities and greedy tokens are those of one plain pass over the finished conversation.
 2. A generator's seed fixes every draw; temperature 0 draws nothing; temperature divides the logits.
 3. A reply ends with the end token or at the limit.
 4. The actor's mode is left as it was.
@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 
@@ -25,7 +26,9 @@ from hiper.rollout.policy import Request, TransformersPolicy
 LIMIT = 18
 
 
-def policy(actor: Actor, codec: ChatCodec, slots: int = 4, temperature: float = 1.0, seed: int = 0, limit: int = LIMIT) -> TransformersPolicy:
+def policy(
+    actor: Actor, codec: ChatCodec, slots: int = 4, temperature: float = 1.0, seed: int = 0, limit: int = LIMIT
+) -> TransformersPolicy:
     generator = torch.Generator().manual_seed(seed)
     return TransformersPolicy(actor, codec, slots=slots, temperature=temperature, max_reply_tokens=limit, generator=generator)
 
@@ -59,7 +62,7 @@ def grouped(words: PreTrainedTokenizerBase) -> Actor:
 def test_the_cache_changes_nothing(
     name: str, temperature: float, codec: ChatCodec, words: PreTrainedTokenizerBase, converse: Callable, request: pytest.FixtureRequest
 ) -> None:
-    network: Actor = request.getfixturevalue(name)
+    network: Actor = copy.deepcopy(request.getfixturevalue(name)).double()  # exact enough to tell a wrong key from rounding
     talks = converse(policy(network, codec, temperature=temperature), codec, plans(words, 1), 4, pause=3)
     lengths = set()
     for talk in talks:
@@ -69,7 +72,7 @@ def test_the_cache_changes_nothing(
             ours = torch.tensor(sampled.logprobs)
             rows = expected[start - 1 : start - 1 + len(sampled.ids)]
             theirs = rows.gather(1, torch.tensor(sampled.ids)[:, None]).squeeze(1)
-            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
             if temperature == 0:
                 assert bool((theirs > rows.max(-1).values - 1e-4).all())
             assert sampled.allowed == [None] * len(sampled.ids)
@@ -90,17 +93,16 @@ def test_the_comparison_can_fail(actor: Actor, codec: ChatCodec, words: PreTrain
     assert float((whole - shorter).abs().max()) > 1e-2
 
 
-def test_a_prompt_rebuilt_every_turn_forgets_the_last(
-    actor: Actor, codec: ChatCodec, words: PreTrainedTokenizerBase
-) -> None:
+def test_a_prompt_rebuilt_every_turn_forgets_the_last(actor: Actor, codec: ChatCodec, words: PreTrainedTokenizerBase) -> None:
     """The `window` context: every request is fresh, in slots that hold longer conversations already."""
+    actor = copy.deepcopy(actor).double()
     sampler = policy(actor, codec, slots=2)
     for asked in plans(words, 2)[5]:
         prompts = [codec.first(asked), codec.first(asked[: len(asked) // 2])]
         for prompt, sampled in zip(prompts, sampler.reply([Request(s, p, True, None) for s, p in enumerate(prompts)]), strict=True):
             rows = plain(actor, prompt + sampled.ids, 1.0)[len(prompt) - 1 : -1]
             theirs = rows.gather(1, torch.tensor(sampled.ids)[:, None]).squeeze(1)
-            torch.testing.assert_close(torch.tensor(sampled.logprobs), theirs, atol=1e-4, rtol=0)
+            torch.testing.assert_close(torch.tensor(sampled.logprobs), theirs, atol=1e-5, rtol=0)
 
 
 def test_a_seed_fixes_every_draw(actor: Actor, codec: ChatCodec, words: PreTrainedTokenizerBase, converse: Callable) -> None:
@@ -123,7 +125,9 @@ def test_greedy_replies_leave_the_generator_alone(actor: Actor, codec: ChatCodec
 @pytest.mark.parametrize("temperature", [0.7, 2.0])
 def test_tokens_are_drawn_as_often_as_their_probability_says(actor: Actor, codec: ChatCodec, temperature: float) -> None:
     count = 600
-    prompt = codec.first("You are in the middle of a room . You see a mug 1 .") + codec.tokenizer.encode("<switch> SWITCH </switch> <subgoal> find")
+    prompt = codec.first("You are in the middle of a room . You see a mug 1 .") + codec.tokenizer.encode(
+        "<switch> SWITCH </switch> <subgoal> find"
+    )
     sampler = policy(actor, codec, slots=count, temperature=temperature, limit=1)
     drawn = torch.tensor([s.ids[0] for s in sampler.reply([Request(slot, prompt, True, None) for slot in range(count)])])
     expected = plain(actor, prompt, temperature)[-1].exp()

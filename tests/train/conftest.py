@@ -1,0 +1,52 @@
+"""Episodes that a model really played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hiper.config import Constrain, Context, EnvConfig, ModelConfig, ProtocolConfig, RolloutConfig, RunConfig, Style
+from hiper.envs import make_env
+from hiper.envs.alfworld.games import GameIndex
+from hiper.model.actor import Actor, load_actor, load_tokenizer
+from hiper.rollout.chat import ChatCodec
+from hiper.rollout.collect import Collector
+from hiper.rollout.episode import Episode
+from hiper.rollout.policy import TransformersPolicy
+
+TEMPERATURE = 1.1
+
+
+@pytest.fixture
+def actor(speaker: Path) -> Actor:
+    """The speaking model with value heads that say something; fresh for each test."""
+    made = load_actor(speaker, ModelConfig()).eval()
+    with torch.no_grad():
+        made.heads.weight.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(1))
+        made.heads.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    return made
+
+
+@pytest.fixture(scope="session")
+def play(speaker: Path, game_index: GameIndex) -> dict[tuple[Context, Constrain], list[Episode]]:
+    """Five episodes of one to five turns under each context and constraint, sampled at temperature 1.1, replies of up to 24 tokens."""
+    codec = ChatCodec(load_tokenizer(speaker))
+    network = load_actor(speaker, ModelConfig()).eval().double()  # so that other passes can be compared closely
+    episodes: dict[tuple[Context, Constrain], list[Episode]] = {}
+    for context in Context:
+        for constrain in Constrain:
+            found: list[Episode] = []
+            for turns in (3, 5):
+                cfg = RunConfig(
+                    env=EnvConfig(max_turns=turns),
+                    rollout=RolloutConfig(max_reply_tokens=24, constrain=constrain),
+                    protocol=ProtocolConfig(context=context, style=Style.terse),
+                )
+                generator = torch.Generator().manual_seed(turns)
+                policy = TransformersPolicy(network, codec, slots=3, temperature=TEMPERATURE, max_reply_tokens=24, generator=generator)
+                entries = game_index.split("train")[turns : turns + turns // 2 + 1]
+                found += Collector(policy, codec, cfg).play(((e, make_env(cfg.env, game_index.resolve(e))) for e in entries), 3)
+            episodes[context, constrain] = found
+    return episodes

@@ -1,0 +1,351 @@
+"""Rules of learning.
+
+1. Credit, worked by hand: A_low on action tokens, A_high on the subgoal tokens of a segment's first turn, A_switch on switch tokens,
+   nothing elsewhere; penalties, truncation and normalisation included.
+2. A mini-batch is one gradient, however many passes it takes; the number of steps is epochs times mini-batches.
+3. A token with positive advantage becomes likelier, one with negative advantage less likely; the critic's values move to their targets.
+4. While only the critic learns, the policy's weights stay as they are to the bit.
+5. The KL to the reference starts at zero and pulls back; entropy bonuses raise the entropy they name.
+6. Collector, learner and estimator together solve a task they can fail.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hiper.config import (
+    AlgoConfig,
+    Bootstrap,
+    Constrain,
+    Context,
+    Critic,
+    EnvConfig,
+    KeepMode,
+    ModelConfig,
+    ProtocolConfig,
+    RolloutConfig,
+    RunConfig,
+    ShapingConfig,
+    Style,
+    TrainerConfig,
+)
+from hiper.envs.alfworld.games import GameEntry
+from hiper.envs.base import StepResult
+from hiper.model.actor import Actor, load_actor, load_tokenizer
+from hiper.protocol import BlockId
+from hiper.rollout.chat import ChatCodec
+from hiper.rollout.collect import Collector
+from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
+from hiper.rollout.policy import TransformersPolicy
+from hiper.rollout.trajectory import StopReason, Trajectory, Turn
+from hiper.train.batch import Batch, make_batch
+from hiper.train.learner import Credit, Learner, Scores, assign_credit, credit_metrics, score
+
+Play = dict[tuple[Context, Constrain], list[Episode]]
+CPU = torch.device("cpu")
+TEMPERATURE = 1.1
+NO_FINES = ShapingConfig(invalid=0.0, keep=0.0, keep_mode=KeepMode.off, keep_mismatch=0.0)
+# switch switch, subgoal, action action, end token
+REPLY = [BlockId.switch, BlockId.switch, BlockId.subgoal, BlockId.action, BlockId.action, BlockId.none]
+
+
+def by_hand(stop: StopReason = StopReason.terminated) -> Batch:
+    """Three turns: a segment of two, then one of its own; the middle turn is a KEEP of other words with an inadmissible action."""
+    turns = [
+        Turn("", "", switch, "", "", [], admissible, reward, reward, len(REPLY))
+        for switch, admissible, reward in ((True, True, 0.0), (False, False, 0.0), (True, True, 1.0))
+    ]
+    tokens = [TokenTurn(t, 2 + 8 * t, [int(b) for b in REPLY], 3, [0.0] * 6, [None] * 6) for t in range(3)]
+    trajectory = Trajectory("game", "train", "type", "task", True, stop, turns, "")
+    final = None if stop is StopReason.terminated else 25
+    return make_batch(
+        [Episode(trajectory, [TokenSequence(list(range(5, 31)), tokens, final)], [False, True, False], [False, True, False])], CPU
+    )
+
+
+VALUES = torch.tensor([[[0.1, 0.4, 0.6], [0.2, 9.0, 0.7], [0.3, 0.5, 0.8]]])  # V_low, V_high, V_switch; the middle V_high is read by nobody
+FINAL = torch.tensor([[0.25, 0.75, 5.0]])
+
+
+def given(batch: Batch) -> Scores:
+    zeros = torch.zeros(batch.tokens)
+    return Scores(zeros, zeros, zeros, VALUES, FINAL * (~batch.terminated)[:, None])
+
+
+def algo(**settings: object) -> AlgoConfig:
+    return AlgoConfig(**({"gamma": 1.0, "lam_low": 1.0, "lam_high": 0.95, "normalize": False, "shaping": NO_FINES} | settings))  # type: ignore[arg-type]
+
+
+def on_tokens(turns: list[tuple[float, float, float]]) -> list[float]:
+    """(switch, subgoal, action) of each turn, laid on the tokens of `REPLY`."""
+    return [value for switch, subgoal, action in turns for value in (switch, switch, subgoal, action, action, 0.0)]
+
+
+def test_credit_by_hand() -> None:
+    """gamma = lam_low = 1, lam_high = 0.95, rewards 0 0 1, segments {0, 1} and {2}, terminated.
+
+    A_low:  turn 2: 1 - 0.3 = 0.7;  turn 1: V_high(2) - V_low(1) = 0.5 - 0.2 = 0.3;  turn 0: 0.2 - 0.1 + 0.3 = 0.4
+    A_high: turn 2: 1 - 0.5 = 0.5;  turn 0: 0 + 0.5 - 0.4 + 0.95 * 0.5 = 0.575
+    G:      turn 2: 1;  turns 1 and 0: V_high(2) = 0.5;   A_switch = G - V_switch = -0.1, -0.2, 0.2
+    """
+    batch = by_hand()
+    credit = assign_credit(batch, given(batch), algo())
+    assert credit.shaped.tolist() == [[0.0, 0.0, 1.0]]
+    expected = on_tokens([(-0.1, 0.575, 0.4), (-0.2, 0.0, 0.3), (0.2, 0.5, 0.7)])
+    assert credit.advantages.tolist() == pytest.approx(expected)
+    kept_subgoal = 6 + REPLY.index(BlockId.subgoal)
+    assert credit.trained.tolist() == [block != BlockId.none and token != kept_subgoal for token, block in enumerate(REPLY * 3)]
+    assert credit.levels.low_target.tolist()[0] == pytest.approx([0.5, 0.5, 1.0])
+    assert credit.levels.switch_target.tolist()[0] == pytest.approx([0.5, 0.5, 1.0])
+    assert [credit.levels.high_target[0, t].item() for t in (0, 2)] == pytest.approx([0.975, 1.0])
+
+
+def test_fines_by_hand() -> None:
+    """The middle turn is invalid (-0.1), a KEEP (-0.3) of other words (-0.2): -0.6, on top of the rewards doubled."""
+    batch = by_hand()
+    shaping = ShapingConfig(invalid=-0.1, keep=-0.3, keep_mode=KeepMode.fixed, keep_mismatch=-0.2, success_scale=2.0)
+    credit = assign_credit(batch, given(batch), algo(shaping=shaping))
+    assert credit.shaped.tolist()[0] == pytest.approx([0.0, -0.6, 2.0])
+    # A_low: 1.7 | -0.6 + 0.5 - 0.2 = -0.3 | 0.1 - 0.3 = -0.2.  A_high: 1.5 | -0.6 + 0.5 - 0.4 + 0.95 * 1.5 = 0.925.  G: 2 | -0.1 | -0.1
+    assert credit.advantages.tolist() == pytest.approx(on_tokens([(-0.7, 0.925, -0.2), (-0.8, 0.0, -0.3), (1.2, 1.5, 1.7)]))
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "low", "high"), [(Bootstrap.none, 0.0, 0.0), (Bootstrap.current, 0.3, 0.5), (Bootstrap.next, 0.25, 0.75)]
+)
+def test_what_follows_a_truncation(bootstrap: Bootstrap, low: float, high: float) -> None:
+    batch = by_hand(StopReason.turn_limit)
+    credit = assign_credit(batch, given(batch), algo(bootstrap=bootstrap))
+    assert credit.levels.low[0, 2].item() == pytest.approx(1 + low - 0.3)
+    assert credit.levels.high[0, 2].item() == pytest.approx(1 + high - 0.5)
+    assert credit.levels.switch[0, 2].item() == pytest.approx(1 + high - 0.8)
+    ended = by_hand()
+    assert assign_credit(ended, given(ended), algo(bootstrap=bootstrap)).levels.low[0, 2].item() == pytest.approx(0.7)
+
+
+def test_each_level_is_standardised_over_its_own_turns(actor: Actor, play: Play) -> None:
+    batch = make_batch(play[Context.append, Constrain.admissible], CPU)
+    scores = score(actor, None, batch, budget=4000, temperature=TEMPERATURE)
+    plain = assign_credit(batch, scores, algo(shaping=ShapingConfig()))
+    credit = assign_credit(batch, scores, algo(normalize=True, shaping=ShapingConfig()))
+    assert torch.equal(credit.trained, plain.trained)
+    blocks, rows, turns = batch.flat(batch.blocks), batch.token_row, batch.flat(batch.turns)
+    for block in (BlockId.switch, BlockId.subgoal, BlockId.action):
+        mine = {
+            (int(rows[i]), int(turns[i])): float(credit.advantages[i]) for i in (credit.trained & (blocks == block)).nonzero().flatten()
+        }
+        values = torch.tensor(list(mine.values()), dtype=torch.float64)
+        assert len(values) > 2
+        assert float(values.mean()) == pytest.approx(0.0, abs=1e-5)
+        assert float(values.std(correction=0)) == pytest.approx(1.0, abs=1e-4)
+
+
+def config(critic: Critic = Critic.shared, algo: AlgoConfig | None = None, **trainer: object) -> RunConfig:
+    settings = {"lr_actor": 1e-3, "lr_critic": 1e-2, "minibatch": 5, "max_grad_norm": 1e9, "microbatch_tokens": 4000} | trainer
+    return RunConfig(
+        threads=1,
+        device="cpu",
+        model=ModelConfig(critic=critic),
+        rollout=RolloutConfig(temperature=TEMPERATURE),
+        algo=algo or AlgoConfig(kl_coef=0.0),
+        trainer=TrainerConfig(**settings),  # type: ignore[arg-type]
+    )
+
+
+def learner(actor: Actor, cfg: RunConfig) -> Learner:
+    return Learner.create(actor, cfg, torch.Generator().manual_seed(0))
+
+
+def scored(actor: Actor, batch: Batch, cfg: RunConfig, reference: Actor | None = None) -> tuple[Scores, Credit]:
+    scores = score(actor, reference, batch, budget=4000, temperature=TEMPERATURE)
+    return scores, assign_credit(batch, scores, cfg.algo)
+
+
+def gradients(actor: Actor) -> list[torch.Tensor]:
+    return [parameter.grad.clone() for parameter in actor.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("context", Context)
+@pytest.mark.parametrize("critic", Critic)
+def test_a_minibatch_is_one_gradient_however_it_is_split(speaker: Path, actor: Actor, play: Play, context: Context, critic: Critic) -> None:
+    batch = make_batch(play[context, Constrain.admissible], CPU)
+    start = load_actor(speaker, ModelConfig(critic=critic))
+    start.heads.load_state_dict(actor.heads.state_dict())
+    found = []
+    for budget in (10**9, 1):
+        network = copy.deepcopy(start).double()
+        cfg = config(critic, AlgoConfig(kl_coef=0.1, entropy_coef=0.1, switch_entropy_coef=0.1), microbatch_tokens=budget)
+        reference = copy.deepcopy(start)
+        with torch.no_grad():
+            reference.lm.get_output_embeddings().weight.mul_(0.9)
+        scores, credit = scored(network, batch, cfg, reference.double())
+        metrics = learner(network, cfg).update(batch, scores, credit, critic_only=False)
+        found.append((metrics, gradients(network)))
+    (whole_metrics, whole), (split_metrics, split) = found
+    assert len(whole) == len(split) == len(list(start.parameters()))
+    for ours, theirs in zip(whole, split, strict=True):
+        scale = float(ours.abs().max())
+        assert scale > 0
+        torch.testing.assert_close(ours, theirs, atol=1e-4 * scale, rtol=0)
+    assert split_metrics == pytest.approx(whole_metrics, rel=1e-4, abs=1e-6)
+
+
+def test_steps_are_epochs_times_minibatches(actor: Actor, play: Play) -> None:
+    batch = make_batch(play[Context.append, Constrain.free], CPU)
+    cfg = config(minibatch=2, epochs=3)
+    taught = learner(actor, cfg)
+    taught.update(batch, *scored(actor, batch, cfg), critic_only=False)
+    steps = {int(state["step"]) for state in taught.optimizer.state.values()}
+    assert steps == {9}, "five trajectories two at a time, three times"
+
+
+def test_the_first_step_is_taken_from_where_the_policy_stands(actor: Actor, play: Play) -> None:
+    batch = make_batch(play[Context.append, Constrain.admissible], CPU)
+    cfg = config(algo=AlgoConfig(kl_coef=0.01))
+    scores, credit = scored(actor, batch, cfg, copy.deepcopy(actor))
+    metrics = learner(actor, cfg).update(batch, scores, credit, critic_only=False)
+    for key in ("optim/approx_kl", "optim/clip_fraction", "optim/kl_ref"):
+        assert metrics[key] == pytest.approx(0.0, abs=1e-6), key
+    assert metrics["optim/grad_norm"] > 0
+    watched = credit_metrics(batch, scores, credit)
+    assert watched["rollout/logprob_gap"] < 1e-4
+    assert 0 < watched["hae/mask_coverage"] <= 1
+    assert watched["optim/entropy"] > 0
+    assert all(torch.tensor(list({**metrics, **watched}.values())).isfinite())
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_credit_moves_a_tokens_probability(actor: Actor, play: Play, sign: float) -> None:
+    batch = make_batch(play[Context.append, Constrain.free], CPU)
+    cfg = config(lr_actor=1e-4, algo=AlgoConfig(kl_coef=0.0, value_coef=0.0))
+    scores, credit = scored(actor, batch, cfg)
+    token = int(((scores.logprobs < -0.7) & credit.trained).nonzero()[3])
+    chosen = torch.zeros(batch.tokens, dtype=torch.bool)
+    chosen[token] = True
+    credit = credit._replace(advantages=torch.where(chosen, sign, 0.0), trained=chosen)
+    learner(actor, cfg).update(batch, scores, credit, critic_only=False)
+    after = score(actor, None, batch, budget=4000, temperature=TEMPERATURE).logprobs[token]
+    assert sign * float(after - scores.logprobs[token]) > 1e-4
+
+
+@pytest.mark.parametrize("critic", Critic)
+def test_while_the_critic_warms_up_the_policy_stays(speaker: Path, play: Play, critic: Critic) -> None:
+    network = load_actor(speaker, ModelConfig(critic=critic))
+    before = copy.deepcopy(network.state_dict())
+    batch = make_batch(play[Context.append, Constrain.free], CPU)
+    cfg = config(critic, epochs=2)
+    scores, credit = scored(network, batch, cfg)
+    metrics = learner(network, cfg).update(batch, scores, credit, critic_only=True)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("lm."), name
+    assert "optim/policy_loss" not in metrics
+    assert metrics["value/loss"] > 0
+    after = score(network, None, batch, budget=4000, temperature=TEMPERATURE)
+    assert torch.equal(after.logprobs, scores.logprobs)
+
+
+@pytest.mark.parametrize("critic", Critic)
+def test_values_move_to_their_targets(speaker: Path, play: Play, critic: Critic) -> None:
+    network = load_actor(speaker, ModelConfig(critic=critic))
+    batch = make_batch(play[Context.append, Constrain.free], CPU)
+    lr = 2e-2 if critic is Critic.shared else 2e-3  # a linear map, or a whole trunk
+    cfg = config(critic, AlgoConfig(kl_coef=0.0, value_clip=100.0), lr_critic=lr, lr_actor=1e-9, epochs=12)
+    scores, credit = scored(network, batch, cfg)
+    learner(network, cfg).update(batch, scores, credit, critic_only=critic is Critic.shared)
+    after = score(network, None, batch, budget=4000, temperature=TEMPERATURE).values
+    targets = torch.stack([credit.levels.low_target, credit.levels.high_target, credit.levels.switch_target], -1)
+    for level in range(3):
+        mask = batch.mask & batch.starts if level == 1 else batch.mask
+        before, now = (float(((values[..., level] - targets[..., level])[mask] ** 2).mean()) for values in (scores.values, after))
+        assert now < 0.5 * before, level
+
+
+def test_the_reference_pulls_back(actor: Actor, play: Play) -> None:
+    batch = make_batch(play[Context.append, Constrain.free], CPU)
+    reference = copy.deepcopy(actor)
+    with torch.no_grad():
+        for parameter in actor.lm.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    cfg = config(algo=AlgoConfig(kl_coef=1.0, value_coef=0.0), lr_actor=3e-4, epochs=8)
+    scores, credit = scored(actor, batch, cfg, reference)
+    assert not torch.equal(scores.logprobs, scores.ref_logprobs)
+    credit = credit._replace(advantages=torch.zeros_like(credit.advantages))
+
+    def distance(found: Scores) -> float:
+        gap = found.ref_logprobs - found.logprobs
+        return float((gap.exp() - gap - 1)[credit.trained].mean())
+
+    learner(actor, cfg).update(batch, scores, credit, critic_only=False)
+    assert distance(score(actor, reference, batch, budget=4000, temperature=TEMPERATURE)) < 0.7 * distance(scores)
+
+
+@pytest.mark.parametrize("name", ["entropy_coef", "switch_entropy_coef"])
+def test_an_entropy_bonus_raises_its_entropy(actor: Actor, play: Play, name: str) -> None:
+    batch = make_batch(play[Context.append, Constrain.admissible], CPU)
+    settings = AlgoConfig(kl_coef=0.0, value_coef=0.0)
+    cfg = config(algo=replace(settings, **{name: 1.0}), lr_actor=1e-4, epochs=3)
+    scores, credit = scored(actor, batch, cfg)
+    credit = credit._replace(advantages=torch.zeros_like(credit.advantages))
+    learner(actor, cfg).update(batch, scores, credit, critic_only=False)
+    after = score(actor, None, batch, budget=4000, temperature=TEMPERATURE)
+    mine = credit.trained & (batch.flat(batch.blocks) == BlockId.switch) if name == "switch_entropy_coef" else credit.trained
+    assert float(after.entropies[mine].mean()) > float(scores.entropies[mine].mean()) + 1e-3
+
+
+class Choice:
+    """A task of one decision: two shelves, one of which ends the episode with a reward."""
+
+    task = "find a mug"
+
+    def __init__(self) -> None:
+        self.won = False
+
+    @property
+    def admissible_commands(self) -> list[str]:
+        return ["go to cabinet 1", "go to drawer 1", "go to fridge 1"]
+
+    def reset(self) -> str:
+        self.won = False
+        return "You are in the middle of a room. You see a cabinet 1, a drawer 1, and a fridge 1.\n\nYour task is to: find a mug."
+
+    def step(self, command: str) -> StepResult:
+        self.won = command == "go to drawer 1"
+        return StepResult("You see nothing.", float(self.won), self.won)
+
+    def state(self) -> bool:
+        return self.won
+
+    def restore(self, state: bool) -> None:
+        self.won = state
+
+
+def test_the_loop_learns_what_is_rewarded(speaker: Path) -> None:
+    codec = ChatCodec(load_tokenizer(speaker))
+    network = load_actor(speaker, ModelConfig(critic=Critic.separate))
+    cfg = RunConfig(
+        threads=1,
+        device="cpu",
+        env=EnvConfig(max_turns=2),
+        rollout=RolloutConfig(constrain=Constrain.admissible, max_reply_tokens=24),
+        protocol=ProtocolConfig(style=Style.terse),
+        algo=AlgoConfig(kl_coef=0.0, normalize=False, shaping=ShapingConfig(keep=0.0, keep_mode=KeepMode.off)),
+        trainer=TrainerConfig(lr_actor=5e-4, lr_critic=1e-2, minibatch=24),
+    )
+    taught = learner(network, cfg)
+    sampler = torch.Generator().manual_seed(0)
+    won: list[float] = []
+    for _ in range(10):
+        policy = TransformersPolicy(network, codec, slots=24, temperature=1.0, max_reply_tokens=24, generator=sampler)
+        games = [(GameEntry(str(n), "train", "type", 0), Choice()) for n in range(24)]
+        episodes = Collector(policy, codec, cfg).play(games, 24)
+        won.append(sum(len(e.trajectory.turns) == 1 and e.trajectory.won for e in episodes) / 24)
+        batch = make_batch(episodes, CPU)
+        scores = score(network, None, batch, budget=20_000, temperature=1.0)
+        taught.update(batch, scores, assign_credit(batch, scores, cfg.algo), critic_only=False)
+    assert won[0] < 0.5, "a task solved from the start teaches nothing"
+    assert sum(won[-3:]) / 3 > 0.8, won

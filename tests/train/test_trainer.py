@@ -1,0 +1,273 @@
+"""Rules of the training loop.
+
+1. Stopped after any iteration and resumed, a run ends with the same bits: weights, optimiser, generators, metrics and samples.
+2. A damaged newest checkpoint costs the iterations since the one before, and nothing else; what was logged past the point of resumption is
+   rewritten, not doubled.
+3. A checkpoint of another seed, model or set of games is refused.
+4. Each iteration logs the same keys, samples carry their credit, the model written at the end is the policy that was trained.
+5. Evaluation in between uses a generator of its own: it changes nothing about the training.
+6. Rollout statistics count episodes once each, however long.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hiper.config import (
+    AlgoConfig,
+    Constrain,
+    Context,
+    Critic,
+    EnvConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ProtocolConfig,
+    RolloutConfig,
+    RunConfig,
+    Style,
+    TrainerConfig,
+)
+from hiper.envs.alfworld.games import GameIndex
+from hiper.errors import CheckpointError, DataError
+from hiper.model.actor import load_actor
+from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
+from hiper.train import checkpoint as ckpt
+from hiper.train.trainer import TrainSummary, rollout_metrics, train
+
+
+def config(seed: int = 0, critic: Critic = Critic.shared, context: Context = Context.append, **trainer: int) -> RunConfig:
+    settings = {
+        "iterations": 4,
+        "minibatch": 2,
+        "epochs": 2,
+        "save_every": 1,
+        "keep_last": 3,
+        "eval_every": 2,
+        "eval_games": 2,
+        "samples": 2,
+    }
+    return RunConfig(
+        seed=seed,
+        threads=1,
+        device="cpu",
+        env=EnvConfig(max_turns=3),
+        model=ModelConfig(critic=critic),
+        protocol=ProtocolConfig(style=Style.terse, context=context),
+        rollout=RolloutConfig(trajectories=4, slots=3, max_reply_tokens=20, constrain=Constrain.admissible),
+        algo=AlgoConfig(kl_coef=0.01, entropy_coef=0.01),
+        trainer=TrainerConfig(**(settings | trainer), lr_actor=1e-3, lr_critic=1e-2),
+        evaluate=EvaluateConfig(temperature=0.7),
+    )
+
+
+class Killed(Exception):
+    """Stands for whatever stops a run."""
+
+
+def killer(after: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done == after:
+            raise Killed
+
+    return progress
+
+
+Bits = dict[str, torch.Tensor | str | bytes]
+
+
+def bits(out: Path) -> Bits:
+    """All that a resumed run must reproduce: the last checkpoint's tensors and state, the metrics and the samples."""
+    tensors, state = ckpt.load_checkpoint(ckpt.latest_checkpoint(out / "checkpoints") or out)
+    files = {name: (out / name).read_bytes() for name in ("metrics.jsonl", "samples.jsonl")}
+    return {**tensors, "state": json.dumps(state, sort_keys=True), **files}
+
+
+def assert_same(ours: Bits, theirs: Bits) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        other = theirs[name]
+        same = torch.equal(value, other) if isinstance(value, torch.Tensor) and isinstance(other, torch.Tensor) else value == other
+        assert same, name
+
+
+@pytest.fixture(scope="module")
+def whole(speaker: Path, game_index: GameIndex, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainSummary]:
+    """A run of four iterations that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "train"
+    return out, train(config(), speaker, game_index, out)
+
+
+def test_every_iteration_says_the_same_things(whole: tuple[Path, TrainSummary]) -> None:
+    out, summary = whole
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(records) == 4
+    keys = [{key for key in record if not key.startswith("eval/")} for record in records]
+    assert keys[0] == keys[1] == keys[2] == keys[3]
+    assert ["eval/success_rate" in record for record in records] == [False, True, False, True]
+    assert not any(key.startswith("time/") for key in keys[0]), "wall-clock times would differ after a resume"
+    numbers = [value for record in records for value in record.values() if isinstance(value, float)]
+    assert all(torch.tensor(numbers).isfinite())
+    assert all(record["rollout/logprob_gap"] < 1e-3 for record in records)
+    turns = [record["env/turns"] for record in records]
+    assert turns == sorted(turns)
+    assert (summary.iterations, summary.env_turns, summary.model) == (4, turns[-1], str(out / "model"))
+    assert summary.last_success_rate == records[-1]["rollout/success_rate"]
+    assert summary.first_success_rate == records[0]["rollout/success_rate"]
+    assert len((out / "timings.jsonl").read_text().splitlines()) == 4
+
+
+def test_samples_carry_their_credit(whole: tuple[Path, TrainSummary]) -> None:
+    samples = list(read_trajectories(whole[0] / "samples.jsonl"))
+    assert [sample.iteration for sample in samples] == [1, 1, 2, 2, 3, 3, 4, 4]
+    for sample in samples:
+        for number, turn in enumerate(sample.turns):
+            assert turn.values is not None
+            assert turn.advantages is not None
+            assert (turn.advantages.high != 0) <= turn.switch
+            fine = -0.3 * (number > 0 and "<switch> KEEP" in turn.reply and not turn.faults) - 0.1 * (not turn.admissible)
+            assert turn.faults or turn.shaped <= turn.reward + fine + 1e-6
+    assert any(turn.advantages.low for sample in samples for turn in sample.turns if turn.advantages is not None)
+
+
+def test_the_model_written_is_the_policy_that_was_trained(whole: tuple[Path, TrainSummary], speaker: Path) -> None:
+    out, _ = whole
+    tensors, _ = ckpt.load_checkpoint(ckpt.latest_checkpoint(out / "checkpoints") or out)
+    trained = ckpt.strip_prefix("actor", tensors)
+    model, before = load_actor(out / "model", ModelConfig()).state_dict(), load_actor(speaker, ModelConfig()).state_dict()
+    assert all(torch.equal(model[name], trained[name]) for name in model)
+    assert not any(torch.equal(model[name], before[name]) for name in ("lm.model.embed_tokens.weight", "heads.weight"))
+    assert [path.name for path in ckpt.list_checkpoints(out / "checkpoints")] == [f"iteration-{n:06d}" for n in (2, 3, 4)]
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(
+    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path, after: int
+) -> None:
+    out = tmp_path / "train"
+    with pytest.raises(Killed):
+        train(config(), speaker, game_index, out, progress=killer(after))
+    summary = train(config(), speaker, game_index, out, resume=True)
+    assert_same(bits(out), bits(whole[0]))
+    assert summary.env_turns == whole[1].env_turns
+    assert summary.first_success_rate == whole[1].first_success_rate
+
+
+def test_what_was_logged_after_the_last_checkpoint_is_rewritten(
+    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
+) -> None:
+    out = tmp_path / "train"
+    with pytest.raises(Killed):
+        train(config(save_every=2), speaker, game_index, out, progress=killer(3))
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 3
+    with (out / "samples.jsonl").open("a") as file:
+        file.write('{"game": "cut of')
+    train(config(save_every=2), speaker, game_index, out, resume=True)
+    assert_same(bits(out), bits(whole[0]))
+    assert len((out / "timings.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_damaged_checkpoint_costs_what_followed_the_one_before(
+    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
+) -> None:
+    out = tmp_path / "train"
+    shutil.copytree(whole[0], out)
+    newest = ckpt.list_checkpoints(out / "checkpoints")[-1]
+    weights = max(newest.iterdir(), key=lambda path: path.stat().st_size)
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(bytes(data))
+    begun: list[int] = []
+    train(config(), speaker, game_index, out, resume=True, progress=lambda done, total: begun.append(done))
+    assert begun == [4], "iteration 4 is played again from checkpoint 3"
+    assert_same(bits(out), bits(whole[0]))
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
+) -> None:
+    out = tmp_path / "train"
+    shutil.copytree(whole[0], out)
+    summary = train(config(), speaker, game_index, out, resume=True)
+    assert_same(bits(out), bits(whole[0]))
+    assert summary.env_turns == whole[1].env_turns
+    assert summary.last_success_rate == whole[1].last_success_rate
+
+
+@pytest.mark.parametrize(("critic", "context"), [(Critic.separate, Context.append), (Critic.shared, Context.window)])
+def test_other_ways_to_train_resume_as_well(speaker: Path, game_index: GameIndex, tmp_path: Path, critic: Critic, context: Context) -> None:
+    cfg = config(critic=critic, context=context, iterations=2, eval_every=0, critic_warmup=1)
+    train(cfg, speaker, game_index, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(1))
+    train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
+    assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
+
+
+def test_evaluation_in_between_changes_nothing(
+    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
+) -> None:
+    train(config(eval_every=0), speaker, game_index, tmp_path / "train", resume=True)  # there is nothing to resume: it starts
+    without, expected = bits(tmp_path / "train"), bits(whole[0])
+    for name in without.keys() - {"state", "metrics.jsonl"}:
+        assert_same({name: without[name]}, {name: expected[name]})
+
+
+def test_another_seed_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
+    with pytest.raises(CheckpointError, match="belongs to seed 0, this run has seed 1"):
+        train(config(seed=1), speaker, game_index, whole[0], resume=True)
+
+
+def test_another_model_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
+    with pytest.raises(CheckpointError, match="does not fit the configured model"):
+        train(config(critic=Critic.separate), speaker, game_index, whole[0], resume=True)
+
+
+def test_other_games_are_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
+    fewer = GameIndex(game_index.root, tuple(entry for entry in game_index.entries if entry.task_type != "pick_two_obj_and_place"))
+    with pytest.raises(CheckpointError, match="was training on 12 games, but the index now has 10"):
+        train(config(), speaker, fewer, whole[0], resume=True)
+
+
+def test_no_training_games_is_said_at_once(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+    validation = GameIndex(game_index.root, tuple(game_index.split("valid_seen")))
+    with pytest.raises(DataError, match="split 'train' has no games"):
+        train(config(), speaker, validation, tmp_path / "train")
+    assert not (tmp_path / "train").exists()
+
+
+def played(switches: list[bool], won: bool, faults: list[list[str]] | None = None) -> Trajectory:
+    turns = [
+        Turn("", "", switch, "", "", fault, not fault, 0.0, 0.0, 10 + number)
+        for number, (switch, fault) in enumerate(zip(switches, faults or [[]] * len(switches), strict=True))
+    ]
+    return Trajectory("g", "train", "t", "t", won, StopReason.terminated if won else StopReason.turn_limit, turns, "")
+
+
+def test_episodes_count_once_each() -> None:
+    """A win in two turns with one segment; a failure in six with four segments, one turn without an action."""
+    faults = [[], [], ["missing_action", "missing_switch"], [], ["unknown_switch"], []]
+    found = rollout_metrics([played([True, False], True), played([True, True, False, True, False, True], False, faults)])
+    assert found == {
+        "rollout/success_rate": 0.5,
+        "rollout/turns": 4.0,
+        "rollout/turns_won": 2.0,
+        "rollout/truncated_rate": 0.5,
+        "rollout/reply_tokens": pytest.approx((10 + 11 + 10 + 11 + 12 + 13 + 14 + 15) / 8),
+        "rollout/valid_rate": 6 / 8,
+        "rollout/missing_action_rate": 1 / 8,
+        "rollout/inadmissible_rate": 2 / 8,
+        "switch/rate": 3 / 6,
+        "switch/segment_length": 8 / 5,
+        "switch/segments": 2.5,
+    }
+
+
+def test_no_wins_and_single_turns_divide_by_nothing() -> None:
+    found = rollout_metrics([played([True], False)])
+    assert (found["rollout/turns_won"], found["switch/rate"], found["switch/segment_length"]) == (0.0, 0.0, 1.0)
