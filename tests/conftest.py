@@ -139,17 +139,17 @@ def speaker(demos: Path, words: PreTrainedTokenizerBase, tmp_path_factory: pytes
     """A model directory that speaks the protocol and no more: a tiny model after a few steps of plain gradient descent."""
     import torch
 
-    from hiper.config import Critic, TinyConfig
+    from hiper.config import Critic, Init, TinyConfig
     from hiper.model.actor import Actor, save_actor
     from hiper.model.tiny import build_tiny
     from hiper.rollout.chat import ChatCodec
     from hiper.rollout.demos import read_demos
     from hiper.train.sft import encode
 
-    lm = build_tiny(TinyConfig(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=96), words, seed=0)
+    lm = build_tiny(TinyConfig(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=96, init=Init.default), words, seed=0)
     optimizer = torch.optim.AdamW(lm.parameters(), lr=4e-3, weight_decay=0.0)
     examples = sorted(encode(read_demos(demos), ChatCodec(words), 4096), key=lambda example: len(example["input_ids"]))
-    for step in range(60):
+    for step in range(100):
         few = [{key: torch.tensor(row) for key, row in example.items()} for example in examples[step % 6 :: 6]]
         rows = [torch.nn.utils.rnn.pad_sequence([e[key] for e in few], True, fill) for key, fill in (("input_ids", 0), ("labels", -100))]
         optimizer.zero_grad()

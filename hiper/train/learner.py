@@ -183,7 +183,8 @@ class Learner:
                 policy = policy_loss(
                     part.logprobs, scores.logprobs[part.tokens], credit.advantages[part.tokens], trained, clip=algo.clip, count=token_count
                 )
-                kl = kl_loss(part.logprobs, scores.ref_logprobs[part.tokens], trained, count=token_count)
+                # The reference holds every reply token, those outside the blocks too: nothing else keeps them from drifting.
+                kl = kl_loss(part.logprobs, scores.ref_logprobs[part.tokens], torch.ones_like(trained), count=token_in_step.sum())
                 loss = loss + policy.loss + algo.kl_coef * kl.loss
                 add("optim/policy_loss", policy.loss)
                 add("optim/clip_fraction", policy.clip_fraction)
