@@ -205,7 +205,7 @@ def test_turns_run_out(codec: ChatCodec, scripted: Any, games: list, recite: Cal
         if context is Context.append:
             assert prompt.endswith(f"<|end|> <|user|> {shown} <|assistant|>")
         else:
-            assert f": {shown} " in prompt
+            assert f" {shown} " in prompt
 
 
 def test_a_game_won_on_its_last_turn_is_terminated(
