@@ -29,7 +29,8 @@ def small() -> PreTrainedTokenizerBase:
 def test_words_numbers_and_tags_are_single_tokens(small: PreTrainedTokenizerBase) -> None:
     assert small.tokenize(REPLY) == REPLY.replace(">", "> ").replace("</", " </").split()
     assert small.decode(small.encode("take mug 2 from shelf 1")) == "take mug 2 from shelf 1"
-    assert small.tokenize("the mug.  A\nmug , shelf1") == ["the", "mug", "<|unknown|>", "mug", "<|unknown|>"]  # stops and commas are no tokens
+    # Stops and commas are no tokens.
+    assert small.tokenize("the mug.  A\nmug , shelf1") == ["the", "mug", "<|unknown|>", "mug", "<|unknown|>"]
 
 
 def test_every_number_and_tag_exists(small: PreTrainedTokenizerBase) -> None:
