@@ -124,13 +124,13 @@ class Learner:
     @classmethod
     def create(cls, actor: Actor, cfg: RunConfig, generator: torch.Generator) -> Learner:
         """A learner with a fresh optimiser."""
-        groups = [
-            {"params": actor.actor_parameters(), "lr": cfg.trainer.lr_actor},
-            {"params": actor.critic_parameters(), "lr": cfg.trainer.lr_critic},
-        ]
         # Adam's first step moves every weight by the learning rate, however small its gradient: with the usual eps of 1e-8 the KL
-        # jumps there. 1e-5 spares weights that the loss hardly touches.
-        return cls(actor, torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99), eps=1e-5), cfg, generator)
+        # jumps there. 1e-5 spares weights of the policy that the loss hardly touches.
+        groups = [
+            {"params": actor.actor_parameters(), "lr": cfg.trainer.lr_actor, "eps": 1e-5},
+            {"params": actor.critic_parameters(), "lr": cfg.trainer.lr_critic, "eps": 1e-8},
+        ]
+        return cls(actor, torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99)), cfg, generator)
 
     def update(self, batch: Batch, scores: Scores, credit: Credit, *, critic_only: bool) -> Metrics:
         """Take the PPO steps of one iteration.

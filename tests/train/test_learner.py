@@ -254,7 +254,7 @@ def test_values_move_to_their_targets(speaker: Path, play: Play, critic: Critic)
     network = load_actor(speaker, ModelConfig(critic=critic))
     batch = make_batch(play[Context.append, Constrain.free], CPU)
     lr = 2e-2 if critic is Critic.shared else 2e-3  # a linear map, or a whole trunk
-    cfg = config(critic, AlgoConfig(kl_coef=0.0, value_clip=100.0), lr_critic=lr, lr_actor=1e-9, epochs=12)
+    cfg = config(critic, AlgoConfig(kl_coef=0.0, value_clip=100.0), lr_critic=lr, lr_actor=1e-9, epochs=20)
     scores, credit = scored(network, batch, cfg)
     learner(network, cfg).update(batch, scores, credit, critic_only=critic is Critic.shared)
     after = score(network, None, batch, budget=4000, temperature=TEMPERATURE).values
