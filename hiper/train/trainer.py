@@ -201,7 +201,9 @@ class _Run:
         if path.exists():
             lines = path.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith(b"\n") and (json.loads(line)["iteration"] or 0) <= self.iteration]
-            path.write_bytes(b"".join(kept))
+            temporary = path.with_name(path.name + ".tmp")
+            temporary.write_bytes(b"".join(kept))
+            temporary.replace(path)
 
     def save(self) -> None:
         """Write a checkpoint and drop the oldest."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,10 @@ from hiper.errors import DataError
 from hiper.rl.bench import bench, case_error, conform, turn_by_turn
 from hiper.rl.hae import hierarchical_advantages
 
-SHARED = Path(os.environ.get("HIPER_SHARED", Path(__file__).parents[2].parent / "shared"))
-REFERENCE = SHARED / "conformance" / "hae_reference.json"
-
 
 @pytest.fixture(scope="module")
-def reference() -> Path:
-    if not REFERENCE.exists():
-        pytest.skip(f"no recorded cases at {REFERENCE}; set HIPER_SHARED to the folder that holds conformance/hae_reference.json")
-    return REFERENCE
+def reference(shared: Path) -> Path:
+    return shared / "conformance" / "hae_reference.json"
 
 
 def test_every_recorded_case_agrees(reference: Path) -> None:
