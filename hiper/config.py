@@ -52,10 +52,12 @@ class Style(StrEnum):
 
 
 class Constrain(StrEnum):
-    """Which action tokens may be sampled: any, or only those that spell an admissible command."""
+    """Which tokens may be sampled: any, in the action block only those that spell an admissible command, or only replies of the
+    protocol's form with an admissible command."""
 
     free = "free"
     admissible = "admissible"
+    grammar = "grammar"
 
 
 class Critic(StrEnum):
@@ -196,10 +198,13 @@ class DemosConfig:
     """Give the objects and receptacles of a scene new numbers in each demonstration."""
     detours: float = 0.0
     """Probability a search turn visits a random place instead of the likeliest one; shows recovery from dead ends."""
+    slips: float = 0.0
+    """Probability that a turn is a mistake made on purpose, shown but not learned: what follows teaches the way back."""
 
     def __post_init__(self) -> None:
         _require(self.count >= 1, "demos.count", self.count, "at least 1")
         _require(0.0 <= self.detours <= 1.0, "demos.detours", self.detours, "between 0 and 1")
+        _require(0.0 <= self.slips < 1.0, "demos.slips", self.slips, "at least 0 and below 1")
 
 
 @dataclass
@@ -297,7 +302,8 @@ class RolloutConfig:
     max_turns: int | None = None
     """Turns of a training episode; unset: `env.max_turns`, which evaluations always use."""
     constrain: Constrain = Constrain.free
-    """`admissible` limits the action block to admissible commands; the published way is `free`."""
+    """`admissible` limits the action block to admissible commands, `grammar` also the rest of the reply to the protocol's form; the
+    published way is `free`."""
 
     def __post_init__(self) -> None:
         for name in ("trajectories", "slots", "max_reply_tokens", "max_tokens"):

@@ -41,7 +41,7 @@ UPSTREAM: Mapping[str, tuple[str, ...]] = {
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "games": ("games",),
     "demos": ("demos", "env", "protocol"),
-    "warm_start": ("warm_start", "model", "protocol", "seed"),
+    "warm_start": ("warm_start", "model", "protocol", "rollout", "seed"),
     "train": ("algo", "trainer", "rollout", "env", "protocol", "model", "seed"),
     "evaluate": ("evaluate", "rollout", "env", "protocol", "model"),
     "report": ("name", "seed"),

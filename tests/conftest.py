@@ -131,7 +131,7 @@ def words(demos: Path) -> PreTrainedTokenizerBase:
     from hiper.model.tokenizer import build_tokenizer
     from hiper.rollout.demos import read_demos
 
-    return build_tokenizer(message["content"] for messages in read_demos(demos) for message in messages)
+    return build_tokenizer(message["content"] for conversation in read_demos(demos) for message in conversation.messages)
 
 
 @pytest.fixture(scope="session")

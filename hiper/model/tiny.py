@@ -45,4 +45,16 @@ def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
                 f"kv_heads={cfg.kv_heads}. Change them or set model.tiny.init=default."
             )
         copying_init(model, torch.Generator().manual_seed(seed))
+    _compose(model, tokenizer)
     return model
+
+
+@torch.no_grad()
+def _compose(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Start the embedding of a token of several words as the normalised sum of theirs, so that what is known of a word carries over."""
+    embeddings = model.get_input_embeddings().weight
+    vocabulary = tokenizer.get_vocab()
+    for piece, index in vocabulary.items():
+        words = [vocabulary[word] for word in piece.split() if word in vocabulary]
+        if len(words) > 1:
+            embeddings[index] = (embeddings[index] + embeddings[words].sum(0)) / (len(words) + 1) ** 0.5

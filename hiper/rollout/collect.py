@@ -22,6 +22,7 @@ from hiper.model.actor import load_actor, load_tokenizer
 from hiper.protocol import Prompter, Reply, ReplySpans, decide, locate, parse, reply_text, token_ends
 from hiper.protocol.prompts import Past
 from hiper.rollout.chat import ChatCodec
+from hiper.rollout.constrain import Form
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
 from hiper.rollout.policy import Policy, Request, Sampled, TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
@@ -84,6 +85,7 @@ class Collector:
         self._policy, self._codec = policy, codec
         self._max_turns = max_turns or cfg.env.max_turns
         self._rollout: RolloutConfig = cfg.rollout
+        self._dialect = cfg.protocol.dialect
         self._prompter = Prompter(cfg.protocol)
         self._reader = ReplyReader(codec.tokenizer, cfg.protocol.dialect)
 
@@ -128,14 +130,16 @@ class Collector:
                         progress(len(done), total if total is not None else len(done) + len(running))
 
     def _request(self, slot: int, run: _Running) -> Request:
-        commands = run.env.admissible_commands if self._rollout.constrain is Constrain.admissible else None
+        constrain = self._rollout.constrain
+        commands = None if constrain is Constrain.free else run.env.admissible_commands
+        form = Form(self._dialect, run.subgoal) if constrain is Constrain.grammar else None
         if self._prompter.appends:
             fresh = not run.turns
             ids = self._codec.first(self._prompter.first(run.observation)) if fresh else self._later(run)
             run.ids += ids
-            return Request(slot, ids, fresh, commands)
+            return Request(slot, ids, fresh, commands, form)
         prompt = self._prompter.window(run.task, run.past, run.observation, run.subgoal, run.env.admissible_commands)
-        return Request(slot, self._codec.first(prompt), True, commands)
+        return Request(slot, self._codec.first(prompt), True, commands, form)
 
     def _advance(self, run: _Running, request: Request, sampled: Sampled) -> None:
         reply, spans = self._reader.read(sampled.ids)

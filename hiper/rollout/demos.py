@@ -1,7 +1,8 @@
 """Writing demonstrations: the expert's play, worded in the agent's own protocol.
 
 The file is JSONL in the conversational format TRL reads (`messages` of roles `user` and `assistant`). In the `append` context a line is an
-episode; in the `window` context a line is a turn.
+episode; in the `window` context a line is a turn. Beside the messages stands what was admissible at each reply; a reply of `weight` 0 is a
+mistake made on purpose, which the warm start shows and does not teach.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hiper.config import RunConfig, Source
 from hiper.envs.alfworld import Game
@@ -26,7 +28,17 @@ from hiper.protocol.prompts import Past
 
 TRAIN = "train"
 
-Message = dict[str, str]
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One line of a demonstration file."""
+
+    messages: list[Message]
+    """Of keys `role`, `content`, and for a reply that is not to be learned `weight`: 0."""
+    admissible: list[list[str]] | None
+    """Commands that did something at each reply; None in files of other origin."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +91,13 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
                 break
             if failed >= max(10, len(entries)) and not written:
                 raise DataError(f"the expert solved none of {failed} training games under {index.root} within {cfg.env.max_turns} turns.")
-            demo = demonstrate(game, expert, cfg.env.max_turns)
+            demo = demonstrate(game, expert, cfg.env.max_turns, cfg.demos.slips, rng)
             if not demo.won:
                 failed += 1
                 continue
             used.add(entry.path)
-            for messages in _conversations(demo, game, prompter, cfg):
-                line = {"game": entry.path, "task_type": entry.task_type, "messages": messages}
+            for messages, admissible in _conversations(demo, prompter, cfg):
+                line = {"game": entry.path, "task_type": entry.task_type, "messages": messages, "admissible": admissible}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             written += 1
             turns += len(demo.turns)
@@ -96,30 +108,37 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
     return DemosSummary(str(out), written, len(used), turns / written, switches / max(1, turns - written), failed)
 
 
-def read_demos(path: Path) -> list[list[Message]]:
+def read_demos(path: Path) -> list[Conversation]:
     """The conversations of a demonstration file.
 
     Raises:
         DataError: the file is missing, empty, or a line is no conversation.
     """
-    conversations: list[list[Message]] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise DataError(f"cannot read the demonstrations {path}: {error.strerror}. Write them with `hiper demos`.") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            messages = json.loads(line)["messages"]
-            conversations.append([{"role": str(m["role"]), "content": str(m["content"])} for m in messages])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f'{path}:{number}: not a demonstration ({error!r}). Expected {{"messages": [{{"role", "content"}}, ...]}}.'
-            ) from error
-        if [m["role"] for m in conversations[-1]] != ["user", "assistant"] * (len(messages) // 2) or not messages:
-            raise DataError(f"{path}:{number}: the messages do not alternate user, assistant, ..., assistant.")
+    conversations = [_read_line(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
     if not conversations:
         raise DataError(f"{path} holds no demonstrations. Write them with `hiper demos`.")
     return conversations
+
+
+def _read_line(line: str, where: str) -> Conversation:
+    try:
+        record = json.loads(line)
+        messages = [{"role": str(m["role"]), "content": str(m["content"]), "weight": int(m.get("weight", 1))} for m in record["messages"]]
+        found = record.get("admissible")
+        admissible = None if found is None else [[str(command) for command in commands] for commands in found]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{where}: not a demonstration ({error!r}). Expected {{"messages": [{{"role", "content"}}, ...]}}.') from error
+    if [m["role"] for m in messages] != ["user", "assistant"] * (len(messages) // 2) or not messages:
+        raise DataError(f"{where}: the messages do not alternate user, assistant, ..., assistant.")
+    if admissible is not None and len(admissible) != len(messages) // 2:
+        raise DataError(
+            f"{where}: {len(admissible)} lists of admissible commands for {len(messages) // 2} replies; there must be one a reply."
+        )
+    return Conversation(messages, admissible)
 
 
 def _cycle(index: GameIndex, entries: list[GameEntry], rng: random.Random, renumber: bool) -> Iterator[tuple[GameEntry, Game]]:
@@ -140,25 +159,22 @@ def _fresh(cfg: RunConfig) -> Iterator[tuple[GameEntry, Game]]:
         yield GameEntry(name, TRAIN, task_type, made.task.scene), Game(World.from_data(made.record, Path(name)))
 
 
-def _conversations(demo: Demonstration, game: Game, prompter: Prompter, cfg: RunConfig) -> Iterator[list[Message]]:
-    replies = [
-        render(Switch.SWITCH if step.switch else Switch.KEEP, step.subgoal, step.action, cfg.protocol.dialect) for _, step in demo.turns
-    ]
+def _conversations(demo: Demonstration, prompter: Prompter, cfg: RunConfig) -> Iterator[tuple[list[Message], list[list[str]]]]:
+    replies: list[Message] = []
+    for _, step in demo.turns:
+        text = render(Switch.SWITCH if step.switch else Switch.KEEP, step.subgoal, step.action, cfg.protocol.dialect)
+        replies.append({"role": "assistant", "content": text, **({"weight": 0} if step.slip else {})})
     observations = [observation for observation, _ in demo.turns]
     if prompter.appends:
         later = zip(observations[1:], demo.turns, strict=False)
         asked = [prompter.first(observations[0]), *(prompter.later(text, demo.task, before.subgoal) for text, (_, before) in later)]
-        yield [m for pair in zip(asked, replies, strict=True) for m in _exchange(*pair)]
+        yield [m for text, reply in zip(asked, replies, strict=True) for m in ({"role": "user", "content": text}, reply)], demo.admissible
         return
-    game.reset()
     past: list[Past] = []
     subgoal: str | None = None
-    for (observation, step), reply in zip(demo.turns, replies, strict=True):
-        yield _exchange(prompter.window(demo.task, past, observation, subgoal, game.admissible_commands), reply)
-        game.step(step.action)
+    for (observation, step), reply, admissible in zip(demo.turns, replies, demo.admissible, strict=True):
+        if not step.slip:
+            asked_now = prompter.window(demo.task, past, observation, subgoal, admissible)
+            yield [{"role": "user", "content": asked_now}, reply], [admissible]
         past.append(Past(observation, step.action))
         subgoal = step.subgoal
-
-
-def _exchange(asked: str, reply: str) -> list[Message]:
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]

@@ -15,6 +15,11 @@ class Limit(NamedTuple):
     barred: bool = False
     """True: everything but `ids`; False: `ids` alone."""
 
+    @property
+    def forced(self) -> bool:
+        """There was nothing to choose."""
+        return not self.barred and len(self.ids) == 1
+
 
 @dataclass(slots=True)
 class TokenTurn:

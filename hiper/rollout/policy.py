@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from hiper.model.actor import Actor
 from hiper.rollout.cache import SlotCache
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import ActionGuard, CommandTries
+from hiper.rollout.constrain import ActionGuard, CommandTries, Form, GrammarGuard, Guard
 from hiper.rollout.episode import Limit
 
 
@@ -28,6 +28,8 @@ class Request:
     """Forget what the slot held: a new conversation, or a prompt rebuilt from scratch."""
     commands: Sequence[str] | None
     """Commands the action block is limited to; None: no limit."""
+    form: Form | None = None
+    """The form the whole reply is held to; None: only the action block is limited, if that."""
 
 
 @dataclass(slots=True)
@@ -112,10 +114,20 @@ class TransformersPolicy:
         self._actor.eval()
         try:
             rows = [self._admit(request) for request in requests]
-            logits = self._prefill(rows, [request.fresh for request in requests])
-            return self._decode(rows, logits, requests)
+            replies = [_Writing(row, self._guard(request)) for row, request in zip(rows, requests, strict=True)]
+            for reply in replies:
+                self._pending[reply.row] += reply.write_forced(self._max_reply, self._codec.end)
+            self._decode(replies, self._prefill(rows, [request.fresh for request in requests]))
+            return [reply.sampled for reply in replies]
         finally:
             self._actor.train(training)
+
+    def _guard(self, request: Request) -> Guard | None:
+        if request.commands is None:
+            return None
+        if request.form is None:
+            return ActionGuard(self._tries, request.commands)
+        return GrammarGuard(self._tries, request.form, request.commands)
 
     def _admit(self, request: Request) -> int:
         row = self._row.get(request.slot)
@@ -157,44 +169,37 @@ class TransformersPolicy:
             self._pending[row] = []
         return self._actor.logits(hidden[torch.arange(len(rows), device=device), last])
 
-    def _decode(self, rows: list[int], logits: Tensor, requests: Sequence[Request]) -> list[Sampled]:
-        guards = [None if r.commands is None else ActionGuard(self._tries, r.commands) for r in requests]
-        sampled = [Sampled([], [], []) for _ in requests]
-        writing = list(range(len(requests)))
-        order = sorted(range(len(rows)), key=rows.__getitem__)
-        place = {index: position for position, index in enumerate(order)}
-        while writing:
-            tokens, logprobs, allowed = self._sample(logits, writing, guards)
-            for drawn, index in enumerate(writing):
-                reply, token = sampled[index], tokens[drawn]
-                reply.ids.append(token)
-                reply.logprobs.append(logprobs[drawn])
-                reply.allowed.append(allowed[drawn])
-                guard = guards[index]
-                if guard is not None:
-                    guard.push(token)
-                # The newest token is always pending: rows that have finished feed it again and again, to the same place.
-                self._pending[rows[index]] = [token]
-            still = [i for i in writing if sampled[i].ids[-1] != self._codec.end and len(sampled[i].ids) < self._max_reply]
-            if not still:
+    def _decode(self, replies: list[_Writing], logits: Tensor) -> None:
+        """Write every reply to its end. `logits` (B, V) are those of its first open token."""
+        by_row = sorted(replies, key=lambda reply: reply.row)
+        open_ = replies
+        while open_:
+            for reply, token, logprob, limit in zip(open_, *self._sample(logits, open_), strict=True):
+                reply.write(token, logprob, limit)
+                self._pending[reply.row] += [token, *reply.write_forced(self._max_reply, self._codec.end)]
+            open_ = [reply for reply in open_ if not reply.finished(self._max_reply, self._codec.end)]
+            if not open_:
                 break
-            waiting = sorted(set(range(len(rows))) - set(still))
-            held = [self._pending[rows[index]] for index in waiting]
-            fed = self._feed([rows[index] for index in order])
-            for index, tokens_held in zip(waiting, held, strict=True):
-                self._length[rows[index]] -= 1
-                self._pending[rows[index]] = tokens_held
-            logits = fed[[place[index] for index in still]]
-            writing = still
-        for index, row in enumerate(rows):
-            if sampled[index].ids[-1] != self._codec.end:  # cut at the limit: close the message all the same
-                self._pending[row].append(self._codec.end)
-        return sampled
+            if 3 * len(open_) < len(by_row):  # few are left: gathering their rows costs less than running all
+                open_ = sorted(open_, key=lambda reply: reply.row)
+                logits = self._feed([reply.row for reply in open_])
+                continue
+            # Rows that have finished wait with what they hold, and feed its first token again and again to the same place.
+            place = {id(reply): number for number, reply in enumerate(by_row)}
+            still = {id(reply) for reply in open_}
+            held = {reply.row: self._pending[reply.row] for reply in by_row if id(reply) not in still}
+            self._pending = [pending[:1] if row in held else pending for row, pending in enumerate(self._pending)]
+            fed = self._feed([reply.row for reply in by_row])
+            for row, pending in held.items():
+                self._length[row] -= 1
+                self._pending[row] = pending
+            logits = fed[[place[id(reply)] for reply in open_]]
+        for reply in replies:
+            if reply.sampled.ids[-1] != self._codec.end:  # cut at the limit: close the message all the same
+                self._pending[reply.row].append(self._codec.end)
 
-    def _sample(
-        self, logits: Tensor, writing: list[int], guards: list[ActionGuard | None]
-    ) -> tuple[list[int], list[float], list[Limit | None]]:
-        allowed = [None if (guard := guards[index]) is None else guard.allowed for index in writing]
+    def _sample(self, logits: Tensor, replies: list[_Writing]) -> tuple[list[int], list[float], list[Limit | None]]:
+        allowed = [None if reply.guard is None else reply.guard.allowed for reply in replies]
         logits = apply_limits(logits / self._temperature if self._temperature > 0 else logits, allowed)
         logprobs = torch.log_softmax(logits, dim=-1)
         if self._temperature > 0:
@@ -203,3 +208,36 @@ class TransformersPolicy:
             tokens = logits.argmax(dim=-1)
         chosen = logprobs.gather(1, tokens[:, None]).squeeze(1)
         return tokens.tolist(), chosen.tolist(), allowed
+
+
+@dataclass(slots=True)
+class _Writing:
+    """A reply in the making."""
+
+    row: int
+    guard: Guard | None
+    sampled: Sampled = field(default_factory=lambda: Sampled([], [], []))
+
+    def write(self, token: int, logprob: float, limit: Limit | None) -> None:
+        """Add a token."""
+        self.sampled.ids.append(token)
+        self.sampled.logprobs.append(logprob)
+        self.sampled.allowed.append(limit)
+        if self.guard is not None:
+            self.guard.push(token)
+
+    def write_forced(self, most: int, end: int) -> list[int]:
+        """Add tokens for as long as there is only one that may come; these tokens."""
+        written: list[int] = []
+        while self.guard is not None and not self.finished(most, end):
+            limit = self.guard.allowed
+            if limit is None or not limit.forced:
+                break
+            self.write(limit.ids[0], 0.0, limit)
+            written.append(limit.ids[0])
+        return written
+
+    def finished(self, most: int, end: int) -> bool:
+        """Ended, or cut at `most` tokens."""
+        ids = self.sampled.ids
+        return bool(ids) and (ids[-1] == end or len(ids) >= most)

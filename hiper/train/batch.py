@@ -51,6 +51,8 @@ class Batch:
     """(N,) float. What the sampler recorded."""
     allowed: list[Limit | None]
     """N entries. What each token was drawn from."""
+    forced: Tensor
+    """(N,) bool. Tokens that had no alternative: their probability is 1 and they teach nothing."""
     first_position: Tensor
     low_position: Tensor
     """(B, T) long. Position, in the sequence of the turn, whose hidden state holds V_high and V_switch, and V_low."""
@@ -148,6 +150,7 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
         blocks=_padded(blocks).to(device),
         sampled_logprobs=torch.tensor(logprobs, device=device),
         allowed=allowed,
+        forced=torch.tensor([limit is not None and limit.forced for limit in allowed], device=device),
         turn_sequence=places[0].to(device),
         first_position=places[1].to(device),
         low_position=places[2].to(device),
@@ -160,7 +163,7 @@ class Pass(NamedTuple):
     """What the network says of some of a batch's sequences."""
 
     tokens: Tensor
-    """(n,) long. Which of the batch's reply tokens."""
+    """(n,) long. Which of the batch's reply tokens; forced ones are left out."""
     logprobs: Tensor
     """(n,) float, under the sampling distribution."""
     entropies: Tensor
@@ -196,7 +199,7 @@ def passes(
         place[torch.tensor(group, device=device)] = torch.arange(len(group), device=device)
         ids = _padded([batch.sequences[number].ids for number in group]).to(device)
         output = actor(ids, with_values=with_values)
-        tokens = (place[batch.token_sequence] >= 0).nonzero().flatten()
+        tokens = ((place[batch.token_sequence] >= 0) & ~batch.forced).nonzero().flatten()
         hidden = output.hidden[place[batch.token_sequence[tokens]], batch.token_position[tokens] - 1]
         logits = actor.logits(hidden) / temperature
         logits = apply_limits(logits, [batch.allowed[index] for index in tokens.tolist()])

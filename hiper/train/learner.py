@@ -108,7 +108,7 @@ def assign_credit(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Credit:
         credit = [normalize(advantages, keep) for advantages, keep in zip(credit, kept, strict=True)]
     low, high, switch = credit
     tokens = spread(low, high, switch, batch.turns, batch.blocks, batch.starts, batch.mask)
-    return Credit(shaped, levels, batch.flat(tokens.advantages), batch.flat(tokens.trained))
+    return Credit(shaped, levels, batch.flat(tokens.advantages), batch.flat(tokens.trained) & ~batch.forced)
 
 
 @dataclass
@@ -186,7 +186,9 @@ class Learner:
                     part.logprobs, scores.logprobs[part.tokens], credit.advantages[part.tokens], trained, clip=algo.clip, count=token_count
                 )
                 # The reference holds every reply token, those outside the blocks too: nothing else keeps them from drifting.
-                kl = kl_loss(part.logprobs, scores.ref_logprobs[part.tokens], torch.ones_like(trained), count=token_in_step.sum())
+                kl = kl_loss(
+                    part.logprobs, scores.ref_logprobs[part.tokens], torch.ones_like(trained), count=(token_in_step & ~batch.forced).sum()
+                )
                 loss = loss + policy.loss + algo.kl_coef * kl.loss
                 add("optim/policy_loss", policy.loss)
                 add("optim/clip_fraction", policy.clip_fraction)

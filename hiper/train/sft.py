@@ -1,4 +1,9 @@
-"""The warm start: supervised fine-tuning on demonstrations, with TRL's SFTTrainer and the loss on the agent's words only."""
+"""The warm start: supervised fine-tuning on demonstrations, with TRL's SFTTrainer and the loss on the agent's words only.
+
+With `rollout.constrain=grammar` the likelihood is that of the policy that will play: renormalised over what the protocol and the
+admissible commands allow at each token. "Take the mug" then has to be likelier than what else could be done here, and not likely in
+general: a small model learns in a fraction of the demonstrations.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +18,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hiper.config import RunConfig
+from hiper.config import Constrain, Dialect, RunConfig
 from hiper.device import pick_device
 from hiper.errors import DataError, MissingDependencyError
 from hiper.model.actor import Actor, load_lm, load_tokenizer, save_actor
 from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
+from hiper.protocol import parse, reply_text
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.demos import Message, read_demos
+from hiper.rollout.constrain import CommandTries, Form, GrammarGuard
+from hiper.rollout.demos import Conversation, read_demos
+from hiper.rollout.episode import Limit
+from hiper.rollout.policy import apply_limits
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +75,13 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     conversations = read_demos(demos)
     device = pick_device(cfg)
     if cfg.model.path is None:
-        tokenizer: PreTrainedTokenizerBase = build_tokenizer(m["content"] for c in conversations for m in c)
+        tokenizer: PreTrainedTokenizerBase = build_tokenizer(m["content"] for c in conversations for m in c.messages)
         lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.seed)
         lm.to(getattr(torch, cfg.model.dtype))
     else:
         tokenizer, lm = load_tokenizer(cfg.model.path), load_lm(cfg.model.path, cfg.model.dtype)
-    examples = encode(conversations, ChatCodec(tokenizer), cfg.warm_start.max_length)
+    dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
+    examples = encode(conversations, ChatCodec(tokenizer), cfg.warm_start.max_length, dialect)
     tokens = sum(len(example["input_ids"]) for example in examples)
     logger.info("warm start: %d conversations, %d tokens an epoch, %.2f M parameters", len(examples), tokens, lm.num_parameters() / 1e6)
 
@@ -104,12 +114,20 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
         adam_beta2=settings.beta2,
         loss_type="nll",
     )
-    trainer = SFTTrainer(
+    limited: dict[str, Any] = {}
+    if dialect is not None:
+        limits = [example.pop("limits") for example in examples]
+        for number, example in enumerate(examples):
+            example["number"] = number
+        limited = {"data_collator": _collator(limits, ChatCodec(tokenizer).pad)}
+    trainer_class = _limited(SFTTrainer) if dialect is not None else SFTTrainer
+    trainer = trainer_class(
         model=lm,
         args=arguments,
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
         callbacks=[_Report(progress)],
+        **limited,
     )
     from transformers.trainer_callback import PrinterCallback
 
@@ -124,31 +142,109 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     )
 
 
-def encode(conversations: list[list[Message]], codec: ChatCodec, max_length: int) -> list[dict[str, list[int]]]:
+Example = dict[str, Any]
+
+
+def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int, grammar: Dialect | None = None) -> list[Example]:
     """Token ids and labels, message by message exactly as rollouts encode them; only replies and their end tokens carry labels.
 
+    Args:
+        conversations: of a demonstration file. A reply of weight 0 carries no labels.
+        codec: the chat template.
+        max_length: most tokens of a conversation.
+        grammar: the dialect whose form replies are held to; tokens without an alternative then carry no labels. None: no limits.
+
+    Returns:
+        Dicts of `input_ids` and `labels`; with `grammar` also `limits`, one for each label that is not ignored.
+
     Raises:
-        DataError: a conversation is longer than `max_length` tokens.
+        DataError: a conversation is too long; or, with `grammar`, comes without admissible commands.
     """
+    tries = CommandTries(codec.tokenizer, codec.end)
     examples = []
-    for number, messages in enumerate(conversations):
+    for number, conversation in enumerate(conversations, start=1):
+        if grammar is not None and conversation.admissible is None:
+            raise DataError(
+                f"demonstration {number} does not say which commands were admissible, which rollout.constrain=grammar needs. "
+                "Write the demonstrations with `hiper demos`, or choose another rollout.constrain."
+            )
         ids: list[int] = []
         labels: list[int] = []
-        for message in messages:
+        limits: list[Limit | None] = []
+        subgoal: str | None = None
+        for place, message in enumerate(conversation.messages):
             if message["role"] == "user":
                 new = codec.later(message["content"]) if ids else codec.first(message["content"])
                 labels += [IGNORED] * len(new)
-            else:
-                new = [*codec.tokenizer.encode(message["content"], add_special_tokens=False), codec.end]
-                labels += new
+                ids += new
+                continue
+            new = [*codec.tokenizer.encode(message["content"], add_special_tokens=False), codec.end]
+            learned = [message.get("weight", 1) > 0] * len(new)
+            if grammar is not None:
+                assert conversation.admissible is not None
+                guard = GrammarGuard(tries, Form(grammar, subgoal), conversation.admissible[place // 2])
+                allowed = _follow(guard, new)
+                learned = [wanted and not (limit is not None and limit.forced) for wanted, limit in zip(learned, allowed, strict=True)]
+                limits += [limit for wanted, limit in zip(learned, allowed, strict=True) if wanted]
+                subgoal = parse(reply_text(codec.tokenizer, new), grammar).subgoal or subgoal
+            labels += [token if wanted else IGNORED for wanted, token in zip(learned, new, strict=True)]
             ids += new
         if len(ids) > max_length:
             raise DataError(
-                f"demonstration {number + 1} has {len(ids)} tokens, more than warm_start.max_length={max_length}. "
+                f"demonstration {number} has {len(ids)} tokens, more than warm_start.max_length={max_length}. "
                 "Raise it, or use a context or dialect with shorter conversations."
             )
-        examples.append({"input_ids": ids, "labels": labels})
+        examples.append({"input_ids": ids, "labels": labels, **({"limits": limits} if grammar is not None else {})})
     return examples
+
+
+def _follow(guard: GrammarGuard, reply: list[int]) -> list[Limit | None]:
+    """What each token of a reply was chosen from; no limits from where a reply leaves the form."""
+    allowed: list[Limit | None] = []
+    for token in reply:
+        limit = guard.allowed
+        if limit is not None and (token in limit.ids) is limit.barred:
+            break
+        allowed.append(limit)
+        guard.push(token)
+    return allowed + [None] * (len(reply) - len(allowed))
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """A batch's limits in a box: the trainer takes apart any sequence it is handed."""
+
+    tokens: list[Limit | None]
+
+
+def _collator(limits: list[list[Limit | None]], pad: int) -> Callable[[list[Example]], dict[str, Any]]:
+    """Pads a batch; the limits go along as they are, in the order of the labels."""
+
+    def collate(examples: list[Example]) -> dict[str, Any]:
+        width = max(len(example["input_ids"]) for example in examples)
+        return {
+            "input_ids": torch.tensor([e["input_ids"] + [pad] * (width - len(e["input_ids"])) for e in examples]),
+            "labels": torch.tensor([e["labels"] + [IGNORED] * (width - len(e["labels"])) for e in examples]),
+            "limits": _Limits([limit for e in examples for limit in limits[e["number"]]]),
+        }
+
+    return collate
+
+
+def _limited(base: type[Any]) -> type[Any]:
+    """An SFTTrainer whose likelihood is renormalised over each token's limits."""
+
+    class LimitedTrainer(base):
+        def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            # Right padding needs no mask under causal attention; only the positions that carry a label need logits.
+            hidden = model.get_decoder()(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
+            labels = inputs["labels"][:, 1:]
+            carries = labels != IGNORED
+            logits = apply_limits(model.get_output_embeddings()(hidden[:, :-1][carries]).float(), inputs["limits"].tokens)
+            loss = torch.nn.functional.cross_entropy(logits, labels[carries])
+            return (loss, {"logits": logits}) if return_outputs else loss
+
+    return LimitedTrainer
 
 
 class _Report(TrainerCallback):

@@ -43,7 +43,7 @@ def test_the_default_size(words: PreTrainedTokenizerBase) -> None:
 
 def test_an_untrained_model_repeats_what_it_read(words: PreTrainedTokenizerBase) -> None:
     assert repeats(words, Init.copying) > 0.4
-    assert repeats(words, Init.copying, length=60) > 0.25
+    assert repeats(words, Init.copying, length=60) > 0.2
     assert repeats(words, Init.default) < 0.05
 
 

@@ -27,10 +27,13 @@ def small() -> PreTrainedTokenizerBase:
 
 
 def test_words_numbers_and_tags_are_single_tokens(small: PreTrainedTokenizerBase) -> None:
-    assert small.tokenize(REPLY) == REPLY.replace(">", "> ").replace("</", " </").split()
+    before, after = REPLY.replace(">", "> ").replace("</", " </").split("take mug")
+    assert small.tokenize(REPLY) == [*before.split(), "take mug", *after.split()], "what is done to which thing is one token"
     assert small.decode(small.encode("take mug 2 from shelf 1")) == "take mug 2 from shelf 1"
-    # Stops and commas are no tokens.
-    assert small.tokenize("the mug.  A\nmug , shelf1") == ["the", "mug", "<|unknown|>", "mug", "<|unknown|>"]
+    assert small.tokenize("a mug 2, and a shelf 1. find a mug") == ["mug", "2", "shelf", "1", "find", "a", "mug"]
+    assert "take shelf" in small.get_vocab(), "what can be done to one thing can be said of every thing"
+    # Stops, commas, and articles of numbered things are no tokens.
+    assert small.tokenize("from mug.  A\nmug , shelf1") == ["from", "mug", "<|unknown|>", "mug", "<|unknown|>"]
 
 
 def test_every_number_and_tag_exists(small: PreTrainedTokenizerBase) -> None:
@@ -56,7 +59,7 @@ def test_saving_and_loading_changes_nothing(words: PreTrainedTokenizerBase, demo
     words.save_pretrained(tmp_path)
     loaded = load_tokenizer(tmp_path)
     assert loaded.get_vocab() == words.get_vocab()
-    for message in [m for messages in read_demos(demos)[:6] for m in messages]:
+    for message in [m for conversation in read_demos(demos)[:6] for m in conversation.messages]:
         ids = words.encode(message["content"])
         assert loaded.encode(message["content"]) == ids
         assert loaded.decode(ids) == words.decode(ids)

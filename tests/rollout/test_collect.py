@@ -175,11 +175,11 @@ def test_demonstrations_are_encoded_as_they_would_be_played(
     for episode in Collector(scripted(codec, recite), codec, config()).play(games, 4):
         played[tuple(text for turn in episode.trajectory.turns for text in (words(describe(turn.observation)), turn.reply))] = episode
     compared = 0
-    for messages in read_demos(demos):
-        episode = played.get(tuple(words(message["content"]) for message in messages))
+    for conversation in read_demos(demos):
+        episode = played.get(tuple(words(message["content"]) for message in conversation.messages))
         if episode is None:  # a renumbered one
             continue
-        (example,) = encode([messages], codec, 4096)
+        (example,) = encode([conversation], codec, 4096)
         (sequence,) = episode.sequences
         assert example["input_ids"] == sequence.ids
         theirs = {i for tokens in sequence.turns for i in range(tokens.start, tokens.start + len(tokens.blocks))}

@@ -1,8 +1,9 @@
-"""Rules of `rollout.constrain=admissible`.
+"""Rules of `rollout.constrain=admissible` and `grammar`.
 
 1. What follows `<action>` is one of the commands, its closing tag and the end, whatever the tokenizer merges, however the tag came about.
 2. Before `<action>` nothing is limited but tokens that would slip past the tag.
-3. Log-probabilities are those of the renormalised distribution, and the learner computes the same ones; so it does without limits.
+3. `grammar`: the reply has the protocol's form; a token without an alternative is written without asking the network.
+4. Log-probabilities are those of the renormalised distribution, and the learner computes the same ones; so it does without limits.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hiper.config import Critic, Init, TinyConfig
+from hiper.config import Critic, Dialect, Init, TinyConfig
 from hiper.model.actor import Actor
 from hiper.model.tiny import build_tiny
-from hiper.protocol import parse, reply_text
+from hiper.protocol import Switch, decide, parse, reply_text
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import ActionGuard, CommandTries
+from hiper.rollout.constrain import ActionGuard, CommandTries, Form, GrammarGuard
 from hiper.rollout.episode import Limit
 from hiper.rollout.policy import TransformersPolicy, apply_limits
 from hiper.train.batch import make_batch, passes
 
-COMMANDS = ["go to shelf 1", "go to shelf 12", "go to shelf 2", "look", "take mug 1 from shelf 1", "examine mug 1"]
+COMMANDS = ["go to shelf 1", "go to shelf 12", "go to shelf 2", "look", "take mug 1 from shelf 1", "take mug 2 from shelf 12"]
 
 
 FOLLOWS = {
     "words": {
         "": ["<action>", "<switch>", "look"],
         "<switch>": ["SWITCH", "<action>"],
-        "<action>": ["mug"],
+        "<action>": ["mug", "go to shelf", "take mug"],
         "SWITCH": ["</switch>", "<|pad|>"],
     },
     "qwen": {
@@ -209,3 +210,60 @@ def test_a_special_token_inside_the_tag_hides_nothing(qwen: PreTrainedTokenizerB
         guard.push(qwen.convert_tokens_to_ids(piece))
     assert guard.allowed is not None
     assert not guard.allowed.barred
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+@pytest.mark.parametrize("name", ["words", "qwen"])
+@pytest.mark.parametrize("subgoal", [None, "find a mug"])
+def test_under_the_grammar_every_reply_has_the_form(
+    name: str, dialect: Dialect, subgoal: str | None, request: pytest.FixtureRequest
+) -> None:
+    """Whatever is drawn, it parses without a fault, KEEP keeps the subgoal, the first turn switches, and the command is admissible."""
+    tokenizer: PreTrainedTokenizerBase = request.getfixturevalue(name)
+    codec = ChatCodec(tokenizer)
+    tries = CommandTries(tokenizer, codec.end)
+    rng = random.Random(1)
+    switches, actions = set(), set()
+    for _ in range(60):
+        guard, written = GrammarGuard(tries, Form(dialect, subgoal), COMMANDS), []
+        while not written or written[-1] != codec.end:
+            limit = guard.allowed
+            assert limit is not None
+            closing = tokenizer.encode("</subgoal>", add_special_tokens=False)[0]
+            choices = limit.ids
+            if limit.barred:  # words, and now and then the tag that ends them
+                shut = set(limit.ids)
+                choices = [i for i in (*rng.sample(range(len(tokenizer)), 20), *[closing] * 6) if i not in shut]
+            written.append(rng.choice(choices))
+            guard.push(written[-1])
+        reply = parse(reply_text(tokenizer, written), dialect)
+        assert reply.faults == ()
+        assert not decide(reply, subgoal).mismatch
+        switches.add(reply.switch)
+        actions.add(reply.action)
+    assert switches == ({Switch.SWITCH} if subgoal is None else {Switch.KEEP, Switch.SWITCH})
+    assert actions == set(COMMANDS)
+
+
+def test_an_endless_subgoal_is_closed(words: PreTrainedTokenizerBase) -> None:
+    guard = GrammarGuard(CommandTries(words, ChatCodec(words).end), Form(Dialect.full, None), COMMANDS)
+    for token in words.encode("<switch>SWITCH</switch> <subgoal>"):
+        assert guard.allowed == Limit([token])
+        guard.push(token)
+    for _ in range(16):
+        assert guard.allowed is not None and guard.allowed.barred
+        guard.push(words.convert_tokens_to_ids("mug"))
+    assert guard.allowed == Limit(words.encode("</subgoal>"))
+
+
+def test_what_is_certain_is_written_without_asking(words: PreTrainedTokenizerBase, converse: Callable) -> None:
+    """The network is run for decisions only, and the conversation is still the one that a plain pass over it scores."""
+    codec, actor = ChatCodec(words), pairs(words, FOLLOWS["words"])
+    policy = TransformersPolicy(actor, codec, slots=4, temperature=0.9, max_reply_tokens=40, generator=torch.Generator().manual_seed(0))
+    talks = converse(policy, codec, [["You see a mug 1 .", "Look around you ."]] * 4, 4, COMMANDS, form=Form(Dialect.full, "find a mug"))
+    batch = make_batch([talk.episode() for talk in talks], torch.device("cpu"))
+    assert float(batch.forced.float().mean()) > 0.2
+    assert not batch.sampled_logprobs[batch.forced].any()
+    with torch.no_grad():
+        for part in passes(actor, batch, torch.arange(len(talks)), budget=300, temperature=0.9):
+            torch.testing.assert_close(part.logprobs, batch.sampled_logprobs[part.tokens], atol=1e-4, rtol=0)

@@ -20,7 +20,7 @@ from hiper.envs.alfworld import Game
 from hiper.envs.alfworld.games import GameEntry, GameIndex, index_games
 from hiper.errors import DataError
 from hiper.protocol import Switch, parse
-from hiper.rollout.demos import read_demos, write_demos
+from hiper.rollout.demos import Conversation, read_demos, write_demos
 
 
 def config(count: int = 24, seed: int = 0, turns: int = 50, renumber: bool = True, **protocol: object) -> RunConfig:
@@ -54,7 +54,7 @@ def test_lines_are_conversations(demos: Path, game_index: GameIndex) -> None:
             assert (after.subgoal == before.subgoal) == (after.switch is Switch.KEEP)
         assert "Your task is to:" in line["messages"][0]["content"]
         assert not any("Welcome to TextWorld" in message["content"] for message in line["messages"])
-    assert read_demos(demos) == [line["messages"] for line in found]
+    assert read_demos(demos) == [Conversation([{**m, "weight": 1} for m in line["messages"]], line["admissible"]) for line in found]
 
 
 def test_only_training_games_are_played(demos: Path, game_index: GameIndex) -> None:

@@ -100,14 +100,17 @@ def test_the_budget_changes_nothing(actor: Actor, episodes: list[Episode], budge
     found, expected = gathered(batch, parts), gathered(batch, run(actor, batch, 2000))
     for name in found:
         torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-5, equal_nan=True, msg=name)
-    assert not found["logprobs"].isnan().any()
+    assert torch.equal(found["logprobs"].isnan(), batch.forced)
     assert torch.equal(~found["values"].isnan().any(-1), batch.mask)
     assert torch.equal(~found["final"].isnan().any(-1), ~batch.terminated)
 
 
 def test_the_learner_and_the_sampler_agree(actor: Actor, episodes: list[Episode]) -> None:
     batch = make_batch(episodes, CPU)
-    torch.testing.assert_close(gathered(batch, run(actor, batch, 2000))["logprobs"], batch.sampled_logprobs, atol=1e-5, rtol=0)
+    open_ = ~batch.forced
+    found = gathered(batch, run(actor, batch, 2000))["logprobs"]
+    torch.testing.assert_close(found[open_], batch.sampled_logprobs[open_], atol=1e-5, rtol=0)
+    assert not batch.sampled_logprobs[batch.forced].any(), "a token without an alternative is certain"
 
 
 @torch.no_grad()
@@ -131,12 +134,12 @@ def test_entropies_are_those_of_the_limited_distribution(actor: Actor, play: Pla
     batch = make_batch(play[Context.append, Constrain.admissible], CPU)
     found = gathered(batch, run(actor, batch, 2000))["entropies"]
     bound = torch.tensor([float(actor.lm.config.vocab_size) if limit is None else float(len(limit.ids)) for limit in batch.allowed]).log()
-    assert bool((found <= bound + 1e-5).all())
-    assert bool((found >= -1e-6).all())
-    forced = bound == 0
-    assert forced.any()
-    assert float(found[forced].abs().max()) < 1e-6
-    token = int((~forced).nonzero()[5])
+    assert batch.forced.any()
+    assert torch.equal(found.isnan(), batch.forced), "a token without an alternative has no entropy to compute"
+    open_ = (~batch.forced).nonzero().flatten()
+    assert bool((found[open_] <= bound[open_] + 1e-5).all())
+    assert bool((found[open_] >= -1e-6).all())
+    token = int(open_[5])
     ids = batch.sequences[int(batch.token_sequence[token])].ids[: int(batch.token_position[token])]
     logits = actor.logits(actor(torch.tensor([ids])).hidden[0, -1:])[0] / TEMPERATURE
     limit = batch.allowed[token]
@@ -149,7 +152,7 @@ def test_only_the_chosen_are_run(actor: Actor, episodes: list[Episode]) -> None:
     parts = run(actor, batch, 2000, chosen=[1, 3])
     assert set(torch.cat([batch.token_row[part.tokens] for part in parts]).tolist()) == {1, 3}
     assert set(torch.cat([part.turns[:, 0] for part in parts]).tolist()) == {1, 3}
-    assert sum(len(part.tokens) for part in parts) == int(torch.isin(batch.token_row, torch.tensor([1, 3])).sum())
+    assert sum(len(part.tokens) for part in parts) == int((torch.isin(batch.token_row, torch.tensor([1, 3])) & ~batch.forced).sum())
 
 
 @torch.no_grad()

@@ -14,11 +14,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hiper.config import Critic, ModelConfig, RunConfig, TinyConfig, WarmStartConfig
+from hiper.config import Constrain, Critic, Dialect, ModelConfig, RolloutConfig, RunConfig, TinyConfig, WarmStartConfig
 from hiper.errors import DataError
 from hiper.model.actor import load_actor, load_tokenizer
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.demos import read_demos
+from hiper.rollout.demos import Conversation, read_demos
 from hiper.train.sft import IGNORED, encode, warm_start
 
 SMALL = TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2, intermediate=48)
@@ -29,7 +29,8 @@ def test_only_replies_and_their_ends_are_learned(name: str, demos: Path, request
     tokenizer: PreTrainedTokenizerBase = request.getfixturevalue(name)
     codec = ChatCodec(tokenizer)
     conversations = read_demos(demos)[:5]
-    for example, messages in zip(encode(conversations, codec, 4096), conversations, strict=True):
+    for example, conversation in zip(encode(conversations, codec, 4096), conversations, strict=True):
+        messages = conversation.messages
         ids, labels = example["input_ids"], example["labels"]
         assert len(ids) == len(labels)
         assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
@@ -53,6 +54,52 @@ def test_a_demonstration_that_is_too_long_is_refused(demos: Path, words: PreTrai
         DataError, match=rf"demonstration \d+ has {longest} tokens, more than warm_start.max_length={longest - 1}. Raise it"
     ):
         encode([c for c in conversations if len(encode([c], codec, 4096)[0]["input_ids"]) == longest], codec, longest - 1)
+
+
+def test_under_the_grammar_only_decisions_are_learned(demos: Path, words: PreTrainedTokenizerBase) -> None:
+    codec, conversations = ChatCodec(words), read_demos(demos)[:5]
+    for example, plain in zip(encode(conversations, codec, 4096, Dialect.full), encode(conversations, codec, 4096), strict=True):
+        assert example["input_ids"] == plain["input_ids"]
+        learned = [label for label in example["labels"] if label != IGNORED]
+        assert len(learned) == len(example["limits"]) < sum(label != IGNORED for label in plain["labels"]) / 2
+        for label, limit in zip(learned, example["limits"], strict=True):
+            assert limit is not None
+            assert not limit.forced
+            assert (label in limit.ids) is not limit.barred
+
+
+def test_a_slip_is_shown_and_not_learned(demos: Path, words: PreTrainedTokenizerBase) -> None:
+    codec, (conversation, *_) = ChatCodec(words), read_demos(demos)
+    slipped = [{**m, "weight": 0} if number == 3 else m for number, m in enumerate(conversation.messages)]
+    (before,), (after,) = (
+        encode([Conversation(messages, conversation.admissible)], codec, 4096, Dialect.full)
+        for messages in (conversation.messages, slipped)
+    )
+    assert before["input_ids"] == after["input_ids"]
+    dropped = [number for number, (a, b) in enumerate(zip(before["labels"], after["labels"], strict=True)) if a != b]
+    assert dropped
+    assert all(after["labels"][number] == IGNORED for number in dropped)
+    assert len(after["limits"]) == len(before["limits"]) - len(dropped)
+
+
+def test_the_grammar_needs_to_know_what_was_admissible(demos: Path, words: PreTrainedTokenizerBase) -> None:
+    (conversation, *_) = read_demos(demos)
+    with pytest.raises(DataError, match="demonstration 1 does not say which commands were admissible"):
+        encode([Conversation(conversation.messages, None)], ChatCodec(words), 4096, Dialect.full)
+
+
+@pytest.mark.slow
+def test_a_warm_start_under_the_grammar_learns(demos: Path, tmp_path: Path) -> None:
+    cfg = RunConfig(
+        threads=1,
+        device="cpu",
+        model=ModelConfig(tiny=SMALL),
+        warm_start=WarmStartConfig(max_steps=16, batch_size=6, lr=1e-2, warmup_ratio=0.1),
+        rollout=RolloutConfig(constrain=Constrain.grammar),
+    )
+    summary = warm_start(cfg, demos, tmp_path / "model")
+    cfg.warm_start.max_steps = 1
+    assert summary.loss < warm_start(cfg, demos, tmp_path / "again").loss / 2
 
 
 @pytest.mark.slow

@@ -3,6 +3,9 @@
 It names a subgoal for every turn, from a small vocabulary: `find a mug` (search until one is in hand), `clean | heat | cool the
 mug`, `put the mug in the cabinet`; for two objects `find another mug`; for lamps `find a desklamp` and `look at the mug under the
 desklamp`. A new subgoal is a SWITCH; staying with one is a KEEP.
+
+Whatever it finds itself holding or doing, it goes on from there: a wrong thing is put down, a wrong subgoal replaced. `demonstrate` can
+make it slip on purpose, so that demonstrations show the way back from an agent's likely mistakes.
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ from dataclasses import dataclass
 
 from hiper.envs.alfworld.game import Game
 from hiper.envs.alfworld.prior import LocationPrior
-from hiper.envs.alfworld.tasks import TaskSpec, parse_task
+from hiper.envs.alfworld.tasks import TaskSpec, Treatment, parse_task
 
 _LISTED = re.compile(r", you see ([^.]*)\.")
 _NAME = re.compile(r"\ban? ([a-z]+ \d+)")
 _VISITED = re.compile(r"On the ([a-z]+ \d+), you see|The ([a-z]+ \d+) is (open|closed)\.")
 _TAKEN = re.compile(r"You pick up the ([a-z]+ \d+) from")
 _PUT = re.compile(r"You (?:put|move) the ([a-z]+ \d+) (?:in/on|to|in|on) the ([a-z]+ \d+)")
-_TREATED = re.compile(r"You (?:clean|heat|cool) the ([a-z]+ \d+) using")
+_TREATED = re.compile(r"You (clean|heat|cool) the ([a-z]+ \d+) using")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class PlanStep:
     switch: bool
     subgoal: str
     action: str
+    slip: bool = False
+    """Not the expert's own choice: a mistake made on purpose, to be shown but not to be learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Demonstration:
     task: str
     turns: list[tuple[str, PlanStep]]
     """The observation each decision was taken on, and the decision."""
+    admissible: list[list[str]]
+    """Commands that did something, turn by turn."""
     won: bool
     final_observation: str
 
@@ -84,6 +91,7 @@ class Expert:
         self._unseen: list[str] = list(self._furniture)
         self._contents: dict[str, list[str]] = {}
         self._place: str | None = None
+        self._before: str | None = None
         self._held: str | None = None
         self._treated: set[str] = set()
         self._done: set[str] = set()
@@ -101,9 +109,47 @@ class Expert:
         self._read(observation)
         subgoal, action = self._decide(self._task, admissible)
         switch, self._subgoal = subgoal != self._subgoal, subgoal
+        self._went(action)
+        return PlanStep(switch, subgoal, action)
+
+    def slip(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep:
+        """A mistake instead of the decision just taken: any command, and half the time a subgoal out of place; play it, then `act` again.
+
+        Args:
+            step: what `act` returned.
+            admissible: commands that do something now.
+            rng: advanced.
+        """
+        assert self._task is not None, "call start first"
+        verbs = sorted({command.split()[0] for command in admissible})
+        verb = rng.choice(verbs)
+        action = rng.choice([command for command in admissible if command.split()[0] == verb])
+        switch, subgoal = step.switch, step.subgoal
+        if rng.random() < 0.5:
+            switch, subgoal = True, rng.choice([other for other in self._subgoals(self._task) if other != step.subgoal])
+        self._subgoal = subgoal
+        if step.action.startswith("go to "):
+            self._place = self._before
+        self._went(action)
+        return PlanStep(switch, subgoal, action, slip=True)
+
+    def _went(self, action: str) -> None:
+        self._before = self._place
         if action.startswith("go to "):
             self._place = action.removeprefix("go to ")
-        return PlanStep(switch, subgoal, action)
+
+    def _subgoals(self, task: TaskSpec) -> list[str]:
+        """Every subgoal that a turn of the task may call for, and looking for something else."""
+        thing = task.object
+        others = {kind(name) for things in self._contents.values() for name in things} - {thing}
+        subgoals = [f"find {indefinite(thing)}", f"find another {thing}", *(f"find {indefinite(other)}" for other in sorted(others)[:2])]
+        if task.lamp is not None:
+            subgoals += [f"find {indefinite(task.lamp)}", f"look at the {thing} under the {task.lamp}"]
+        if task.receptacle is not None:
+            subgoals.append(f"put the {thing} in the {task.receptacle}")
+        if task.treatment is not None:
+            subgoals.append(f"{task.treatment} the {thing}")
+        return subgoals
 
     def _read(self, observation: str) -> None:
         if self._subgoal is None:
@@ -118,19 +164,35 @@ class Expert:
                 self._unseen.remove(place)
         if taken := _TAKEN.search(observation):
             self._held = taken[1]
+            self._done.discard(taken[1])
             for things in self._contents.values():
                 if taken[1] in things:
                     things.remove(taken[1])
         if put := _PUT.search(observation):
             self._held = None
-            self._done.add(put[1])
-            self._goal = put[2]
+            if self._serves(put[1], put[2]):
+                self._done.add(put[1])
+                self._goal = put[2]
+            else:
+                self._contents.setdefault(put[2], []).append(put[1])
         if treated := _TREATED.search(observation):
-            self._treated.add(treated[1])
+            assert self._task is not None
+            wanted = self._task.treatment is not None and treated[1] == self._task.treatment.value
+            if wanted:
+                self._treated.add(treated[2])
+            elif treated[1] != Treatment.clean:  # heat undoes cold, and cold heat
+                self._treated.discard(treated[2])
+
+    def _serves(self, thing: str, place: str) -> bool:
+        """Whether putting this there is what the task asks for."""
+        task = self._task
+        assert task is not None
+        ready = task.treatment is None or thing in self._treated
+        return kind(thing) == task.object and kind(place) == task.receptacle and ready
 
     def _decide(self, task: TaskSpec, admissible: list[str]) -> tuple[str, str]:
         thing = task.object
-        if self._held is None:
+        if self._held is None or kind(self._held) != thing:
             return f"find {'another ' + thing if self._done else indefinite(thing)}", self._find(thing, admissible)
         if task.lamp is not None:
             return self._look(task.lamp, thing, admissible)
@@ -139,14 +201,26 @@ class Expert:
         return f"put the {thing} in the {task.receptacle}", self._put(task.receptacle or "", admissible)
 
     def _find(self, thing: str, admissible: list[str]) -> str:
+        if self._held is not None:
+            return self._drop(admissible)
         for command in admissible:
             match = re.fullmatch(rf"take ({thing} \d+) from (.+)", command)
             if match and not (match[1] in self._done and match[2] == self._goal):
                 return command
         for place, things in self._contents.items():
-            if place != self._goal and place != self._place and any(kind(name) == thing for name in things):
+            shut = f"open {place}" in admissible
+            if place != self._goal and (place != self._place or shut) and any(kind(name) == thing for name in things):
                 return self._reach(place, admissible)
         return self._search(thing, admissible)
+
+    def _drop(self, admissible: list[str]) -> str:
+        """Put down a wrong thing: here if that can be, else at the nearest place."""
+        here = [command for command in admissible if re.match(rf"(?:put|move) {self._held} ", command)]
+        if here:
+            return here[0]
+        if self._place is not None and f"open {self._place}" in admissible:
+            return f"open {self._place}"
+        return self._reach(next(place for place in self._furniture if place != self._place), admissible)
 
     def _search(self, thing: str, admissible: list[str]) -> str:
         if self._place in self._unseen and f"open {self._place}" in admissible:
@@ -198,25 +272,32 @@ class Expert:
         return f"examine {place}" if f"examine {place}" in admissible else "look"
 
 
-def demonstrate(game: Game, expert: Expert, max_turns: int) -> Demonstration:
+def demonstrate(game: Game, expert: Expert, max_turns: int, slips: float = 0.0, rng: random.Random | None = None) -> Demonstration:
     """Let the expert play one game.
 
     Args:
         game: reset here.
         expert: started here.
         max_turns: turns before giving up.
+        slips: probability that a turn is a mistake made on purpose.
+        rng: needed for slips.
 
     Raises:
         DataError: the task is in none of the official wordings.
     """
     observation = game.reset()
     expert.start(game.task, observation)
-    turns = []
+    rng = rng if rng is not None else random.Random(0)
+    turns, commands = [], []
     for _ in range(max_turns):
-        step = expert.act(observation, game.admissible_commands)
+        admissible = game.admissible_commands
+        step = expert.act(observation, admissible)
+        if slips and rng.random() < slips:
+            step = expert.slip(step, admissible, rng)
         turns.append((observation, step))
+        commands.append(admissible)
         result = game.step(step.action)
         observation = result.observation
         if result.terminated:
             break
-    return Demonstration(game.task, turns, game.won, observation)
+    return Demonstration(game.task, turns, commands, game.won, observation)

@@ -5,7 +5,8 @@ Rules pinned here:
 * the prior is the mean number of objects of a type in one receptacle of a type, from the games given and no others;
 * the expert sees observations, commands and the task, nothing more; it wins, with no needless `look` or `examine`;
 * it starts a segment exactly where its subgoal changes, and both KEEP and SWITCH are common;
-* detours change the way and not the result, and are reproducible.
+* detours change the way and not the result, and are reproducible;
+* slips are marked, are no choice of its own, and do not keep it from winning.
 """
 
 from __future__ import annotations
@@ -181,6 +182,45 @@ def test_detours_are_reproducible_and_still_win(games: GameIndex) -> None:
     assert first == second != straight
     assert all(demonstration.won for demonstration in first)
     assert sum(len(episode.turns) for episode in first) > sum(len(episode.turns) for episode in straight)
+
+
+def test_slips_are_marked_and_it_finds_its_way_back(games: GameIndex) -> None:
+    prior = LocationPrior.learn(games)
+    clumsy = [
+        demonstrate(Game.load(games.resolve(entry)), Expert(prior), 50, 0.3, random.Random(number))
+        for number, entry in enumerate(games.split("valid_unseen"))
+    ]
+    steps = [step for demo in clumsy for _, step in demo.turns]
+    assert 0.2 < fmean(step.slip for step in steps) < 0.4
+    assert fmean(demo.won for demo in clumsy) > 0.95
+    assert {step.action.split()[0] for step in steps if step.slip} > {"go", "take", "look", "inventory", "examine"}
+    for demo in clumsy:
+        for (_, step), admissible in zip(demo.turns, demo.admissible, strict=True):
+            assert step.action in admissible
+        for (_, before), (_, after) in zip(demo.turns, demo.turns[1:], strict=False):
+            assert after.switch or after.subgoal == before.subgoal
+            assert after.slip or after.switch == (after.subgoal != before.subgoal)
+    assert not any(step.slip for demo in play(games, "valid_unseen", Expert(prior)) for _, step in demo.turns)
+
+
+def test_a_wrong_thing_is_put_down(games: GameIndex) -> None:
+    """A fixed bug: whatever it held it took for what it was sent for, and it counted anything put anywhere as done."""
+    prior = LocationPrior.learn(games)
+    entry = next(entry for entry in games.split("train") if entry.task_type == TASK_TYPES[0])
+    game, expert = Game.load(games.resolve(entry)), Expert(prior)
+    observation = game.reset()
+    expert.start(game.task, observation)
+    thing, wrong = parse_task(game.task).object, None
+    while wrong is None:
+        step = expert.act(observation, game.admissible_commands)
+        observation = game.step(step.action).observation
+        takes = [c for c in game.admissible_commands if c.startswith("take ") and c.split()[1] != thing]
+        wrong = takes[0] if takes else None
+    observation = game.step(wrong).observation
+    for _ in range(40):
+        step = expert.act(observation, game.admissible_commands)
+        observation = game.step(step.action).observation
+    assert game.won
 
 
 def test_wins_with_names_dealt_anew(games: GameIndex) -> None:
