@@ -67,6 +67,20 @@ class Critic(StrEnum):
     separate = "separate"
 
 
+class CriticFit(StrEnum):
+    """How value heads learn: by gradient steps beside the policy's, or by least squares on the iterations so far."""
+
+    gradient = "gradient"
+    least_squares = "least_squares"
+
+
+class Tune(StrEnum):
+    """Which of the policy's weights learn: all, or its gains alone (norms and biases), a few thousand instead of a million."""
+
+    all = "all"
+    gains = "gains"
+
+
 class Init(StrEnum):
     """How a from-scratch model starts: transformers' own initialisation, or one whose attention already copies."""
 
@@ -199,12 +213,15 @@ class DemosConfig:
     detours: float = 0.0
     """Probability a search turn visits a random place instead of the likeliest one; shows recovery from dead ends."""
     slips: float = 0.0
-    """Probability that a turn is a mistake made on purpose, shown but not learned: what follows teaches the way back."""
+    """Probability that a turn is an error made on purpose, shown but not learned: what follows teaches the way back."""
+    mistakes: float = 0.0
+    """Share of demonstrations that follow a plan drawn at random: they teach how subgoals are carried out, not which ones a task calls for."""
 
     def __post_init__(self) -> None:
         _require(self.count >= 1, "demos.count", self.count, "at least 1")
         _require(0.0 <= self.detours <= 1.0, "demos.detours", self.detours, "between 0 and 1")
         _require(0.0 <= self.slips < 1.0, "demos.slips", self.slips, "at least 0 and below 1")
+        _require(0.0 <= self.mistakes <= 1.0, "demos.mistakes", self.mistakes, "between 0 and 1")
 
 
 @dataclass
@@ -381,6 +398,12 @@ class TrainerConfig:
     max_grad_norm: float = 1.0
     critic_warmup: int = 0
     """First iterations in which only the value heads learn."""
+    critic_fit: CriticFit = CriticFit.gradient
+    critic_ridge: float = 100.0
+    """`least_squares`: weight of the penalty, in turns."""
+    critic_memory: float = 0.7
+    """`least_squares`: what an iteration's turns keep of their weight with each iteration after it."""
+    tune: Tune = Tune.all
     save_every: int = 10
     """Iterations between checkpoints; one is written at the end in any case."""
     keep_last: int = 2
@@ -393,7 +416,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("iterations", "epochs", "minibatch", "microbatch_tokens", "save_every", "keep_last", "eval_games"):
             _require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
-        for name in ("lr_actor", "lr_critic", "max_grad_norm"):
+        _require(0.0 <= self.critic_memory < 1.0, "trainer.critic_memory", self.critic_memory, "at least 0 and below 1")
+        for name in ("lr_actor", "lr_critic", "max_grad_norm", "critic_ridge"):
             _require(getattr(self, name) > 0, f"trainer.{name}", getattr(self, name), "above 0")
         for name in ("critic_warmup", "eval_every", "samples"):
             _require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), "at least 0")

@@ -27,6 +27,8 @@ class Forward(NamedTuple):
     """(B, L, D) last hidden states; `Actor.logits` turns chosen ones into logits."""
     values: Tensor
     """(B, L, 3) float32: V_low, V_high, V_switch at every position."""
+    states: Tensor
+    """(B, L, D) what the value heads read: the hidden states of the critic's trunk."""
 
 
 class Actor(nn.Module):
@@ -70,9 +72,9 @@ class Actor(nn.Module):
         kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         hidden = self.trunk(**kwargs, past_key_values=cache, use_cache=cache is not None).last_hidden_state
         if not with_values:
-            return Forward(hidden, hidden.new_empty(0))
+            return Forward(hidden, hidden.new_empty(0), hidden.new_empty(0))
         seen = hidden if self.critic is None else self.critic(**kwargs, use_cache=False).last_hidden_state
-        return Forward(hidden, self.heads(seen.to(self.heads.weight.dtype)))
+        return Forward(hidden, self.heads(seen.to(self.heads.weight.dtype)), seen)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, V) float32 logits of (N, D) hidden states."""

@@ -1,8 +1,8 @@
 """Writing demonstrations: the expert's play, worded in the agent's own protocol.
 
 The file is JSONL in the conversational format TRL reads (`messages` of roles `user` and `assistant`). In the `append` context a line is an
-episode; in the `window` context a line is a turn. Beside the messages stands what was admissible at each reply; a reply of `weight` 0 is a
-mistake made on purpose, which the warm start shows and does not teach.
+episode; in the `window` context a line is a turn. Beside the messages stands what was admissible at each reply; a reply of `weight` 0 is an
+error made on purpose, which the warm start shows and does not teach.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ class DemosSummary:
     mean_turns: float
     switch_rate: float
     """Share of turns after the first that say SWITCH."""
+    won: float
+    """Share of the demonstrations that solve their game: all, unless `demos.mistakes` spoils some."""
     failed: int
-    """Games the expert did not solve within the turn limit; they are not written."""
+    """Games the expert did not get through within the turn limit; they are not written."""
 
 
 def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[[int, int], None] | None = None) -> DemosSummary:
@@ -83,7 +85,7 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
     out.parent.mkdir(parents=True, exist_ok=True)
     prior.save(out.with_name("location_prior.json"))
     temporary = out.with_name(out.name + ".tmp")
-    written = turns = switches = failed = 0
+    written = won = turns = switches = failed = 0
     used: set[str] = set()
     with temporary.open("w", encoding="utf-8") as file:
         for entry, game in _fresh(cfg) if cfg.demos.fresh else _cycle(index, entries, rng, cfg.demos.renumber):
@@ -91,8 +93,9 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
                 break
             if failed >= max(10, len(entries)) and not written:
                 raise DataError(f"the expert solved none of {failed} training games under {index.root} within {cfg.env.max_turns} turns.")
-            demo = demonstrate(game, expert, cfg.env.max_turns, cfg.demos.slips, rng)
-            if not demo.won:
+            mistaken = cfg.demos.mistakes > 0 and rng.random() < cfg.demos.mistakes
+            demo = demonstrate(game, expert, cfg.env.max_turns, cfg.demos.slips, rng, mistaken=mistaken)
+            if not demo.complete:
                 failed += 1
                 continue
             used.add(entry.path)
@@ -100,12 +103,13 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
                 line = {"game": entry.path, "task_type": entry.task_type, "messages": messages, "admissible": admissible}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             written += 1
+            won += demo.won
             turns += len(demo.turns)
             switches += sum(step.switch for _, step in demo.turns[1:])
             if progress is not None:
                 progress(written, cfg.demos.count)
     temporary.replace(out)
-    return DemosSummary(str(out), written, len(used), turns / written, switches / max(1, turns - written), failed)
+    return DemosSummary(str(out), written, len(used), turns / written, switches / max(1, turns - written), won / written, failed)
 
 
 def read_demos(path: Path) -> list[Conversation]:

@@ -172,6 +172,8 @@ class Pass(NamedTuple):
     """(m, 2) long. Trajectory and turn of each live turn in these sequences."""
     values: Tensor
     """(m, 3) float: V_low, V_high, V_switch of those turns; empty without values."""
+    states: Tensor
+    """(m, 2, D) float: what V_low reads, and what V_high and V_switch read; empty without values."""
     final_rows: Tensor
     """(f,) long. Trajectories whose final state is in these sequences."""
     final_values: Tensor
@@ -213,10 +215,13 @@ def passes(
             low = output.values[where, batch.low_position[row, turn], 0]
             rest = output.values[where, batch.first_position[row, turn], 1:]
             values = torch.cat([low[:, None], rest], dim=1)
+            states = torch.stack(
+                [output.states[where, batch.low_position[row, turn]], output.states[where, batch.first_position[row, turn]]], dim=1
+            )
             final = output.values[place[batch.final_sequence[finals]], batch.final_position[finals]]
         else:
-            values = final = output.values
-        yield Pass(tokens, logprobs, entropies, turns, values, finals, final)
+            values = final = states = output.values
+        yield Pass(tokens, logprobs, entropies, turns, values, states, finals, final)
 
 
 def _groups(wanted: list[int], lengths: list[int], budget: int) -> Iterator[list[int]]:

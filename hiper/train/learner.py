@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hiper.config import AlgoConfig, Bootstrap, RunConfig
+from hiper.config import AlgoConfig, Bootstrap, CriticFit, RunConfig, Tune
 from hiper.model.actor import Actor
 from hiper.protocol import BlockId
 from hiper.rl.hae import HierarchicalAdvantages, hierarchical_advantages, normalize
@@ -20,6 +20,7 @@ from hiper.rl.losses import entropy_loss, explained_variance, kl_loss, policy_lo
 from hiper.rl.masking import level_turns, mask_coverage, spread
 from hiper.rl.shaping import shape_rewards
 from hiper.train.batch import Batch, passes
+from hiper.train.critic import LeastSquares
 
 Metrics = dict[str, float]
 
@@ -37,6 +38,8 @@ class Scores(NamedTuple):
     """(B, T, 3) float: V_low, V_high, V_switch; zero on padding."""
     final_values: Tensor
     """(B, 3) float: the critic after a truncated episode's last action; zero where nothing follows."""
+    states: Tensor
+    """(B, T, 2, D) float: what V_low reads, and what V_high and V_switch read; zero on padding."""
 
 
 class Credit(NamedTuple):
@@ -59,15 +62,17 @@ def score(actor: Actor, reference: Actor | None, batch: Batch, *, budget: int, t
     logprobs, entropies = torch.zeros_like(batch.sampled_logprobs), torch.zeros_like(batch.sampled_logprobs)
     values = batch.rewards.new_zeros((*batch.mask.shape, 3))
     final = batch.rewards.new_zeros((len(batch.mask), 3))
+    states = batch.rewards.new_zeros((*batch.mask.shape, 2, actor.heads.in_features))
     for part in passes(actor, batch, everything, budget=budget, temperature=temperature, with_entropies=True):
         logprobs[part.tokens], entropies[part.tokens] = part.logprobs, part.entropies
         values[part.turns[:, 0], part.turns[:, 1]] = part.values.float()
+        states[part.turns[:, 0], part.turns[:, 1]] = part.states.float()
         final[part.final_rows] = part.final_values.float()
     ref_logprobs = logprobs.clone()
     if reference is not None:
         for part in passes(reference, batch, everything, budget=budget, temperature=temperature, with_values=False):
             ref_logprobs[part.tokens] = part.logprobs
-    return Scores(logprobs, ref_logprobs, entropies, values, final)
+    return Scores(logprobs, ref_logprobs, entropies, values, final, states)
 
 
 @torch.no_grad()
@@ -120,17 +125,28 @@ class Learner:
     cfg: RunConfig
     generator: torch.Generator
     """Shuffles mini-batches; on the CPU."""
+    critic: LeastSquares | None
+    """Fits the value heads, where gradient steps do not."""
 
     @classmethod
     def create(cls, actor: Actor, cfg: RunConfig, generator: torch.Generator) -> Learner:
         """A learner with a fresh optimiser."""
         # Adam's first step moves every weight by the learning rate, however small its gradient: with the usual eps of 1e-8 the KL
         # jumps there. 1e-5 spares weights of the policy that the loss hardly touches.
+        if cfg.trainer.tune is Tune.gains:
+            for parameter in actor.lm.parameters():
+                parameter.requires_grad_(parameter.dim() == 1)
+        critic = None
+        if cfg.trainer.critic_fit is CriticFit.least_squares:
+            actor.heads.requires_grad_(False)
+            critic = LeastSquares(
+                actor.heads.in_features, actor.heads.out_features, ridge=cfg.trainer.critic_ridge, memory=cfg.trainer.critic_memory
+            )
         groups = [
             {"params": actor.actor_parameters(), "lr": cfg.trainer.lr_actor, "eps": 1e-5},
             {"params": actor.critic_parameters(), "lr": cfg.trainer.lr_critic, "eps": 1e-8},
         ]
-        return cls(actor, torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99)), cfg, generator)
+        return cls(actor, torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99)), cfg, generator, critic)
 
     def update(self, batch: Batch, scores: Scores, credit: Credit, *, critic_only: bool) -> Metrics:
         """Take the PPO steps of one iteration.
@@ -153,7 +169,23 @@ class Learner:
                     totals[key] = totals.get(key, 0.0) + value
                 steps += 1
         self.actor.eval()
+        if self.critic is not None:
+            self._fit(self.critic, batch, scores, credit)
         return {key: value / steps for key, value in totals.items()}
+
+    def _fit(self, critic: LeastSquares, batch: Batch, scores: Scores, credit: Credit) -> None:
+        # After the update: the next iteration's baseline must not have seen the returns it is subtracted from.
+        levels = credit.levels
+        critic.fade()
+        for head, (read, targets, mask) in enumerate(
+            (
+                (0, levels.low_target, batch.mask),
+                (1, levels.high_target, batch.mask & batch.starts),
+                (1, levels.switch_target, batch.mask),
+            )
+        ):
+            critic.add(head, scores.states[:, :, read][mask], targets[mask])
+        critic.write(self.actor.heads)
 
     def _step(self, batch: Batch, scores: Scores, credit: Credit, chosen: Tensor, critic_only: bool) -> Metrics:
         algo, trainer = self.cfg.algo, self.cfg.trainer
@@ -214,9 +246,11 @@ class Learner:
                     clip=algo.value_clip,
                     count=count,
                 )
-                loss = loss + algo.value_coef * value.loss
+                if self.critic is None:
+                    loss = loss + algo.value_coef * value.loss
                 add("value/loss", value.loss)
-            torch.autograd.backward(loss)
+            if loss.requires_grad:  # else there is nothing to step: a critic that is fitted, in an iteration that only fits it
+                torch.autograd.backward(loss)
         if critic_only and self.actor.critic is None:
             # The heads share the actor's trunk, which must not move before its advantages mean something.
             for parameter in self.actor.actor_parameters():

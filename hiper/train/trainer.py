@@ -213,6 +213,7 @@ class _Run:
             **ckpt.add_prefix("optimizer", optimizer),
             "generator.sampler": ckpt.generator_state(self.sampler),
             "generator.minibatch": ckpt.generator_state(self.learner.generator),
+            **self._critic_tensors(),
         }
         state: dict[str, Any] = {
             "seed": self.cfg.seed,
@@ -225,6 +226,10 @@ class _Run:
         }
         ckpt.save_checkpoint(self.out / "checkpoints", f"iteration-{self.iteration:06d}", tensors, state)
         ckpt.prune(self.out / "checkpoints", self.cfg.trainer.keep_last, set())
+
+    def _critic_tensors(self) -> dict[str, torch.Tensor]:
+        critic = self.learner.critic
+        return {} if critic is None else {"critic.moments": critic.moments, "critic.products": critic.products}
 
     def resume(self) -> None:
         """Continue from the newest good checkpoint, if there is one."""
@@ -244,6 +249,8 @@ class _Run:
         ckpt.restore_optimizer(self.learner.optimizer, ckpt.strip_prefix("optimizer", tensors), state["optimizer"])
         ckpt.restore_generator(self.sampler, tensors["generator.sampler"])
         ckpt.restore_generator(self.learner.generator, tensors["generator.minibatch"])
+        for name, tensor in self._critic_tensors().items():
+            tensor.copy_(tensors[name])
         self.stream.restore(state["stream"])
         self.iteration, self.env_turns = state["iteration"], state["env_turns"]
         self.first_success, self.last = state["first_success"], state["last"]

@@ -5,8 +5,9 @@
 2. A mini-batch is one gradient, however many passes it takes; the number of steps is epochs times mini-batches.
 3. A token with positive advantage becomes likelier, one with negative advantage less likely; the critic's values move to their targets.
 4. While only the critic learns, the policy's weights stay as they are to the bit.
-5. The KL to the reference starts at zero and pulls back; entropy bonuses raise the entropy they name.
-6. Collector, learner and estimator together solve a task they can fail.
+5. Fitted value heads explain the returns they were fitted to, and only gains move where only gains are to learn.
+6. The KL to the reference starts at zero and pulls back; entropy bonuses raise the entropy they name.
+7. Collector, learner and estimator together solve a task they can fail.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hiper.config import (
     Constrain,
     Context,
     Critic,
+    CriticFit,
     EnvConfig,
     KeepMode,
     ModelConfig,
@@ -33,6 +35,7 @@ from hiper.config import (
     ShapingConfig,
     Style,
     TrainerConfig,
+    Tune,
 )
 from hiper.envs.alfworld.games import GameEntry
 from hiper.envs.base import StepResult
@@ -74,7 +77,7 @@ FINAL = torch.tensor([[0.25, 0.75, 5.0]])
 
 def given(batch: Batch) -> Scores:
     zeros = torch.zeros(batch.tokens)
-    return Scores(zeros, zeros, zeros, VALUES, FINAL * (~batch.terminated)[:, None])
+    return Scores(zeros, zeros, zeros, VALUES, FINAL * (~batch.terminated)[:, None], torch.zeros(*VALUES.shape[:2], 2, 8))
 
 
 def algo(**settings: object) -> AlgoConfig:
@@ -263,6 +266,29 @@ def test_values_move_to_their_targets(speaker: Path, play: Play, critic: Critic)
         mask = batch.mask & batch.starts if level == 1 else batch.mask
         before, now = (float(((values[..., level] - targets[..., level])[mask] ** 2).mean()) for values in (scores.values, after))
         assert now < 0.5 * before, level
+
+
+def test_fitted_heads_explain_what_they_were_fitted_to(actor: Actor, play: Play) -> None:
+    cfg = config(critic_fit=CriticFit.least_squares, critic_ridge=0.01, algo=AlgoConfig(lam_low=1.0, lam_high=1.0))
+    batch = make_batch(play[Context.append, Constrain.free], CPU)
+    scores, credit = scored(actor, batch, cfg)
+    before = [p.clone() for p in actor.lm.parameters()]
+    learner(actor, cfg).update(batch, scores, credit, critic_only=True)
+    assert all(torch.equal(old, new) for old, new in zip(before, actor.lm.parameters(), strict=True))
+    after, _ = scored(actor, batch, cfg)
+    wanted = credit.levels.switch_target[batch.mask]
+    error = (after.values[..., 2][batch.mask] - wanted).square().mean()
+    assert error < 0.05 * (scores.values[..., 2][batch.mask] - wanted).square().mean()
+
+
+def test_gains_alone(actor: Actor, play: Play) -> None:
+    cfg = config(tune=Tune.gains)
+    batch = make_batch(play[Context.append, Constrain.free], CPU)
+    before = {name: p.clone() for name, p in actor.lm.named_parameters()}
+    learner(actor, cfg).update(batch, *scored(actor, batch, cfg), critic_only=False)
+    moved = {name for name, p in actor.lm.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert all(name.endswith(("norm.weight", "layernorm.weight", "bias")) for name in moved)
 
 
 def test_the_reference_pulls_back(actor: Actor, play: Play) -> None:

@@ -24,6 +24,7 @@ from hiper.config import (
     Constrain,
     Context,
     Critic,
+    CriticFit,
     EnvConfig,
     EvaluateConfig,
     ModelConfig,
@@ -32,6 +33,7 @@ from hiper.config import (
     RunConfig,
     Style,
     TrainerConfig,
+    Tune,
 )
 from hiper.envs.alfworld.games import GameIndex
 from hiper.errors import CheckpointError, DataError
@@ -207,6 +209,18 @@ def test_other_ways_to_train_resume_as_well(speaker: Path, game_index: GameIndex
         train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(1))
     train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
     assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
+
+
+def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+    cfg = config(iterations=3, eval_every=0)
+    cfg.trainer.critic_fit, cfg.trainer.tune = CriticFit.least_squares, Tune.gains
+    train(cfg, speaker, game_index, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(2))
+    train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
+    ours = bits(tmp_path / "parts")
+    assert {"critic.moments", "critic.products"} <= set(ours)
+    assert_same(ours, bits(tmp_path / "whole"))
 
 
 def test_evaluation_in_between_changes_nothing(

@@ -5,14 +5,16 @@ mug`, `put the mug in the cabinet`; for two objects `find another mug`; for lamp
 desklamp`. A new subgoal is a SWITCH; staying with one is a KEEP.
 
 Whatever it finds itself holding or doing, it goes on from there: a wrong thing is put down, a wrong subgoal replaced. `demonstrate` can
-make it slip on purpose, so that demonstrations show the way back from an agent's likely mistakes.
+spoil its play on purpose, in the two ways human action fails (Reason, Human Error, 1990): by slips, right plans carried out wrongly, so
+that demonstrations show the way back from an agent's likely errors; and by mistakes, wrong plans carried out well, so that they show how
+each subgoal is done and leave it to reward to teach which one a task calls for.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hiper.envs.alfworld.game import Game
 from hiper.envs.alfworld.prior import LocationPrior
@@ -34,7 +36,7 @@ class PlanStep:
     subgoal: str
     action: str
     slip: bool = False
-    """Not the expert's own choice: a mistake made on purpose, to be shown but not to be learned."""
+    """Not the expert's own choice: an error made on purpose, to be shown but not to be learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Demonstration:
     admissible: list[list[str]]
     """Commands that did something, turn by turn."""
     won: bool
+    complete: bool
+    """Whether the plan was carried out: won, or all done that a mistaken plan asks for."""
     final_observation: str
 
 
@@ -66,7 +70,7 @@ class Expert:
     Args:
         prior: where things usually lie; learn it from training games only.
         detours: probability that a search turn which picks a place picks a random one not yet visited.
-        rng: needed for detours; owned by the expert.
+        rng: needed for detours and mistakes; owned by the expert.
     """
 
     def __init__(self, prior: LocationPrior, detours: float = 0.0, rng: random.Random | None = None) -> None:
@@ -75,17 +79,18 @@ class Expert:
         self._rng = rng if rng is not None else random.Random(0)
         self._task: TaskSpec | None = None
 
-    def start(self, task: str, observation: str) -> None:
+    def start(self, task: str, observation: str, mistaken: bool = False) -> None:
         """Begin an episode.
 
         Args:
             task: the goal sentence.
             observation: the first one, which lists the furniture.
+            mistaken: follow a plan that the task does not decide: a treatment is drawn from those the room allows and none, and a thing to
+                be looked at under a lamp is looked at beside it.
 
         Raises:
             DataError: the sentence is in none of the official wordings.
         """
-        self._task = parse_task(task)
         room = observation.split("Your task is to:", 1)[0]
         self._furniture: list[str] = sorted(_NAME.findall(room), key=lambda name: (kind(name), int(name.rsplit(" ", 1)[1])))
         self._unseen: list[str] = list(self._furniture)
@@ -97,6 +102,22 @@ class Expert:
         self._done: set[str] = set()
         self._goal: str | None = None
         self._subgoal: str | None = None
+        self._last: PlanStep | None = None
+        self._mistaken = mistaken
+        self._task = parse_task(task)
+        if mistaken and self._task.lamp is None:
+            there = {kind(name) for name in self._furniture}
+            treatments = [treatment for treatment in Treatment if treatment.appliance in there]
+            self._task = replace(self._task, treatment=self._rng.choice([None, *treatments]))
+
+    def finished(self, observation: str) -> bool:
+        """Whether the last command completed a mistaken plan, by what the environment said to it."""
+        if not self._mistaken or self._last is None or self._last.slip:
+            return False
+        if self._spec.lamp is not None:
+            return self._last.action.startswith("examine") and self._last.subgoal.startswith("look")
+        put = _PUT.search(observation)
+        return put is not None and self._serves(put[1], put[2]) and len(self._done | {put[1]}) == self._spec.count
 
     def act(self, observation: str, admissible: list[str]) -> PlanStep:
         """The next decision.
@@ -105,33 +126,39 @@ class Expert:
             observation: what the environment said last; at the first turn, the one given to `start`.
             admissible: commands that do something now.
         """
-        assert self._task is not None, "call start first"
         self._read(observation)
-        subgoal, action = self._decide(self._task, admissible)
+        subgoal, action = self._decide(self._spec, admissible)
         switch, self._subgoal = subgoal != self._subgoal, subgoal
         self._went(action)
-        return PlanStep(switch, subgoal, action)
+        self._last = PlanStep(switch, subgoal, action)
+        return self._last
 
     def slip(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep:
-        """A mistake instead of the decision just taken: any command, and half the time a subgoal out of place; play it, then `act` again.
+        """An error instead of the decision just taken: any command, and half the time a subgoal out of place; play it, then `act` again.
 
         Args:
             step: what `act` returned.
             admissible: commands that do something now.
             rng: advanced.
         """
-        assert self._task is not None, "call start first"
         verbs = sorted({command.split()[0] for command in admissible})
         verb = rng.choice(verbs)
         action = rng.choice([command for command in admissible if command.split()[0] == verb])
         switch, subgoal = step.switch, step.subgoal
         if rng.random() < 0.5:
-            switch, subgoal = True, rng.choice([other for other in self._subgoals(self._task) if other != step.subgoal])
+            switch, subgoal = True, rng.choice([other for other in self._subgoals(self._spec) if other != step.subgoal])
         self._subgoal = subgoal
         if step.action.startswith("go to "):
             self._place = self._before
         self._went(action)
-        return PlanStep(switch, subgoal, action, slip=True)
+        self._last = PlanStep(switch, subgoal, action, slip=True)
+        return self._last
+
+    @property
+    def _spec(self) -> TaskSpec:
+        """What it takes the task to be."""
+        assert self._task is not None, "call start first"
+        return self._task
 
     def _went(self, action: str) -> None:
         self._before = self._place
@@ -176,17 +203,14 @@ class Expert:
             else:
                 self._contents.setdefault(put[2], []).append(put[1])
         if treated := _TREATED.search(observation):
-            assert self._task is not None
-            wanted = self._task.treatment is not None and treated[1] == self._task.treatment.value
-            if wanted:
+            if self._spec.treatment is not None and treated[1] == self._spec.treatment.value:
                 self._treated.add(treated[2])
             elif treated[1] != Treatment.clean:  # heat undoes cold, and cold heat
                 self._treated.discard(treated[2])
 
     def _serves(self, thing: str, place: str) -> bool:
         """Whether putting this there is what the task asks for."""
-        task = self._task
-        assert task is not None
+        task = self._spec
         ready = task.treatment is None or thing in self._treated
         return kind(thing) == task.object and kind(place) == task.receptacle and ready
 
@@ -233,7 +257,7 @@ class Expert:
 
     def _worth(self, thing: str, receptacle: str) -> float:
         """Objects to expect for a turn spent: the best order of search, when receptacles are independent."""
-        if self._task is not None and self._task.task_type == "pick_and_place_simple" and receptacle == self._task.receptacle:
+        if self._spec.task_type == "pick_and_place_simple" and receptacle == self._spec.receptacle:
             return -1.0  # were one there, the task would be solved
         return self._prior.score(thing, receptacle) / (1.0 + self._prior.openable.get(receptacle, 0.0))
 
@@ -241,7 +265,8 @@ class Expert:
         use = [command for command in admissible if re.fullmatch(rf"use {lamp} \d+", command)]
         place = next((place for place, things in self._contents.items() if any(kind(name) == lamp for name in things)), None)
         if use or place is not None:
-            return f"look at the {thing} under the {lamp}", use[0] if use else self._reach(place or "", admissible)
+            look = f"examine {self._held}" if self._mistaken else use[0] if use else ""
+            return f"look at the {thing} under the {lamp}", look if use else self._reach(place or "", admissible)
         return f"find {indefinite(lamp)}", self._search(lamp, admissible)
 
     def _treat(self, verb: str, appliance: str, admissible: list[str]) -> str:
@@ -272,21 +297,24 @@ class Expert:
         return f"examine {place}" if f"examine {place}" in admissible else "look"
 
 
-def demonstrate(game: Game, expert: Expert, max_turns: int, slips: float = 0.0, rng: random.Random | None = None) -> Demonstration:
+def demonstrate(
+    game: Game, expert: Expert, max_turns: int, slips: float = 0.0, rng: random.Random | None = None, *, mistaken: bool = False
+) -> Demonstration:
     """Let the expert play one game.
 
     Args:
         game: reset here.
         expert: started here.
         max_turns: turns before giving up.
-        slips: probability that a turn is a mistake made on purpose.
+        slips: probability that a turn is an error made on purpose.
         rng: needed for slips.
+        mistaken: let the expert follow a plan drawn at random; the episode ends when that is carried out, won or not.
 
     Raises:
         DataError: the task is in none of the official wordings.
     """
     observation = game.reset()
-    expert.start(game.task, observation)
+    expert.start(game.task, observation, mistaken)
     rng = rng if rng is not None else random.Random(0)
     turns, commands = [], []
     for _ in range(max_turns):
@@ -298,6 +326,7 @@ def demonstrate(game: Game, expert: Expert, max_turns: int, slips: float = 0.0, 
         commands.append(admissible)
         result = game.step(step.action)
         observation = result.observation
-        if result.terminated:
+        if result.terminated or expert.finished(observation):
             break
-    return Demonstration(game.task, turns, commands, game.won, observation)
+    complete = game.won or expert.finished(observation)
+    return Demonstration(game.task, turns, commands, game.won, complete, observation)
