@@ -52,7 +52,7 @@ class DemosSummary:
     switch_rate: float
     """Share of turns after the first that say SWITCH."""
     won: float
-    """Share of the demonstrations that solve their game: all, unless `demos.mistakes` spoils some."""
+    """Share of the demonstrations that solve their game: all, unless `demos.lapses` spoils some."""
     failed: int
     """Games the expert did not get through within the turn limit; they are not written."""
 
@@ -93,8 +93,8 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
                 break
             if failed >= max(10, len(entries)) and not written:
                 raise DataError(f"the expert solved none of {failed} training games under {index.root} within {cfg.env.max_turns} turns.")
-            mistaken = cfg.demos.mistakes > 0 and rng.random() < cfg.demos.mistakes
-            demo = demonstrate(game, expert, cfg.env.max_turns, cfg.demos.slips, rng, mistaken=mistaken)
+            lapse = cfg.demos.lapses > 0 and rng.random() < cfg.demos.lapses
+            demo = demonstrate(game, expert, cfg.env.max_turns, cfg.demos.slips, rng, lapse=lapse)
             if not demo.complete:
                 failed += 1
                 continue

@@ -2,7 +2,7 @@
 
 1. A line is a conversation: user and assistant in turn, every reply valid under the protocol in force; `append` writes a line an episode,
    `window` a line a turn.
-2. Only training games are played; a game that comes round again has other numbers; every episode written is won.
+2. Only training games are played; a game that comes round again has other numbers; every episode written is won, but for lapses.
 3. A seed fixes the file, byte for byte.
 4. A file that is no demonstration file is refused, with its line.
 """
@@ -156,6 +156,15 @@ def test_games_the_expert_cannot_finish_are_left_out(game_index: GameIndex, tmp_
     with pytest.raises(DataError, match="the expert solved none of 12 training games"):
         write_demos(game_index, config(12, turns=1), tmp_path / "none.jsonl")
     assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_lapses_are_written_as_they_end(game_index: GameIndex, tmp_path: Path) -> None:
+    cfg = config(40)
+    cfg.demos.lapses = 0.75
+    summary = write_demos(game_index, cfg, tmp_path / "demos.jsonl")
+    assert summary.demonstrations == len(lines(tmp_path / "demos.jsonl")) == 40
+    assert 0.2 < summary.won < 0.8
+    assert write_demos(game_index, config(40), tmp_path / "right.jsonl").won == 1.0
 
 
 def test_progress_and_a_missing_training_split(game_index: GameIndex, tmp_path: Path) -> None:

@@ -5,16 +5,16 @@ mug`, `put the mug in the cabinet`; for two objects `find another mug`; for lamp
 desklamp`. A new subgoal is a SWITCH; staying with one is a KEEP.
 
 Whatever it finds itself holding or doing, it goes on from there: a wrong thing is put down, a wrong subgoal replaced. `demonstrate` can
-spoil its play on purpose, in the two ways human action fails (Reason, Human Error, 1990): by slips, right plans carried out wrongly, so
-that demonstrations show the way back from an agent's likely errors; and by mistakes, wrong plans carried out well, so that they show how
-each subgoal is done and leave it to reward to teach which one a task calls for.
+spoil its play on purpose, in two of the ways human action fails (Reason, Human Error, 1990): by slips, things done that were not meant, so
+that demonstrations show the way back from an agent's likely errors; and by lapses, things meant and not done: it takes a thing to the
+appliance or lamp and does not work that, so that it is left to reward to teach what they are for.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hiper.envs.alfworld.game import Game
 from hiper.envs.alfworld.prior import LocationPrior
@@ -50,7 +50,7 @@ class Demonstration:
     """Commands that did something, turn by turn."""
     won: bool
     complete: bool
-    """Whether the plan was carried out: won, or all done that a mistaken plan asks for."""
+    """Whether the expert came to its end: won, or all done but for a lapse."""
     final_observation: str
 
 
@@ -70,7 +70,7 @@ class Expert:
     Args:
         prior: where things usually lie; learn it from training games only.
         detours: probability that a search turn which picks a place picks a random one not yet visited.
-        rng: needed for detours and mistakes; owned by the expert.
+        rng: needed for detours; owned by the expert.
     """
 
     def __init__(self, prior: LocationPrior, detours: float = 0.0, rng: random.Random | None = None) -> None:
@@ -79,14 +79,13 @@ class Expert:
         self._rng = rng if rng is not None else random.Random(0)
         self._task: TaskSpec | None = None
 
-    def start(self, task: str, observation: str, mistaken: bool = False) -> None:
+    def start(self, task: str, observation: str, lapse: bool = False) -> None:
         """Begin an episode.
 
         Args:
             task: the goal sentence.
             observation: the first one, which lists the furniture.
-            mistaken: follow a plan that the task does not decide: a treatment is drawn from those the room allows and none, and a thing to
-                be looked at under a lamp is looked at beside it.
+            lapse: examine a thing wherever it is to be cleaned, heated, cooled or lit, and go on as if that were done.
 
         Raises:
             DataError: the sentence is in none of the official wordings.
@@ -103,16 +102,12 @@ class Expert:
         self._goal: str | None = None
         self._subgoal: str | None = None
         self._last: PlanStep | None = None
-        self._mistaken = mistaken
+        self._lapse = lapse
         self._task = parse_task(task)
-        if mistaken and self._task.lamp is None:
-            there = {kind(name) for name in self._furniture}
-            treatments = [treatment for treatment in Treatment if treatment.appliance in there]
-            self._task = replace(self._task, treatment=self._rng.choice([None, *treatments]))
 
     def finished(self, observation: str) -> bool:
-        """Whether the last command completed a mistaken plan, by what the environment said to it."""
-        if not self._mistaken or self._last is None or self._last.slip:
+        """Whether the last command completed what it meant to do, a lapse included, by what the environment said to it."""
+        if not self._lapse or self._last is None or self._last.slip:
             return False
         if self._spec.lamp is not None:
             return self._last.action.startswith("examine") and self._last.subgoal.startswith("look")
@@ -265,12 +260,15 @@ class Expert:
         use = [command for command in admissible if re.fullmatch(rf"use {lamp} \d+", command)]
         place = next((place for place, things in self._contents.items() if any(kind(name) == lamp for name in things)), None)
         if use or place is not None:
-            look = f"examine {self._held}" if self._mistaken else use[0] if use else ""
+            look = f"examine {self._held}" if self._lapse else use[0] if use else ""
             return f"look at the {thing} under the {lamp}", look if use else self._reach(place or "", admissible)
         return f"find {indefinite(lamp)}", self._search(lamp, admissible)
 
     def _treat(self, verb: str, appliance: str, admissible: list[str]) -> str:
         command = next((command for command in admissible if re.fullmatch(rf"{verb} {self._held} with {appliance} \d+", command)), None)
+        if command and self._lapse and self._held is not None:
+            self._treated.add(self._held)
+            return f"examine {self._held}"
         return command or self._reach(self._nearest(appliance), admissible)
 
     def _put(self, receptacle: str, admissible: list[str]) -> str:
@@ -298,7 +296,7 @@ class Expert:
 
 
 def demonstrate(
-    game: Game, expert: Expert, max_turns: int, slips: float = 0.0, rng: random.Random | None = None, *, mistaken: bool = False
+    game: Game, expert: Expert, max_turns: int, slips: float = 0.0, rng: random.Random | None = None, *, lapse: bool = False
 ) -> Demonstration:
     """Let the expert play one game.
 
@@ -308,13 +306,13 @@ def demonstrate(
         max_turns: turns before giving up.
         slips: probability that a turn is an error made on purpose.
         rng: needed for slips.
-        mistaken: let the expert follow a plan drawn at random; the episode ends when that is carried out, won or not.
+        lapse: let the expert leave the appliance or lamp alone; the episode ends when it takes itself to be done.
 
     Raises:
         DataError: the task is in none of the official wordings.
     """
     observation = game.reset()
-    expert.start(game.task, observation, mistaken)
+    expert.start(game.task, observation, lapse)
     rng = rng if rng is not None else random.Random(0)
     turns, commands = [], []
     for _ in range(max_turns):

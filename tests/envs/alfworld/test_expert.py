@@ -6,7 +6,8 @@ Rules pinned here:
 * the expert sees observations, commands and the task, nothing more; it wins, with no needless `look` or `examine`;
 * it starts a segment exactly where its subgoal changes, and both KEEP and SWITCH are common;
 * detours change the way and not the result, and are reproducible;
-* slips are marked, are no choice of its own, and do not keep it from winning.
+* slips are marked, are no choice of its own, and do not keep it from winning;
+* a lapse leaves out the appliance or lamp and nothing else: the episode ends where it takes itself to be done.
 """
 
 from __future__ import annotations
@@ -201,6 +202,21 @@ def test_slips_are_marked_and_it_finds_its_way_back(games: GameIndex) -> None:
             assert after.switch or after.subgoal == before.subgoal
             assert after.slip or after.switch == (after.subgoal != before.subgoal)
     assert not any(step.slip for demo in play(games, "valid_unseen", Expert(prior)) for _, step in demo.turns)
+
+
+def test_a_lapse_leaves_one_thing_out(games: GameIndex) -> None:
+    prior = LocationPrior.learn(games)
+    tools = {**{treatment.value: treatment.value for treatment in Treatment}, "look": "use"}
+    for entry in games.split("train"):
+        whole, lapsed = (demonstrate(Game.load(games.resolve(entry)), Expert(prior), 50, lapse=lapse) for lapse in (False, True))
+        spec = parse_task(lapsed.task)
+        assert lapsed.complete
+        assert lapsed.won == (spec.treatment is None and spec.lamp is None)
+        assert len(lapsed.turns) == len(whole.turns)
+        for (_, right), (_, step) in zip(whole.turns, lapsed.turns, strict=True):
+            skipped = right.action.startswith(tools.get(right.subgoal.split()[0], "nothing"))
+            assert (step.switch, step.subgoal) == (right.switch, right.subgoal)
+            assert step.action.startswith(f"examine {spec.object} ") if skipped else step.action == right.action
 
 
 def test_a_wrong_thing_is_put_down(games: GameIndex) -> None:
