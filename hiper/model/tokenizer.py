@@ -2,8 +2,8 @@
 
 Household commands name things by word and number ("take mug 2 from shelf 1"). With each word and each number one token,
 copying a name is copying two tokens, and a reply is a dozen tokens long. Spaces are not tokens: `decode` joins words with one
-space, which is how commands are spelled. Nor are full stops, commas, and the articles of numbered things ("a mug 2"), a third of what
-the environment says: no command has any, and the words stand in the same order without them.
+space, which is how commands are spelled. Nor are full stops, commas and articles, a third of what the environment says: no command has any, and
+copying is to repeat what followed a word before, which is easier when "in cabinet" of the task is "in cabinet" in the subgoal, too.
 
 What an action does to which kind of thing is one token ("take mug"), so that it is one decision: under admissible commands it can be
 taken only where there is a mug, and the network need not find out for itself. The reply's text stays the same.
@@ -24,7 +24,7 @@ PAD, UNKNOWN, USER, ASSISTANT, END = "<|pad|>", "<|unknown|>", "<|user|>", "<|as
 TAGS = ("<switch>", "</switch>", "<subgoal>", "</subgoal>", "<action>", "</action>")
 # First alternative: a command up to its first number, at the start of an action block.
 _WORDS = Regex(r"(?<=<action>)(?:[a-z]+ ){1,2}[a-z]+(?= [0-9])|</?(?:switch|subgoal|action)>|[^\s.,:;!?\[\]()\"<>]+|[\[\]()\"<>]")
-_ARTICLES = Regex(r"\b(?:and )?(?:an?|the) (?=[a-z]+ [0-9])")
+_ARTICLES = Regex(r"\b(?:and (?=(?:an?|the) ))?(?:an?|the) (?=[a-z])")
 _THING = re.compile(r"\b([a-z]+) [0-9]")
 _NUMBERS = 100  # every number a scene can use exists, seen in a demonstration or not
 _TEMPLATE = (
