@@ -396,6 +396,8 @@ class TrainerConfig:
     lr_actor: float = 1e-6
     lr_critic: float = 1e-5
     max_grad_norm: float = 1.0
+    anneal: bool = False
+    """Lower the learning rates linearly, to a last iteration of 1 / iterations of them: late steps then average noise out."""
     critic_warmup: int = 0
     """First iterations in which only the value heads learn."""
     critic_fit: CriticFit = CriticFit.gradient

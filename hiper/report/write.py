@@ -152,9 +152,10 @@ def _conditions(record: RunRecord) -> str | None:
     meta = found["meta"]
     temperature = meta.get("temperature")
     manner = "greedy" if temperature == 0 else f"sampled at temperature {temperature}, seed {meta.get('seed')}"
-    actions = (
-        "action tokens limited to admissible commands" if meta.get("constrain") == "admissible" else "nothing limits the action tokens"
-    )
+    actions = {
+        "admissible": "action tokens limited to admissible commands",
+        "grammar": "replies limited to the protocol's form and to admissible commands",
+    }.get(str(meta.get("constrain")), "nothing limits the action tokens")
     limit = meta.get("limit")
     games = "Full splits" if limit is None else f"At most {limit} games a split"
     return (

@@ -148,12 +148,13 @@ class Learner:
         ]
         return cls(actor, torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99)), cfg, generator, critic)
 
-    def update(self, batch: Batch, scores: Scores, credit: Credit, *, critic_only: bool) -> Metrics:
+    def update(self, batch: Batch, scores: Scores, credit: Credit, *, critic_only: bool, pace: float = 1.0) -> Metrics:
         """Take the PPO steps of one iteration.
 
         Args:
             batch, scores, credit: of the iteration's episodes.
             critic_only: leave the policy as it is; used while the critic warms up.
+            pace: share of the configured learning rates.
 
         Returns:
             Means over the steps: losses, clip fraction, KLs, gradient norm.
@@ -161,6 +162,8 @@ class Learner:
         totals: dict[str, float] = {}
         steps = 0
         trainer = self.cfg.trainer
+        for group, rate in zip(self.optimizer.param_groups, (trainer.lr_actor, trainer.lr_critic), strict=True):
+            group["lr"] = rate * pace
         self.actor.train()
         for _ in range(trainer.epochs):
             order = torch.randperm(len(batch.mask), generator=self.generator).to(batch.mask.device)

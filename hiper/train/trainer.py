@@ -155,7 +155,8 @@ class _Run:
         if self.first_success is None:
             self.first_success = metrics["rollout/success_rate"]
         with _timed(seconds, "time/update"):
-            metrics |= self.learner.update(batch, scores, credit, critic_only=self.iteration < cfg.trainer.critic_warmup)
+            pace = 1.0 - self.iteration / cfg.trainer.iterations if cfg.trainer.anneal else 1.0
+            metrics |= self.learner.update(batch, scores, credit, critic_only=self.iteration < cfg.trainer.critic_warmup, pace=pace)
         self._record_samples(episodes, batch, scores, credit)
         return metrics, seconds
 

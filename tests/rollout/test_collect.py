@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason
 from hiper.train.sft import encode
 
-LOOK = render(Switch.SWITCH, "find a mug", "look")
+LOOK = render(Switch.SWITCH, "find mug", "look")
 
 
 def config(max_turns: int = 50, max_tokens: int = 4096, constrain: Constrain = Constrain.free, **protocol: Any) -> RunConfig:
@@ -109,7 +110,8 @@ def test_every_game_is_played_once_and_comes_back_in_order(
         assert trajectory.final_observation == demo.final_observation
         assert env.told == [step.action for _, step in demo.turns]
         for turn, (observation, step) in zip(trajectory.turns, demo.turns, strict=True):
-            assert (turn.observation, turn.subgoal, turn.action, turn.switch) == (observation, step.subgoal, step.action, step.switch)
+            subgoal = re.sub(r"\b(a|an|the) ", "", step.subgoal)  # the word tokenizer leaves articles out
+            assert (turn.observation, turn.subgoal, turn.action, turn.switch) == (observation, subgoal, step.action, step.switch)
             assert turn.admissible
             assert not turn.faults
         assert [turn.reward for turn in trajectory.turns] == [0.0] * (len(trajectory.turns) - 1) + [1.0]
@@ -237,7 +239,7 @@ def test_a_faulty_reply_is_no_command(codec: ChatCodec, scripted: Any, games: li
     replies = [
         LOOK,
         "look",
-        "<switch>look</switch> <subgoal>find a mug</subgoal> <action>look</action>",
+        "<switch>look</switch> <subgoal>find mug</subgoal> <action>look</action>",
         LOOK.replace("look", "take shelf"),
     ]
     entry, env = games[0]
@@ -247,7 +249,7 @@ def test_a_faulty_reply_is_no_command(codec: ChatCodec, scripted: Any, games: li
     assert [turn.action for turn in turns] == env.told
     assert [turn.admissible for turn in turns] == [True, False, False, False]
     assert [turn.faults for turn in turns] == [[], ["missing_switch", "missing_subgoal", "missing_action"], ["unknown_switch"], []]
-    assert [turn.subgoal for turn in turns] == ["find a mug"] * 4
+    assert [turn.subgoal for turn in turns] == ["find mug"] * 4
     assert turns[2].observation == "Nothing happens.", "a faulty reply costs a turn"
     assert turns[1].reply == "look"
     (sequence,) = episode.sequences
@@ -265,15 +267,15 @@ def reply(switch: str, subgoal: str | None) -> str:
         (
             Dialect.full,
             [
-                ("KEEP", "find a mug"),
-                ("KEEP", "find a mug"),
-                ("KEEP", "heat the mug"),
-                ("SWITCH", "heat the mug"),
+                ("KEEP", "find mug"),
+                ("KEEP", "find mug"),
+                ("KEEP", "heat mug"),
+                ("SWITCH", "heat mug"),
                 ("SWITCH", None),
-                ("SWITCH", "find a mug"),
+                ("SWITCH", "find mug"),
             ],
             [True, False, False, True, False, True],
-            ["find a mug", "find a mug", "find a mug", "heat the mug", "heat the mug", "find a mug"],
+            ["find mug", "find mug", "find mug", "heat mug", "heat mug", "find mug"],
             [False, True, True, False, False, False],
             [False, False, True, False, False, False],
             ["look", "look", "look", "look", "", "look"],
@@ -281,15 +283,15 @@ def reply(switch: str, subgoal: str | None) -> str:
         (
             Dialect.compact,
             [
-                ("SWITCH", "find a mug"),
+                ("SWITCH", "find mug"),
                 ("KEEP", None),
-                ("KEEP", "heat the mug"),
-                ("SWITCH", "heat the mug"),
+                ("KEEP", "heat mug"),
+                ("SWITCH", "heat mug"),
                 ("KEEP", None),
                 ("SWITCH", None),
             ],
             [True, False, False, True, False, False],
-            ["find a mug", "find a mug", "find a mug", "heat the mug", "heat the mug", "heat the mug"],
+            ["find mug", "find mug", "find mug", "heat mug", "heat mug", "heat mug"],
             [False, True, True, False, True, False],
             [False, False, True, False, False, False],
             ["look", "look", "look", "look", "look", ""],
@@ -321,7 +323,7 @@ def test_decisions_are_recorded(
 
 def test_the_window_context_is_a_sequence_a_turn(codec: ChatCodec, scripted: Any, games: list) -> None:
     entry, env = games[0]
-    replies = [LOOK, reply("KEEP", "find a mug"), reply("SWITCH", "heat the mug"), LOOK]
+    replies = [LOOK, reply("KEEP", "find mug"), reply("SWITCH", "heat mug"), LOOK]
     policy = scripted(codec, lambda opening, turn: replies[turn])
     cfg = config(max_turns=4, context=Context.window, history=2)
     (episode,) = Collector(policy, codec, cfg).play([(entry, env)], 1)
@@ -336,9 +338,9 @@ def test_the_window_context_is_a_sequence_a_turn(codec: ChatCodec, scripted: Any
         assert number or sequence.turns[0].start == len(request.ids)
     last = episode.sequences[-1]
     assert (last.turns, last.final) == ([], len(last.ids) - 1)
-    assert "find a mug" not in prompts[0]
-    assert [prompt.count("find a mug") for prompt in prompts[1:3]] == [1, 1]
-    assert prompts[3].count("heat the mug") == 1
+    assert "find mug" not in prompts[0]
+    assert [prompt.count("find mug") for prompt in prompts[1:3]] == [1, 1]
+    assert prompts[3].count("heat mug") == 1
 
 
 def test_a_cut_reply_is_closed_in_the_conversation(codec: ChatCodec, scripted: Any, games: list) -> None:

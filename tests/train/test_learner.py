@@ -278,7 +278,19 @@ def test_fitted_heads_explain_what_they_were_fitted_to(actor: Actor, play: Play)
     after, _ = scored(actor, batch, cfg)
     wanted = credit.levels.switch_target[batch.mask]
     error = (after.values[..., 2][batch.mask] - wanted).square().mean()
-    assert error < 0.05 * (scores.values[..., 2][batch.mask] - wanted).square().mean()
+    assert error < 0.3 * (scores.values[..., 2][batch.mask] - wanted).square().mean()
+
+
+def test_the_pace_scales_the_learning_rates(speaker: Path, play: Play) -> None:
+    cfg = config(minibatch=100)
+    batch = make_batch(play[Context.append, Constrain.free], CPU)
+    steps = []
+    for pace in (1.0, 0.25):
+        network = load_actor(speaker, ModelConfig()).eval()
+        before = network.lm.get_input_embeddings().weight.detach().clone()
+        learner(network, cfg).update(batch, *scored(network, batch, cfg), critic_only=False, pace=pace)
+        steps.append((network.lm.get_input_embeddings().weight.detach() - before).norm().item())
+    assert steps[1] == pytest.approx(0.25 * steps[0], rel=1e-2)
 
 
 def test_gains_alone(actor: Actor, play: Play) -> None:
@@ -365,7 +377,7 @@ def test_the_loop_learns_what_is_rewarded(speaker: Path) -> None:
     taught = learner(network, cfg)
     sampler = torch.Generator().manual_seed(0)
     won: list[float] = []
-    for _ in range(12):
+    for _ in range(15):
         policy = TransformersPolicy(network, codec, slots=32, temperature=1.0, max_reply_tokens=24, generator=sampler)
         games = [(GameEntry(str(n), "train", "type", 0), Choice()) for n in range(32)]
         episodes = Collector(policy, codec, cfg).play(games, 32)

@@ -213,7 +213,7 @@ def test_other_ways_to_train_resume_as_well(speaker: Path, game_index: GameIndex
 
 def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
     cfg = config(iterations=3, eval_every=0)
-    cfg.trainer.critic_fit, cfg.trainer.tune = CriticFit.least_squares, Tune.gains
+    cfg.trainer.critic_fit, cfg.trainer.tune, cfg.trainer.anneal = CriticFit.least_squares, Tune.gains, True
     train(cfg, speaker, game_index, tmp_path / "whole")
     with pytest.raises(Killed):
         train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(2))

@@ -25,6 +25,7 @@ _NAME = re.compile(r"\ban? ([a-z]+ \d+)")
 _VISITED = re.compile(r"On the ([a-z]+ \d+), you see|The ([a-z]+ \d+) is (open|closed)\.")
 _TAKEN = re.compile(r"You pick up the ([a-z]+ \d+) from")
 _PUT = re.compile(r"You (?:put|move) the ([a-z]+ \d+) (?:in/on|to|in|on) the ([a-z]+ \d+)")
+_IDLE_TURNS = 2
 _TREATED = re.compile(r"You (clean|heat|cool) the ([a-z]+ \d+) using")
 
 
@@ -85,7 +86,8 @@ class Expert:
         Args:
             task: the goal sentence.
             observation: the first one, which lists the furniture.
-            lapse: examine a thing wherever it is to be cleaned, heated, cooled or lit, and go on as if that were done.
+            lapse: examine a thing wherever it is to be cleaned, heated, cooled or lit, go on as if that were done, and when all is done look
+                around for two turns.
 
         Raises:
             DataError: the sentence is in none of the official wordings.
@@ -101,18 +103,16 @@ class Expert:
         self._done: set[str] = set()
         self._goal: str | None = None
         self._subgoal: str | None = None
+        self._over: str | None = None
         self._last: PlanStep | None = None
         self._lapse = lapse
+        self._idle = 0
         self._task = parse_task(task)
 
-    def finished(self, observation: str) -> bool:
-        """Whether the last command completed what it meant to do, a lapse included, by what the environment said to it."""
-        if not self._lapse or self._last is None or self._last.slip:
-            return False
-        if self._spec.lamp is not None:
-            return self._last.action.startswith("examine") and self._last.subgoal.startswith("look")
-        put = _PUT.search(observation)
-        return put is not None and self._serves(put[1], put[2]) and len(self._done | {put[1]}) == self._spec.count
+    @property
+    def idle(self) -> int:
+        """Turns it has spent looking around after a lapse, taking itself to be done."""
+        return self._idle
 
     def act(self, observation: str, admissible: list[str]) -> PlanStep:
         """The next decision.
@@ -121,12 +121,27 @@ class Expert:
             observation: what the environment said last; at the first turn, the one given to `start`.
             admissible: commands that do something now.
         """
+        if self._lapse and self._over is None and self._through(observation):
+            self._over = self._subgoal
         self._read(observation)
-        subgoal, action = self._decide(self._spec, admissible)
+        if self._over is not None:
+            self._idle += 1
+            subgoal, action = self._over, "look"
+        else:
+            subgoal, action = self._decide(self._spec, admissible)
         switch, self._subgoal = subgoal != self._subgoal, subgoal
         self._went(action)
         self._last = PlanStep(switch, subgoal, action)
         return self._last
+
+    def _through(self, observation: str) -> bool:
+        """Whether the last command completed what it meant to do, a lapse included, by what the environment said to it."""
+        if self._last is None or self._last.slip:
+            return False
+        if self._spec.lamp is not None:
+            return self._last.action.startswith("examine") and self._last.subgoal.startswith("look")
+        put = _PUT.search(observation)
+        return put is not None and self._serves(put[1], put[2]) and len(self._done | {put[1]}) == self._spec.count
 
     def slip(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep:
         """An error instead of the decision just taken: any command, and half the time a subgoal out of place; play it, then `act` again.
@@ -306,7 +321,7 @@ def demonstrate(
         max_turns: turns before giving up.
         slips: probability that a turn is an error made on purpose.
         rng: needed for slips.
-        lapse: let the expert leave the appliance or lamp alone; the episode ends when it takes itself to be done.
+        lapse: let the expert leave the appliance or lamp alone; the episode ends soon after it takes itself to be done.
 
     Raises:
         DataError: the task is in none of the official wordings.
@@ -324,7 +339,7 @@ def demonstrate(
         commands.append(admissible)
         result = game.step(step.action)
         observation = result.observation
-        if result.terminated or expert.finished(observation):
+        if result.terminated or expert.idle == _IDLE_TURNS:
             break
-    complete = game.won or expert.finished(observation)
+    complete = game.won or expert.idle > 0
     return Demonstration(game.task, turns, commands, game.won, complete, observation)

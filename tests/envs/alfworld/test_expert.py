@@ -212,8 +212,9 @@ def test_a_lapse_leaves_one_thing_out(games: GameIndex) -> None:
         spec = parse_task(lapsed.task)
         assert lapsed.complete
         assert lapsed.won == (spec.treatment is None and spec.lamp is None)
-        assert len(lapsed.turns) == len(whole.turns)
-        for (_, right), (_, step) in zip(whole.turns, lapsed.turns, strict=True):
+        rest = [] if lapsed.won else lapsed.turns[-2:]
+        assert all((step.switch, step.action) == (False, "look") for _, step in rest), "it takes itself to be done"
+        for (_, right), (_, step) in zip(whole.turns, lapsed.turns[: len(lapsed.turns) - len(rest)], strict=True):
             skipped = right.action.startswith(tools.get(right.subgoal.split()[0], "nothing"))
             assert (step.switch, step.subgoal) == (right.switch, right.subgoal)
             assert step.action.startswith(f"examine {spec.object} ") if skipped else step.action == right.action
