@@ -2,11 +2,11 @@
 
 Household commands name things by word and number ("take mug 2 from shelf 1"). With each word and each number one token,
 copying a name is copying two tokens, and a reply is a dozen tokens long. Spaces are not tokens: `decode` joins words with one
-space, which is how commands are spelled. Nor are full stops, commas and articles, a third of what the environment says: no command has any, and
-copying is to repeat what followed a word before, which is easier when "in cabinet" of the task is "in cabinet" in the subgoal, too.
+space, which is how commands are spelled. Nor are full stops, commas and articles, a third of what the environment says. No command
+has any, and to copy is to repeat what followed a word before: "in cabinet" of the task is "in cabinet" in the subgoal only without them.
 
 What an action does to which kind of thing is one token ("take mug"), so that it is one decision: under admissible commands it can be
-taken only where there is a mug, and the network need not find out for itself. The reply's text stays the same.
+taken only where there is a mug, and the network need not find out for itself. The command's text stays the same.
 """
 
 from __future__ import annotations

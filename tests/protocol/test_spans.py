@@ -148,7 +148,7 @@ def test_a_reply_without_usable_action_is_all_action(words: PreTrainedTokenizerB
 @pytest.mark.parametrize(
     ("text", "before"),
     [
-        (GOOD, ["<switch>", "SWITCH", "</switch>", "<subgoal>", "find", "a", "mug", "</subgoal>"]),
+        (GOOD, ["<switch>", "SWITCH", "</switch>", "<subgoal>", "find", "mug", "</subgoal>"]),
         ("<switch> KEEP </switch> look <action> look </action>", ["<switch>", "KEEP", "</switch>"]),
         ("<action> look </action>", []),
         ("look <action> look </action>", []),

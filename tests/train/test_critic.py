@@ -1,7 +1,7 @@
 """Rules of the fitted critic.
 
-1. Its weights are those of ridge regression with a free intercept, older iterations counting less (checked against an augmented least-squares
-   problem, solved by another routine).
+1. Its weights are those of ridge regression with a free intercept, older iterations counting less (checked against an augmented
+   least-squares problem, solved by another routine).
 2. Linear values are found exactly when the penalty is small; constant ones at any penalty, by the intercept alone.
 3. A head that no turn speaks for is left as it is.
 """

@@ -25,8 +25,10 @@ _NAME = re.compile(r"\ban? ([a-z]+ \d+)")
 _VISITED = re.compile(r"On the ([a-z]+ \d+), you see|The ([a-z]+ \d+) is (open|closed)\.")
 _TAKEN = re.compile(r"You pick up the ([a-z]+ \d+) from")
 _PUT = re.compile(r"You (?:put|move) the ([a-z]+ \d+) (?:in/on|to|in|on) the ([a-z]+ \d+)")
-_IDLE_TURNS = 2
 _TREATED = re.compile(r"You (clean|heat|cool) the ([a-z]+ \d+) using")
+# Demonstrations with a lapse go on this long: else an agent whose lapse went unrewarded does what it does when more is to be found, begins
+# again, and is rewarded for taking things from where they belong.
+_IDLE_TURNS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,8 @@ class Expert:
         Args:
             task: the goal sentence.
             observation: the first one, which lists the furniture.
-            lapse: examine a thing wherever it is to be cleaned, heated, cooled or lit, go on as if that were done, and when all is done look
-                around for two turns.
+            lapse: examine a thing wherever it is to be cleaned, heated, cooled or lit, go on as if that were done, and look around when
+                all is.
 
         Raises:
             DataError: the sentence is in none of the official wordings.
