@@ -68,7 +68,10 @@ class Critic(StrEnum):
 
 
 class CriticFit(StrEnum):
-    """How value heads learn: by gradient steps beside the policy's, or by least squares on the iterations so far."""
+    """How value heads learn: by gradient steps beside the policy's, or by least squares on the iterations so far.
+
+    Fitted heads take no gradient: `algo.value_coef` and `trainer.lr_critic` are then not read, and a separate trunk stays as it is.
+    """
 
     gradient = "gradient"
     least_squares = "least_squares"

@@ -40,7 +40,7 @@ def root() -> Path:
 def shared(root: Path) -> Path:
     """Recorded reference data, kept outside the repository."""
     folder = Path(os.environ.get("HIPER_SHARED", root.parent / "shared"))
-    if not (folder / "conformance").is_dir():
+    if not (folder / "conformance").is_dir():  # recordings of other projects, too large to carry: the project works without them
         pytest.skip(f"no reference data in {folder}; set HIPER_SHARED to the folder that holds conformance/ and data/")
     return folder
 
@@ -49,7 +49,7 @@ def shared(root: Path) -> Path:
 def official_games(shared: Path) -> Path:
     """The official games unpacked: `2.1.1/` and `2.1.2/`, each laid out as $ALFWORLD_DATA."""
     command = shared / "data" / "unpack"
-    if not command.is_file():
+    if not command.is_file():  # 4,000 games of other people's, not ours to carry
         pytest.skip(f"no official games: {command} is missing")
     return Path(subprocess.run([str(command)], check=True, capture_output=True, text=True).stdout.strip())
 
@@ -166,7 +166,7 @@ def qwen(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTo
     from hiper.model.actor import load_tokenizer
 
     source = shared / "data" / "qwen2_5_tokenizer"
-    if not (source / "vocab.json").is_file():
+    if not (source / "vocab.json").is_file():  # Qwen's, not ours to carry; a network is not to be had in tests
         pytest.skip(f"no tokenizer: {source}/vocab.json is missing")
     folder = tmp_path_factory.mktemp("qwen")
     for name in ("vocab.json", "merges.txt"):

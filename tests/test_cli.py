@@ -251,7 +251,7 @@ def test_a_model_without_a_tokenizer_is_refused(
 
 def test_a_full_disk_is_a_message_and_costs_nothing(small_settings: list[str], run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """/dev/full answers every write as a full disk does."""
-    if not Path("/dev/full").exists():
+    if not Path("/dev/full").exists():  # Linux has it, macOS does not; there is no other disk to fill without being root
         pytest.skip("this system has no /dev/full")
     before = tree(run)
     (run / "config.yaml.tmp").symlink_to("/dev/full")

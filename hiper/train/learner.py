@@ -38,8 +38,8 @@ class Scores(NamedTuple):
     """(B, T, 3) float: V_low, V_high, V_switch; zero on padding."""
     final_values: Tensor
     """(B, 3) float: the critic after a truncated episode's last action; zero where nothing follows."""
-    states: Tensor
-    """(B, T, 2, D) float: what V_low reads, and what V_high and V_switch read; zero on padding."""
+    states: Tensor | None = None
+    """(B, T, 2, D) float: what V_low reads, and what V_high and V_switch read; zero on padding. Only when asked for: it is large."""
 
 
 class Credit(NamedTuple):
@@ -56,17 +56,18 @@ class Credit(NamedTuple):
 
 
 @torch.no_grad()
-def score(actor: Actor, reference: Actor | None, batch: Batch, *, budget: int, temperature: float) -> Scores:
+def score(actor: Actor, reference: Actor | None, batch: Batch, *, budget: int, temperature: float, with_states: bool = False) -> Scores:
     """Run the network, and the reference if there is one, over every sequence once, without gradients."""
     everything = torch.arange(len(batch.mask), device=batch.mask.device)
     logprobs, entropies = torch.zeros_like(batch.sampled_logprobs), torch.zeros_like(batch.sampled_logprobs)
     values = batch.rewards.new_zeros((*batch.mask.shape, 3))
     final = batch.rewards.new_zeros((len(batch.mask), 3))
-    states = batch.rewards.new_zeros((*batch.mask.shape, 2, actor.heads.in_features))
+    states = batch.rewards.new_zeros((*batch.mask.shape, 2, actor.heads.in_features)) if with_states else None
     for part in passes(actor, batch, everything, budget=budget, temperature=temperature, with_entropies=True):
         logprobs[part.tokens], entropies[part.tokens] = part.logprobs, part.entropies
         values[part.turns[:, 0], part.turns[:, 1]] = part.values.float()
-        states[part.turns[:, 0], part.turns[:, 1]] = part.states.float()
+        if states is not None:
+            states[part.turns[:, 0], part.turns[:, 1]] = part.states.float()
         final[part.final_rows] = part.final_values.float()
     ref_logprobs = logprobs.clone()
     if reference is not None:
@@ -152,7 +153,7 @@ class Learner:
         """Take the PPO steps of one iteration.
 
         Args:
-            batch, scores, credit: of the iteration's episodes.
+            batch, scores, credit: of the iteration's episodes; a fitted critic needs the scores' states.
             critic_only: leave the policy as it is; used while the critic warms up.
             pace: share of the configured learning rates.
 
@@ -178,6 +179,7 @@ class Learner:
 
     def _fit(self, critic: LeastSquares, batch: Batch, scores: Scores, credit: Credit) -> None:
         # After the update: the next iteration's baseline must not have seen the returns it is subtracted from.
+        assert scores.states is not None, "a fitted critic needs score(..., with_states=True)"
         levels = credit.levels
         critic.fade()
         for head, (read, targets, mask) in enumerate(

@@ -144,7 +144,14 @@ class _Run:
             episodes = self._play(self.stream.draw(cfg.rollout.trajectories), cfg.rollout.temperature, self.sampler, cfg.rollout.max_turns)
         with _timed(seconds, "time/score"):
             batch = make_batch(episodes, self.device)
-            scores = score(self.actor, self.reference, batch, budget=cfg.trainer.microbatch_tokens, temperature=cfg.rollout.temperature)
+            scores = score(
+                self.actor,
+                self.reference,
+                batch,
+                budget=cfg.trainer.microbatch_tokens,
+                temperature=cfg.rollout.temperature,
+                with_states=self.learner.critic is not None,
+            )
             credit = assign_credit(batch, scores, cfg.algo)
         metrics = rollout_metrics([episode.trajectory for episode in episodes]) | credit_metrics(batch, scores, credit)
         metrics["rollout/return"] = float(credit.shaped.sum(1).mean())
@@ -251,6 +258,10 @@ class _Run:
         ckpt.restore_generator(self.sampler, tensors["generator.sampler"])
         ckpt.restore_generator(self.learner.generator, tensors["generator.minibatch"])
         for name, tensor in self._critic_tensors().items():
+            if name not in tensors:
+                raise CheckpointError(
+                    f"{path} lacks {name}: its run did not have trainer.critic_fit=least_squares. Resume with that run's settings."
+                )
             tensor.copy_(tensors[name])
         self.stream.restore(state["stream"])
         self.iteration, self.env_turns = state["iteration"], state["env_turns"]

@@ -223,6 +223,13 @@ def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path,
     assert_same(ours, bits(tmp_path / "whole"))
 
 
+def test_a_checkpoint_without_fitted_heads_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
+    cfg = config()
+    cfg.trainer.critic_fit = CriticFit.least_squares
+    with pytest.raises(CheckpointError, match="lacks critic.moments: its run did not have trainer.critic_fit=least_squares"):
+        train(cfg, speaker, game_index, whole[0], resume=True)
+
+
 def test_evaluation_in_between_changes_nothing(
     whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
 ) -> None:
