@@ -24,7 +24,7 @@ PAD, UNKNOWN, USER, ASSISTANT, END = "<|pad|>", "<|unknown|>", "<|user|>", "<|as
 TAGS = ("<switch>", "</switch>", "<subgoal>", "</subgoal>", "<action>", "</action>")
 # First alternative: a command up to its first number, at the start of an action block.
 _WORDS = Regex(r"(?<=<action>)(?:[a-z]+ ){1,2}[a-z]+(?= [0-9])|</?(?:switch|subgoal|action)>|[^\s.,:;!?\[\]()\"<>]+|[\[\]()\"<>]")
-_ARTICLES = Regex(r"\b(?:and (?=(?:an?|the) ))?(?:an?|the) (?=[a-z])")
+_ARTICLES = Regex(r"\b(?:and )?(?:an?|the) (?=[a-z])")
 _THING = re.compile(r"\b([a-z]+) [0-9]")
 _NUMBERS = 100  # every number a scene can use exists, seen in a demonstration or not
 _TEMPLATE = (

@@ -175,6 +175,11 @@ def _notes(record: RunRecord) -> list[str]:
         games = [_games(one) for one in (after, before)]
         if games[0] != games[1]:
             notes.append("The two evaluations were played on different games.")
+    if record.config is not None and record.config.demos.lapses > 0:
+        notes.append(
+            f"The warm start was made weaker on purpose: {percent(record.config.demos.lapses)} of its demonstrations leave out the use of "
+            "appliances and lamps (demos.lapses)."
+        )
     if after is not None and after["meta"].get("limit") is not None:
         notes.append(f"The evaluation was limited to {after['meta']['limit']} games a split; it does not cover the full splits.")
     return notes

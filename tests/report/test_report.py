@@ -25,6 +25,7 @@ from hiper.report import write_report
 from hiper.report.episode import show_episode
 from hiper.report.read import Sample, pick, visible
 from hiper.rollout.trajectory import Trajectory, read_trajectories
+from hiper.runs import load_config, save_config
 
 HOSTILE = "</pre></style><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} \u202egnp.\u202c \x1b[31m\x00 \u200b \ud800 end"
 VOID = {"meta"}
@@ -214,6 +215,14 @@ def test_numbers_that_do_not_compare_are_said_not_to(run: Path, change: Callable
     change(record["meta"])
     file.write_text(json.dumps(record))
     assert said in Page(page_of(run)).text
+
+
+def test_a_warm_start_made_weaker_is_said(run: Path) -> None:
+    assert "made weaker on purpose" not in Page(page_of(run)).text
+    config = load_config(run)
+    config.demos.lapses = 0.8
+    save_config(config, run / "config.yaml")
+    assert "80\u202f% of its demonstrations leave out the use of appliances and lamps" in Page(page_of(run)).text
 
 
 def test_a_disk_that_refuses_is_a_clear_error_and_the_earlier_page_stays(run: Path) -> None:
