@@ -99,6 +99,13 @@ class Bootstrap(StrEnum):
     next = "next"
 
 
+class KLEstimator(StrEnum):
+    """See `hiper.rl.losses.kl_loss`."""
+
+    k2 = "k2"
+    k3 = "k3"
+
+
 class KeepMode(StrEnum):
     """How KEEP turns are fined."""
 
@@ -369,7 +376,9 @@ class AlgoConfig:
     value_clip: float = 0.5
     value_coef: float = 0.5
     kl_coef: float = 0.01
-    """Weight of the k3 KL to the warm-started reference."""
+    """Weight of the KL to the warm-started reference."""
+    kl_estimator: KLEstimator = KLEstimator.k3
+    """`k3` as published; `k2` has a bounded pull on tokens the policy has dropped."""
     entropy_coef: float = 0.0
     switch_entropy_coef: float = 0.0
     """Entropy bonus on the switch decision alone."""

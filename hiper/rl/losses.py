@@ -6,7 +6,7 @@ mini-batch's mean, whatever the split. With nothing masked a loss is exactly 0 a
 mask may hold anything. Reported shares and means follow the same division, so they add up too.
 
 Sources: PPO, arXiv:1707.06347 (clipped surrogate); the value clipping and 0.5 of its reference implementation (openai/baselines, ppo2);
-k1 and k3 estimators of KL, Schulman, "Approximating KL Divergence", 2020.
+k1, k2 and k3 estimators of KL, Schulman, "Approximating KL Divergence", 2020.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 
 from hiper.errors import ConfigError
-from hiper.rl._checks import check_bool, check_shapes
+from hiper.rl._checks import check_bool, check_choice, check_shapes
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to +-20 before `exp`: beyond it a token has left its policy by a factor of 5e8, and float32 nears infinity."""
+
+KL_ESTIMATORS = ("k2", "k3")
+"""How the KL to the reference is estimated; see `kl_loss`."""
 
 
 class PolicyLoss(NamedTuple):
@@ -37,7 +40,7 @@ class KLLoss(NamedTuple):
     """Scalars; only `loss` carries a gradient."""
 
     loss: Tensor
-    """k3, in nats a token; never negative."""
+    """In nats a token; never negative."""
     k1: Tensor
     """Mean of logprobs - ref_logprobs: unbiased, but of either sign."""
 
@@ -90,22 +93,31 @@ def policy_loss(
     )
 
 
-def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, count: float | Tensor | None = None) -> KLLoss:
-    """KL to the reference policy by the low-variance k3 estimator: exp(d) - d - 1 with d = ref_logprobs - logprobs.
+def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: str = "k3", count: float | Tensor | None = None) -> KLLoss:
+    """KL to the reference policy, from sampled tokens alone.
+
+    With d = ref_logprobs - logprobs, `k3` is exp(d) - d - 1 (published) and `k2` is d^2 / 2. k3 is an unbiased and never negative
+    estimate of KL(policy || reference). Its gradient, 1 - exp(d), is on average that of KL(reference || policy), and has no bound:
+    a token the reference likes and the policy has dropped outweighs all others in the step. The gradient of k2, -d, is on average the
+    KL's own and grows with the log-ratio only.
 
     Args:
         logprobs: (..., L) float, of sampled tokens under the policy being trained.
         ref_logprobs: same shape, under the reference; taken as constants.
         mask: same shape, bool. True on tokens that count.
+        estimator: one of `KL_ESTIMATORS`.
         count: as in `policy_loss`.
 
     Raises:
         ValueError: shapes or dtypes differ from the above.
+        ConfigError: the estimator is unknown.
     """
+    check_choice("kl_estimator", estimator, KL_ESTIMATORS)
     check_shapes("the shape of logprobs", logprobs.shape, ref_logprobs=ref_logprobs, mask=mask)
     check_bool(mask=mask)
     log_ratio = -_log_ratio(logprobs, ref_logprobs.detach(), mask)
-    return KLLoss(_mean(log_ratio.exp() - log_ratio - 1, mask, count), _mean(-log_ratio, mask, count).detach())
+    terms = log_ratio.exp() - log_ratio - 1 if estimator == "k3" else log_ratio.square() / 2
+    return KLLoss(_mean(terms, mask, count), _mean(-log_ratio, mask, count).detach())
 
 
 def token_entropy(logits: Tensor) -> Tensor:

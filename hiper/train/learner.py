@@ -224,7 +224,11 @@ class Learner:
                 )
                 # The reference holds every reply token, those outside the blocks too: nothing else keeps them from drifting.
                 kl = kl_loss(
-                    part.logprobs, scores.ref_logprobs[part.tokens], torch.ones_like(trained), count=(token_in_step & ~batch.forced).sum()
+                    part.logprobs,
+                    scores.ref_logprobs[part.tokens],
+                    torch.ones_like(trained),
+                    estimator=algo.kl_estimator.value,
+                    count=(token_in_step & ~batch.forced).sum(),
                 )
                 loss = loss + policy.loss + algo.kl_coef * kl.loss
                 add("optim/policy_loss", policy.loss)

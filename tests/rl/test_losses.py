@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hiper.errors import ConfigError
-from hiper.rl.losses import entropy_loss, explained_variance, kl_loss, policy_loss, token_entropy, value_loss
+from hiper.rl.losses import KL_ESTIMATORS, entropy_loss, explained_variance, kl_loss, policy_loss, token_entropy, value_loss
 
 NAN, INF = float("nan"), float("inf")
 
@@ -95,6 +95,28 @@ def test_k3_is_an_unbiased_estimate_of_the_divergence() -> None:
     torch.testing.assert_close((policy * each).sum(), expected)
 
 
+def test_k2_has_the_gradient_of_the_divergence_and_k3_that_of_its_reverse() -> None:
+    logits, reference = torch.tensor([0.5, -0.2, 1.0], requires_grad=True), torch.tensor([0.2, 0.2, 0.6])
+    policy = logits.log_softmax(0)
+    forward, reverse = (policy.exp() * (policy - reference.log())).sum(), (reference * (reference.log() - policy)).sum()
+    for estimator, divergence in (("k2", forward), ("k3", reverse)):
+        each = [kl_loss(policy[i : i + 1], reference[i : i + 1].log(), every(1), estimator=estimator).loss for i in range(3)]
+        # Sampled tokens carry the policy's weights, which no gradient flows through.
+        (found,) = torch.autograd.grad((policy.exp().detach() * torch.stack(each)).sum(), logits, retain_graph=True)
+        (expected,) = torch.autograd.grad(divergence, logits, retain_graph=True)
+        torch.testing.assert_close(found, expected)
+
+
+def test_k2_does_not_explode_on_a_token_the_policy_has_dropped() -> None:
+    gradients = {}
+    for estimator in KL_ESTIMATORS:
+        logprobs = leaf(-12.0)
+        kl_loss(logprobs, torch.tensor([0.0]), every(1), estimator=estimator).loss.backward()  # type: ignore[no-untyped-call]
+        assert logprobs.grad is not None
+        gradients[estimator] = logprobs.grad.item()
+    assert gradients["k2"] == pytest.approx(-12.0) and gradients["k3"] < -1e5
+
+
 def test_token_entropy_by_hand_and_with_impossible_tokens() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -INF, -INF], [3.0, -INF, -INF, -INF]], requires_grad=True)
     entropies = token_entropy(logits)
@@ -155,6 +177,7 @@ Loss = Callable[..., Any]
 LOSSES: dict[str, Loss] = {
     "policy": lambda x, y, z, mask, **more: policy_loss(x, y, z, mask, clip=0.2, **more),
     "kl": lambda x, y, z, mask, **more: kl_loss(x, y, mask, **more),
+    "kl, k2": lambda x, y, z, mask, **more: kl_loss(x, y, mask, estimator="k2", **more),
     "entropy": lambda x, y, z, mask, **more: entropy_loss(x, mask, **more),
     "value": lambda x, y, z, mask, **more: value_loss(x, y, z, mask, clip=0.2, **more),
 }
@@ -213,6 +236,8 @@ def test_refuses() -> None:
         entropy_loss(three, mask[:2])
     with pytest.raises(ConfigError, match="clip=0 is out of range"):
         policy_loss(three, three, three, mask, clip=0)
+    with pytest.raises(ConfigError, match="kl_estimator='k4' is unknown"):
+        kl_loss(three, three, mask, estimator="k4")
     with pytest.raises(ConfigError, match="clip=-1 is out of range"):
         value_loss(three, three, three, mask, clip=-1)
     with pytest.raises(ValueError, match=r"targets has shape \(2,\)"):
