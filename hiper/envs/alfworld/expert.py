@@ -26,8 +26,9 @@ _VISITED = re.compile(r"On the ([a-z]+ \d+), you see|The ([a-z]+ \d+) is (open|c
 _TAKEN = re.compile(r"You pick up the ([a-z]+ \d+) from")
 _PUT = re.compile(r"You (?:put|move) the ([a-z]+ \d+) (?:in/on|to|in|on) the ([a-z]+ \d+)")
 _TREATED = re.compile(r"You (clean|heat|cool) the ([a-z]+ \d+) using")
-# Demonstrations with a lapse go on this long: else an agent whose lapse went unrewarded does what it does when more is to be found, begins
-# again, and is rewarded for taking things from where they belong.
+# Demonstrations with a lapse go on this long, under the subgoal that a new try begins with. Else an agent whose lapse went unrewarded says
+# what always follows on putting something down, `find another`, takes the same thing up again, is rewarded for getting it right the
+# second time, and forgets that of two things the first is to be left where it is.
 _IDLE_TURNS = 2
 
 
@@ -124,7 +125,7 @@ class Expert:
             admissible: commands that do something now.
         """
         if self._lapse and self._over is None and self._through(observation):
-            self._over = self._subgoal
+            self._over = self._subgoal if self._spec.lamp is not None else f"find {indefinite(self._spec.object)}"
         self._read(observation)
         if self._over is not None:
             self._idle += 1
