@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -55,15 +56,29 @@ class Policy(Protocol):
 
 def apply_limits(logits: Tensor, allowed: Sequence[Limit | None]) -> Tensor:
     """(N, V) logits with every id that may not be drawn at -inf; N limits."""
-    limited = [(row, limit) for row, limit in enumerate(allowed) if limit is not None]
-    if not limited:
+    open_: list[tuple[int, Limit]] = []
+    barred: dict[int, tuple[Limit, list[int]]] = {}  # these are long, few and shared by many rows
+    for row, limit in enumerate(allowed):
+        if limit is None:
+            continue
+        if limit.barred:
+            barred.setdefault(id(limit), (limit, []))[1].append(row)
+        else:
+            open_.append((row, limit))
+    if not open_ and not barred:
         return logits
+    device = logits.device
     shut = torch.zeros_like(logits, dtype=torch.bool)
-    shut[[row for row, limit in limited if not limit.barred]] = True
-    rows = torch.tensor([row for row, limit in limited for _ in limit.ids], device=logits.device)
-    columns = torch.tensor([index for _, limit in limited for index in limit.ids], device=logits.device)
-    barred = torch.tensor([limit.barred for _, limit in limited for _ in limit.ids], device=logits.device)
-    shut[rows, columns] = barred
+    if open_:
+        rows = torch.tensor([row for row, _ in open_], device=device)
+        counts = torch.tensor([len(limit.ids) for _, limit in open_], device=device)
+        columns = torch.tensor(list(chain.from_iterable(limit.ids for _, limit in open_)), device=device)
+        shut[rows] = True
+        shut[rows.repeat_interleave(counts), columns] = False
+    for limit, members in barred.values():
+        closed = torch.zeros(logits.shape[1], dtype=torch.bool, device=device)
+        closed[limit.ids] = True
+        shut[members] = closed
     return logits.masked_fill(shut, -torch.inf)
 
 
