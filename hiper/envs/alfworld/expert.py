@@ -29,7 +29,7 @@ _TREATED = re.compile(r"You (clean|heat|cool) the ([a-z]+ \d+) using")
 # Demonstrations with a lapse go on this long, under the subgoal that a new try begins with. Else an agent whose lapse went unrewarded says
 # what always follows on putting something down, `find another`, takes the same thing up again, is rewarded for getting it right the
 # second time, and forgets that of two things the first is to be left where it is.
-_IDLE_TURNS = 2
+_IDLE_TURNS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,9 @@ class Expert:
             rng: advanced.
         """
         verbs = sorted({command.split()[0] for command in admissible})
-        verb = rng.choice(verbs)
+        searching = step.subgoal.startswith("find") and not step.action.startswith("take")
+        # What an agent that searches gets wrong most often is to take what it does not look for.
+        verb = "take" if searching and "take" in verbs and rng.random() < 0.5 else rng.choice(verbs)
         action = rng.choice([command for command in admissible if command.split()[0] == verb])
         switch, subgoal = step.switch, step.subgoal
         if rng.random() < 0.5:
