@@ -99,6 +99,21 @@ class Bootstrap(StrEnum):
     next = "next"
 
 
+class Estimator(StrEnum):
+    """Who gets which credit; see `hiper.train.credit`."""
+
+    hae = "hae"
+    turn_gae = "turn_gae"
+    grpo = "grpo"
+    rloo = "rloo"
+    reinforce_pp = "reinforce_pp"
+    gigpo = "gigpo"
+
+
+GROUPED = (Estimator.grpo, Estimator.rloo, Estimator.gigpo)
+"""Estimators that compare trajectories of the same game."""
+
+
 class KLEstimator(StrEnum):
     """See `hiper.rl.losses.kl_loss`."""
 
@@ -362,16 +377,27 @@ class ShapingConfig:
 
 @dataclass
 class AlgoConfig:
-    """Hierarchical Advantage Estimation and the policy-gradient loss."""
+    """The estimator and the policy-gradient loss."""
 
-    name: str = "hae"
+    name: Estimator = Estimator.hae
     gamma: float = 1.0
+    """Discount of a turn."""
     lam_low: float = 1.0
+    """`hae`: trace decay inside a segment."""
     lam_high: float = 0.95
+    """`hae`: trace decay across segments."""
+    lam: float = 1.0
+    """`turn_gae`: trace decay of a turn."""
+    group_size: int = 1
+    """Trajectories an iteration plays of each of its games: `grpo`, `rloo` and `gigpo` compare them, the others do not mind."""
+    group_scale: bool = True
+    """`grpo`, `gigpo`: divide by the group's deviation (False: Dr. GRPO)."""
+    step_weight: float = 1.0
+    """`gigpo`: weight of the credit among turns in the same state (paper: 1)."""
     bootstrap: Bootstrap = Bootstrap.next
     """After truncation: no value, the last acting turn's own (the authors' code), or the final observation's."""
     normalize: bool = True
-    """Standardise each level's advantages over the turns that carry its mask."""
+    """`hae`: standardise each level's advantages over the turns that carry its mask; `turn_gae`: over all turns."""
     clip: float = 0.2
     value_clip: float = 0.5
     value_coef: float = 0.5
@@ -385,11 +411,12 @@ class AlgoConfig:
     shaping: ShapingConfig = field(default_factory=ShapingConfig)
 
     def __post_init__(self) -> None:
-        _require(self.name == "hae", "algo.name", self.name, "hae")
-        for name in ("gamma", "lam_low", "lam_high"):
+        for name in ("gamma", "lam_low", "lam_high", "lam"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"algo.{name}", getattr(self, name), "between 0 and 1")
-        for name in ("value_coef", "kl_coef", "entropy_coef", "switch_entropy_coef"):
+        for name in ("value_coef", "kl_coef", "entropy_coef", "switch_entropy_coef", "step_weight"):
             _require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), "at least 0")
+        least = 2 if self.name in GROUPED else 1
+        _require(self.group_size >= least, "algo.group_size", self.group_size, f"at least {least} for algo.name={self.name}")
         _require(self.clip > 0, "algo.clip", self.clip, "above 0")
         _require(self.value_clip > 0, "algo.value_clip", self.value_clip, "above 0")
 
@@ -499,3 +526,9 @@ class RunConfig:
         _require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
         _require(self.threads >= 0, "threads", self.threads, "at least 0")
         _require(self.seed < 2**31, "seed", self.seed, "below 2**31")
+        _require(
+            self.rollout.trajectories % self.algo.group_size == 0,
+            "algo.group_size",
+            self.algo.group_size,
+            f"a divisor of rollout.trajectories={self.rollout.trajectories}",
+        )

@@ -46,7 +46,7 @@ def gigpo_advantages(
     if not weight >= 0.0:
         raise ConfigError(f"weight={weight!r} is out of range: it must be at least 0.")
     episode = grpo_advantages(rewards, mask, groups, gamma=1.0, scale=scale)
-    _, task = groups.unique(return_inverse=True)
+    _, task = torch.unique(groups, return_inverse=True)
     state = task[:, None] * (int(anchors.max()) + 1) + anchors  # a state is one of its task
     step = torch.zeros_like(episode)
     step[mask] = centre(returns_to_go(rewards, mask, gamma=gamma)[mask], state[mask], scale=scale)

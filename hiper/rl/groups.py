@@ -27,11 +27,11 @@ def check_groups(name: str, groups: Tensor, count: int) -> None:
     check_shapes("(B,)", torch.Size([count]), groups=groups)
     if groups.dtype != torch.long:
         raise ValueError(f"groups has dtype {groups.dtype}; it must be torch.long. Convert it with groups.long().")
-    sizes = groups.unique(return_counts=True)[1]
+    sizes = torch.unique(groups, return_counts=True)[1]
     if bool((sizes < 2).any()):
         raise ConfigError(
             f"{name} compares trajectories of the same task, but {int((sizes < 2).sum())} of {len(sizes)} groups have one trajectory. "
-            "Set rollout.group_size to at least 2."
+            "Set algo.group_size to at least 2."
         )
 
 
@@ -46,7 +46,7 @@ def centre(values: Tensor, groups: Tensor, *, scale: bool) -> Tensor:
     Returns:
         (N,) float. Members of a group of one get 0, and so do those of a group whose values are all equal.
     """
-    _, member = groups.unique(return_inverse=True)
+    _, member = torch.unique(groups, return_inverse=True)
     count = torch.bincount(member).to(values.dtype)
     zeros = torch.zeros_like(count)
     # Equal values have to come out as exactly 0: from a rounded mean, dividing by a deviation of 1e-9 + EPSILON would make credit of noise.

@@ -25,7 +25,7 @@ def rloo_advantages(rewards: Tensor, mask: Tensor, groups: Tensor, *, gamma: flo
     check_shapes("(B, T)", rewards.shape, mask=mask)
     check_bool(mask=mask)
     check_groups("rloo", groups, len(rewards))
-    _, member, sizes = groups.unique(return_inverse=True, return_counts=True)
+    _, member, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
     size = sizes[member].to(rewards.dtype)
     advantages = centre(returns_to_go(rewards, mask, gamma=gamma)[:, 0], groups, scale=False) * size / (size - 1)
     return torch.where(mask, advantages[:, None], 0.0)

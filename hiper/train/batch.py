@@ -37,6 +37,10 @@ class Batch:
     """(B, T) bool."""
     terminated: Tensor
     """(B,) bool."""
+    groups: Tensor
+    """(B,) long. Trajectories with equal numbers play the same game."""
+    anchors: Tensor
+    """(B, T) long. Turns with equal numbers saw the same observation; 0 on padding."""
     token_sequence: Tensor
     token_position: Tensor
     """(N,) long. Where each reply token stands; the hidden state one earlier predicts it."""
@@ -83,8 +87,8 @@ class Batch:
         return table[self.token_row, self.token_column]
 
 
-def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
-    """Lay episodes out as tensors; every episode has at least one turn."""
+def make_batch(episodes: Sequence[Episode], device: torch.device, group_size: int = 1) -> Batch:
+    """Lay episodes out as tensors; every episode has at least one turn, and `group_size` in a row play the same game."""
     rows, width = len(episodes), max(len(episode.trajectory.turns) for episode in episodes)
     sequences: list[TokenSequence] = []
     owner: list[int] = []
@@ -97,6 +101,8 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
     final = torch.full((2, rows), -1, dtype=torch.long)
     facts = torch.zeros(5, rows, width, dtype=torch.bool)  # starts, mask, invalid, keep, mismatch
     rewards = torch.zeros(rows, width)
+    anchors = torch.zeros(rows, width, dtype=torch.long)
+    seen: dict[str, int] = {}
     for row, episode in enumerate(episodes):
         row_blocks: list[int] = []
         row_turns: list[int] = []
@@ -120,6 +126,7 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
         turns = episode.trajectory.turns
         count = len(turns)
         rewards[row, :count] = torch.tensor([turn.reward for turn in turns])
+        anchors[row, :count] = torch.tensor([seen.setdefault(turn.observation, len(seen)) for turn in turns])
         facts[:, row, :count] = torch.tensor(
             [
                 [turn.switch for turn in turns],
@@ -141,6 +148,8 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
         keep=keep,
         mismatch=mismatch,
         terminated=torch.tensor([episode.terminated for episode in episodes], device=device),
+        groups=torch.arange(rows, device=device) // group_size,
+        anchors=anchors.to(device),
         token_sequence=table[0].to(device),
         token_position=table[1].to(device),
         token_id=table[2].to(device),

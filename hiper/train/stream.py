@@ -19,14 +19,14 @@ class TaskStream:
         self._order: list[int] = []
         self._position = 0
 
-    def draw(self, count: int) -> list[GameEntry]:
-        """The next `count` games."""
+    def draw(self, count: int, repeat: int = 1) -> list[GameEntry]:
+        """The next `count / repeat` games, each `repeat` times in a row."""
         drawn = []
-        for _ in range(count):
+        for _ in range(count // repeat):
             if self._position == len(self._order):
                 self._order = self._rng.sample(range(len(self._entries)), len(self._entries))
                 self._position = 0
-            drawn.append(self._entries[self._order[self._position]])
+            drawn += [self._entries[self._order[self._position]]] * repeat
             self._position += 1
         return drawn
 

@@ -36,7 +36,9 @@ from hiper.rollout.trajectory import Levels, Trajectory
 from hiper.tracking import MetricsFile, Tracker
 from hiper.train import checkpoint as ckpt
 from hiper.train.batch import Batch, make_batch
-from hiper.train.learner import Credit, Learner, Metrics, Scores, assign_credit, credit_metrics, score
+from hiper.train.credit import Credit, Metrics, assign_credit, credit_metrics
+from hiper.train.learner import Learner
+from hiper.train.score import Scores, score
 from hiper.train.stream import TaskStream
 
 logger = logging.getLogger(__name__)
@@ -141,9 +143,10 @@ class _Run:
         cfg = self.cfg
         seconds: Metrics = {}
         with _timed(seconds, "time/rollout"):
-            episodes = self._play(self.stream.draw(cfg.rollout.trajectories), cfg.rollout.temperature, self.sampler, cfg.rollout.max_turns)
+            tasks = self.stream.draw(cfg.rollout.trajectories, cfg.algo.group_size)
+            episodes = self._play(tasks, cfg.rollout.temperature, self.sampler, cfg.rollout.max_turns)
         with _timed(seconds, "time/score"):
-            batch = make_batch(episodes, self.device)
+            batch = make_batch(episodes, self.device, cfg.algo.group_size)
             scores = score(
                 self.actor,
                 self.reference,
@@ -163,7 +166,8 @@ class _Run:
             self.first_success = metrics["rollout/success_rate"]
         with _timed(seconds, "time/update"):
             pace = 1.0 - self.iteration / cfg.trainer.iterations if cfg.trainer.anneal else 1.0
-            metrics |= self.learner.update(batch, scores, credit, critic_only=self.iteration < cfg.trainer.critic_warmup, pace=pace)
+            warming = self.iteration < cfg.trainer.critic_warmup and bool(credit.values)  # without a critic there is nothing to warm up
+            metrics |= self.learner.update(batch, scores, credit, critic_only=warming, pace=pace)
         self._record_samples(episodes, batch, scores, credit)
         return metrics, seconds
 
@@ -193,7 +197,7 @@ class _Run:
 
     def _record_samples(self, episodes: list[Episode], batch: Batch, scores: Scores, credit: Credit) -> None:
         shaped, values = credit.shaped.tolist(), scores.values.tolist()
-        low, high, switch = (level.tolist() for level in credit.levels[:3])
+        low, high, switch = (level.tolist() for level in credit.levels)
         with (self.out / "samples.jsonl").open("a", encoding="utf-8") as file:
             for row, episode in enumerate(episodes[: self.cfg.trainer.samples]):
                 trajectory = episode.trajectory

@@ -144,7 +144,7 @@ def test_equal_returns_teach_exactly_nothing() -> None:
 
 
 def test_refuses() -> None:
-    with pytest.raises(ConfigError, match="1 of 2 groups have one trajectory. Set rollout.group_size"):
+    with pytest.raises(ConfigError, match="1 of 2 groups have one trajectory. Set algo.group_size"):
         grpo_advantages(REWARDS[:3], MASK[:3], GROUPS[:3], gamma=1.0)
     with pytest.raises(ConfigError, match="rloo compares"):
         rloo_advantages(REWARDS[:3], MASK[:3], GROUPS[:3], gamma=1.0)

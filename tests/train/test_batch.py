@@ -75,6 +75,12 @@ def test_a_batch_says_what_the_episodes_say(episodes: list[Episode]) -> None:
         assert batch.turns[row, :length].tolist() == [t.turn for t, _ in replies for _ in t.blocks]
         assert batch.sampled_logprobs[of_row].tolist() == pytest.approx([p for t, _ in replies for p in t.logprobs])
         assert [batch.allowed[i] for i in of_row.nonzero().flatten().tolist()] == [a for t, _ in replies for a in t.allowed]
+    seen = {}  # equal observations have equal numbers, others others; so have games that are played in a row
+    for episode, anchors in zip(episodes, batch.anchors.tolist(), strict=True):
+        for turn, anchor in zip(episode.trajectory.turns, anchors, strict=False):
+            assert seen.setdefault(turn.observation, anchor) == anchor
+    assert len(set(seen.values())) == len(seen) > 1
+    assert make_batch(episodes[:4], CPU, group_size=2).groups.tolist() == [0, 0, 1, 1]
     ids = [batch.sequences[s].ids[p] for s, p in zip(batch.token_sequence.tolist(), batch.token_position.tolist(), strict=True)]
     assert ids == batch.token_id.tolist()
     assert (batch.final_sequence >= 0).tolist() == [not episode.terminated for episode in episodes]

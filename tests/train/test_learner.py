@@ -27,6 +27,7 @@ from hiper.config import (
     Critic,
     CriticFit,
     EnvConfig,
+    Estimator,
     KeepMode,
     ModelConfig,
     ProtocolConfig,
@@ -47,7 +48,9 @@ from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
 from hiper.rollout.policy import TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.train.batch import Batch, make_batch
-from hiper.train.learner import Credit, Learner, Scores, assign_credit, credit_metrics, score
+from hiper.train.credit import Credit, assign_credit, credit_metrics
+from hiper.train.learner import Learner
+from hiper.train.score import Scores, score
 
 Play = dict[tuple[Context, Constrain], list[Episode]]
 CPU = torch.device("cpu")
@@ -58,6 +61,11 @@ REPLY = [BlockId.switch, BlockId.switch, BlockId.subgoal, BlockId.action, BlockI
 
 
 def by_hand(stop: StopReason = StopReason.terminated) -> Batch:
+    """One episode: see `by_hand_episode`."""
+    return make_batch([by_hand_episode(stop)], CPU)
+
+
+def by_hand_episode(stop: StopReason) -> Episode:
     """Three turns: a segment of two, then one of its own; the middle turn is a KEEP of other words with an inadmissible action."""
     turns = [
         Turn("", "", switch, "", "", [], admissible, reward, reward, len(REPLY))
@@ -66,9 +74,7 @@ def by_hand(stop: StopReason = StopReason.terminated) -> Batch:
     tokens = [TokenTurn(t, 2 + 8 * t, [int(b) for b in REPLY], 3, [0.0] * 6, [None] * 6) for t in range(3)]
     trajectory = Trajectory("game", "train", "type", "task", True, stop, turns, "")
     final = None if stop is StopReason.terminated else 25
-    return make_batch(
-        [Episode(trajectory, [TokenSequence(list(range(5, 31)), tokens, final)], [False, True, False], [False, True, False])], CPU
-    )
+    return Episode(trajectory, [TokenSequence(list(range(5, 31)), tokens, final)], [False, True, False], [False, True, False])
 
 
 VALUES = torch.tensor([[[0.1, 0.4, 0.6], [0.2, 9.0, 0.7], [0.3, 0.5, 0.8]]])  # V_low, V_high, V_switch; the middle V_high is read by nobody
@@ -103,9 +109,50 @@ def test_credit_by_hand() -> None:
     assert credit.advantages.tolist() == pytest.approx(expected)
     kept_subgoal = 6 + REPLY.index(BlockId.subgoal)
     assert credit.trained.tolist() == [block != BlockId.none and token != kept_subgoal for token, block in enumerate(REPLY * 3)]
-    assert credit.levels.low_target.tolist()[0] == pytest.approx([0.5, 0.5, 1.0])
-    assert credit.levels.switch_target.tolist()[0] == pytest.approx([0.5, 0.5, 1.0])
-    assert [credit.levels.high_target[0, t].item() for t in (0, 2)] == pytest.approx([0.975, 1.0])
+    low, high, switch = (value.target for value in credit.values)
+    assert low.tolist()[0] == pytest.approx([0.5, 0.5, 1.0])
+    assert switch.tolist()[0] == pytest.approx([0.5, 0.5, 1.0])
+    assert [high[0, t].item() for t in (0, 2)] == pytest.approx([0.975, 1.0])
+
+
+def two_by_hand() -> Batch:
+    """`by_hand` twice, as a group: won in three turns, and cut off in the same first state after one without reward."""
+    first, second = by_hand_episode(StopReason.terminated), by_hand_episode(StopReason.turn_limit)
+    turn = replace(second.trajectory.turns[0], observation="a room")
+    first.trajectory.turns[0] = turn
+    second = Episode(
+        replace(second.trajectory, turns=[turn]),
+        [replace(second.sequences[0], turns=second.sequences[0].turns[:1], final=9)],
+        [False],
+        [False],
+    )
+    return make_batch([first, second], CPU, group_size=2)
+
+
+FLAT = {
+    # Returns 1 and 0: deviation sqrt(1/2), A = +-1/sqrt 2.
+    "grpo": [0.5**0.5] * 3 + [-(0.5**0.5)],
+    "rloo": [1.0] * 3 + [-1.0],
+    # Returns to go 1 1 1 and 0: mean 3/4, deviation sqrt(3)/4.
+    "reinforce_pp": [3**-0.5] * 3 + [-(3**0.5)],
+    # Turns without words are one state, met by turns 1 and 2 with return 1 each; "a room" twice, with 1 and 0.
+    "gigpo": [2 * 0.5**0.5, 0.5**0.5, 0.5**0.5, -2 * 0.5**0.5],
+    # 1 - V_high: 0.4, 9 and 0.5. The second: 0 + its final V_high of 0.75, less 0.4.
+    "turn_gae": [0.6, -8.0, 0.5, 0.35],
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_flat_estimators_by_hand(name: str) -> None:
+    """One advantage for every token of a reply, those outside the blocks and a KEEP's subgoal too."""
+    batch = two_by_hand()
+    scores = given(batch)._replace(values=VALUES.repeat(2, 1, 1), final_values=FINAL.repeat(2, 1) * (~batch.terminated)[:, None])
+    credit = assign_credit(batch, scores, algo(name=Estimator(name), group_size=2))
+    assert credit.advantages.tolist() == pytest.approx([value for value in FLAT[name] for _ in REPLY], abs=1e-5)
+    assert credit.trained.all()
+    assert [(value.head, value.target[batch.mask].tolist()) for value in credit.values] == (
+        [(1, pytest.approx([1.0, 1.0, 1.0, 0.75]))] if name == "turn_gae" else []
+    )
 
 
 def test_fines_by_hand() -> None:
@@ -262,7 +309,7 @@ def test_values_move_to_their_targets(speaker: Path, play: Play, critic: Critic)
     scores, credit = scored(network, batch, cfg)
     learner(network, cfg).update(batch, scores, credit, critic_only=critic is Critic.shared)
     after = score(network, None, batch, budget=4000, temperature=TEMPERATURE).values
-    targets = torch.stack([credit.levels.low_target, credit.levels.high_target, credit.levels.switch_target], -1)
+    targets = torch.stack([value.target for value in credit.values], -1)
     for level in range(3):
         mask = batch.mask & batch.starts if level == 1 else batch.mask
         before, now = (float(((values[..., level] - targets[..., level])[mask] ** 2).mean()) for values in (scores.values, after))
@@ -277,7 +324,7 @@ def test_fitted_heads_explain_what_they_were_fitted_to(actor: Actor, play: Play)
     learner(actor, cfg).update(batch, scores, credit, critic_only=True)
     assert all(torch.equal(old, new) for old, new in zip(before, actor.lm.parameters(), strict=True))
     after, _ = scored(actor, batch, cfg)
-    wanted = credit.levels.switch_target[batch.mask]
+    wanted = credit.values[2].target[batch.mask]
     error = (after.values[..., 2][batch.mask] - wanted).square().mean()
     assert error < 0.05 * (scores.values[..., 2][batch.mask] - wanted).square().mean()
 

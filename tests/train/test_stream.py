@@ -1,7 +1,8 @@
 """Rules of the task stream.
 
 1. Every game is played once before any is played again, each pass in a fresh order; a seed fixes the order.
-2. A stream put back continues exactly where it stood, over the same number of games only.
+2. A group is one game several times in a row; the games follow as they would alone.
+3. A stream put back continues exactly where it stood, over the same number of games only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def test_how_many_are_drawn_at_once_does_not_matter() -> None:
     whole, parts = TaskStream(GAMES, seed=3), TaskStream(GAMES, seed=3)
     assert whole.draw(20) == [game for count in (1, 6, 0, 9, 4) for game in parts.draw(count)]
     assert TaskStream(GAMES, seed=3).draw(20) != TaskStream(GAMES, seed=4).draw(20)
+
+
+def test_groups_repeat_games() -> None:
+    alone, grouped = TaskStream(GAMES, seed=3), TaskStream(GAMES, seed=3)
+    assert grouped.draw(12, repeat=3) == [game for game in alone.draw(4) for _ in range(3)]
 
 
 @pytest.mark.parametrize("position", [0, 3, 7, 10, 14])

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from hiper.config import (
     Critic,
     CriticFit,
     EnvConfig,
+    Estimator,
     EvaluateConfig,
     ModelConfig,
     ProtocolConfig,
@@ -221,6 +223,34 @@ def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path,
     ours = bits(tmp_path / "parts")
     assert {"critic.moments", "critic.products"} <= set(ours)
     assert_same(ours, bits(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("name", Estimator)
+@pytest.mark.parametrize("fit", CriticFit)
+def test_every_estimator_trains_and_resumes(speaker: Path, game_index: GameIndex, tmp_path: Path, name: Estimator, fit: CriticFit) -> None:
+    cfg = config(iterations=2, eval_every=0)
+    cfg.algo.name, cfg.algo.group_size, cfg.trainer.critic_fit = name, 2, fit
+    train(cfg, speaker, game_index, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(1))
+    train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
+    ours = bits(tmp_path / "parts")
+    assert_same(ours, bits(tmp_path / "whole"))
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    judged = {key.removeprefix("value/explained_variance_") for key in rows[0] if key.startswith("value/explained")}
+    assert judged == {Estimator.hae: {"low", "high", "switch"}, Estimator.turn_gae: {"high"}}.get(name, set())
+    assert all(math.isfinite(row["optim/policy_loss"]) for row in rows)
+
+
+def test_what_has_no_critic_does_not_wait_for_one(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+    cfg = config(iterations=1, eval_every=0, critic_warmup=1)
+    moved = {}
+    for name in (Estimator.turn_gae, Estimator.grpo):
+        cfg.algo.name, cfg.algo.group_size = name, 2
+        train(cfg, speaker, game_index, tmp_path / name)
+        before, after = (load_actor(path, cfg.model).lm.state_dict() for path in (speaker, tmp_path / name / "model"))
+        moved[name] = any(not torch.equal(before[key], after[key]) for key in before)
+    assert moved == {Estimator.turn_gae: False, Estimator.grpo: True}
 
 
 def test_a_checkpoint_without_fitted_heads_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:

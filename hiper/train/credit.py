@@ -1,0 +1,222 @@
+"""Credit: from rewards and values to an advantage for every reply token, and to what the value heads should learn.
+
+`algo.name` chooses the estimator. Each reads the same episodes and answers the same question, so that runs differ in nothing else:
+the hierarchical one credits a turn's switch, subgoal and action apart, the flat ones give one advantage to the whole reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hiper.config import AlgoConfig, Bootstrap, Estimator
+from hiper.model.actor import LEVELS
+from hiper.protocol import BlockId
+from hiper.rl.gae import turn_advantages
+from hiper.rl.gigpo import gigpo_advantages
+from hiper.rl.grpo import grpo_advantages
+from hiper.rl.hae import hierarchical_advantages, normalize
+from hiper.rl.losses import explained_variance
+from hiper.rl.masking import level_turns, mask_coverage, spread
+from hiper.rl.reinforce_pp import reinforce_pp_advantages
+from hiper.rl.rloo import rloo_advantages
+from hiper.rl.shaping import shape_rewards
+from hiper.train.batch import Batch
+from hiper.train.score import Scores
+
+LOW, HIGH, SWITCH = range(3)
+"""The value heads, in the order of `hiper.model.actor.LEVELS`."""
+
+Metrics = dict[str, float]
+
+
+class ValueTarget(NamedTuple):
+    """What one value head should say."""
+
+    head: int
+    """LOW, HIGH or SWITCH."""
+    target: Tensor
+    """(B, T) float."""
+    mask: Tensor
+    """(B, T) bool. Turns that count."""
+
+
+class Levels(NamedTuple):
+    """Advantages of a turn's action, subgoal and switch decision, each (B, T) float; flat estimators know no difference."""
+
+    low: Tensor
+    high: Tensor
+    switch: Tensor
+
+
+class Estimate(NamedTuple):
+    """What an estimator returns."""
+
+    levels: Levels
+    """In the estimator's units."""
+    values: tuple[ValueTarget, ...]
+    """Empty where the estimator has no critic."""
+
+
+class Credit(NamedTuple):
+    """Who gets which credit."""
+
+    shaped: Tensor
+    """(B, T) float. Rewards with penalties."""
+    levels: Levels
+    """As estimated; before standardising, where that is configured."""
+    values: tuple[ValueTarget, ...]
+    """What the value heads learn."""
+    advantages: Tensor
+    """(N,) float. Of each reply token, standardised if configured."""
+    trained: Tensor
+    """(N,) bool. Tokens the policy loss reads."""
+
+
+@torch.no_grad()
+def assign_credit(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Credit:
+    """Shape rewards, estimate advantages and lay them on the reply tokens.
+
+    Raises:
+        ConfigError: the estimator compares trajectories of a group and the batch has none.
+    """
+    shaping = cfg.shaping
+    shaped = shape_rewards(
+        batch.rewards,
+        batch.invalid,
+        batch.keep,
+        batch.mismatch,
+        batch.mask,
+        invalid_penalty=shaping.invalid,
+        keep_penalty=shaping.keep,
+        keep_mode=shaping.keep_mode.value,
+        keep_mismatch_penalty=shaping.keep_mismatch,
+        scale=shaping.success_scale,
+    )
+    estimate = ESTIMATORS[cfg.name](shaped, batch, scores, cfg)
+    if cfg.name is Estimator.hae:
+        advantages, trained = _by_block(estimate.levels, batch, cfg)
+    else:
+        advantages, trained = _by_reply(estimate.levels.low, batch, cfg)
+    return Credit(shaped, estimate.levels, estimate.values, advantages, trained & ~batch.forced)
+
+
+def _by_block(levels: Levels, batch: Batch, cfg: AlgoConfig) -> tuple[Tensor, Tensor]:
+    """(N,) advantages and mask: each block of a reply has the credit of its level."""
+    if cfg.normalize:
+        kept = level_turns(batch.turns, batch.blocks, batch.starts, batch.mask)
+        levels = Levels(*(normalize(advantages, keep) for advantages, keep in zip(levels, kept, strict=True)))
+    tokens = spread(*levels, batch.turns, batch.blocks, batch.starts, batch.mask)
+    return batch.flat(tokens.advantages), batch.flat(tokens.trained)
+
+
+def _by_reply(advantages: Tensor, batch: Batch, cfg: AlgoConfig) -> tuple[Tensor, Tensor]:
+    """(N,) advantages and mask: every token of a reply has the turn's credit."""
+    # The critic-free estimators bring a scale of their own; REINFORCE++ is standardised by definition.
+    if cfg.normalize and cfg.name is Estimator.turn_gae:
+        advantages = normalize(advantages, batch.mask)
+    return advantages[batch.token_row, batch.flat(batch.turns)], torch.ones_like(batch.forced)
+
+
+def _hae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:
+    low, high, switch = scores.values.unbind(-1)
+    levels = hierarchical_advantages(
+        shaped,
+        low,
+        high,
+        switch,
+        batch.starts,
+        batch.terminated,
+        batch.mask,
+        gamma=cfg.gamma,
+        lam_low=cfg.lam_low,
+        lam_high=cfg.lam_high,
+        bootstrap=cfg.bootstrap.value,
+        v_low_final=scores.final_values[:, LOW] if cfg.bootstrap is Bootstrap.next else None,
+        v_high_final=scores.final_values[:, HIGH] if cfg.bootstrap is Bootstrap.next else None,
+    )
+    values = (
+        ValueTarget(LOW, levels.low_target, batch.mask),
+        ValueTarget(HIGH, levels.high_target, batch.mask & batch.starts),
+        ValueTarget(SWITCH, levels.switch_target, batch.mask),
+    )
+    return Estimate(Levels(levels.low, levels.high, levels.switch), values)
+
+
+def _turn_gae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:
+    # V_high's place is before any decision of the turn, which is what a flat critic is to judge.
+    found = turn_advantages(
+        shaped,
+        scores.values[..., HIGH],
+        batch.terminated,
+        batch.mask,
+        gamma=cfg.gamma,
+        lam=cfg.lam,
+        bootstrap=cfg.bootstrap.value,
+        v_final=scores.final_values[:, HIGH] if cfg.bootstrap is Bootstrap.next else None,
+    )
+    return Estimate(_flat(found.advantages), (ValueTarget(HIGH, found.targets, batch.mask),))
+
+
+def _grpo(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:
+    return _free(grpo_advantages(shaped, batch.mask, batch.groups, gamma=cfg.gamma, scale=cfg.group_scale))
+
+
+def _rloo(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:
+    return _free(rloo_advantages(shaped, batch.mask, batch.groups, gamma=cfg.gamma))
+
+
+def _reinforce_pp(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:
+    return _free(reinforce_pp_advantages(shaped, batch.mask, gamma=cfg.gamma))
+
+
+def _gigpo(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:
+    return _free(
+        gigpo_advantages(shaped, batch.mask, batch.groups, batch.anchors, gamma=cfg.gamma, weight=cfg.step_weight, scale=cfg.group_scale)
+    )
+
+
+def _flat(advantages: Tensor) -> Levels:
+    return Levels(advantages, advantages, advantages)
+
+
+def _free(advantages: Tensor) -> Estimate:
+    return Estimate(_flat(advantages), ())
+
+
+ESTIMATORS: dict[Estimator, Callable[[Tensor, Batch, Scores, AlgoConfig], Estimate]] = {
+    Estimator.hae: _hae,
+    Estimator.turn_gae: _turn_gae,
+    Estimator.grpo: _grpo,
+    Estimator.rloo: _rloo,
+    Estimator.reinforce_pp: _reinforce_pp,
+    Estimator.gigpo: _gigpo,
+}
+"""From shaped rewards (B, T), the batch, its scores and the settings to advantages and value targets."""
+
+
+def credit_metrics(batch: Batch, scores: Scores, credit: Credit) -> Metrics:
+    """What the estimator saw: coverage of its masks, size of its advantages, quality of its critics, entropies."""
+    coverage = mask_coverage(batch.turns, batch.blocks, batch.starts, batch.mask)
+    blocks = batch.flat(batch.blocks)
+    turns = float(batch.mask.sum())
+    switch_entropy = scores.entropies[credit.trained & (blocks == BlockId.switch)].sum()
+    metrics = {
+        "hae/mask_coverage": float(coverage.turns),
+        "hae/mask_coverage_subgoal": float(coverage.subgoal),
+        "optim/entropy": float(scores.entropies[credit.trained].mean()) if bool(credit.trained.any()) else 0.0,
+        "switch/entropy": float(switch_entropy) / max(turns, 1.0),
+        "rollout/logprob_gap": float((scores.logprobs - batch.sampled_logprobs).abs().mean()),
+    }
+    for name, advantages in credit.levels._asdict().items():
+        turns_of_level = batch.mask & batch.starts if name == "high" else batch.mask
+        metrics[f"hae/adv_{name}_mean"] = float(advantages[turns_of_level].mean())
+        metrics[f"hae/adv_{name}_std"] = float(advantages[turns_of_level].std(correction=0))
+    for head, target, mask in credit.values:
+        name = LEVELS[head]
+        metrics[f"value/explained_variance_{name}"] = float(explained_variance(scores.values[..., head], target, mask))
+        metrics[f"value/mean_{name}"] = float(scores.values[..., head][mask].mean())
+    return metrics

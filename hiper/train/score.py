@@ -1,0 +1,49 @@
+"""What the network says of a batch before any step: log-probabilities and values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hiper.model.actor import Actor
+from hiper.train.batch import Batch, passes
+
+
+class Scores(NamedTuple):
+    """The network's view of a batch before an update; N reply tokens, B trajectories, T turns."""
+
+    logprobs: Tensor
+    """(N,) float, under the policy that is about to be trained."""
+    ref_logprobs: Tensor
+    """(N,) float, under the warm-started reference; equal to `logprobs` where no KL is wanted."""
+    entropies: Tensor
+    """(N,) float, nats."""
+    values: Tensor
+    """(B, T, 3) float: V_low, V_high, V_switch; zero on padding."""
+    final_values: Tensor
+    """(B, 3) float: the critic after a truncated episode's last action; zero where nothing follows."""
+    states: Tensor | None = None
+    """(B, T, 2, D) float: what V_low reads, and what V_high and V_switch read; zero on padding. Only when asked for: it is large."""
+
+
+@torch.no_grad()
+def score(actor: Actor, reference: Actor | None, batch: Batch, *, budget: int, temperature: float, with_states: bool = False) -> Scores:
+    """Run the network, and the reference if there is one, over every sequence once, without gradients."""
+    everything = torch.arange(len(batch.mask), device=batch.mask.device)
+    logprobs, entropies = torch.zeros_like(batch.sampled_logprobs), torch.zeros_like(batch.sampled_logprobs)
+    values = batch.rewards.new_zeros((*batch.mask.shape, 3))
+    final = batch.rewards.new_zeros((len(batch.mask), 3))
+    states = batch.rewards.new_zeros((*batch.mask.shape, 2, actor.heads.in_features)) if with_states else None
+    for part in passes(actor, batch, everything, budget=budget, temperature=temperature, with_entropies=True):
+        logprobs[part.tokens], entropies[part.tokens] = part.logprobs, part.entropies
+        values[part.turns[:, 0], part.turns[:, 1]] = part.values.float()
+        if states is not None:
+            states[part.turns[:, 0], part.turns[:, 1]] = part.states.float()
+        final[part.final_rows] = part.final_values.float()
+    ref_logprobs = logprobs.clone()
+    if reference is not None:
+        for part in passes(reference, batch, everything, budget=budget, temperature=temperature, with_values=False):
+            ref_logprobs[part.tokens] = part.logprobs
+    return Scores(logprobs, ref_logprobs, entropies, values, final, states)
