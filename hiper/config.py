@@ -114,6 +114,14 @@ GROUPED = (Estimator.grpo, Estimator.rloo, Estimator.gigpo)
 """Estimators that compare trajectories of the same game."""
 
 
+class Level(StrEnum):
+    """A decision of a hierarchical turn: the action, the subgoal, to switch or not."""
+
+    low = "low"
+    high = "high"
+    switch = "switch"
+
+
 class KLEstimator(StrEnum):
     """See `hiper.rl.losses.kl_loss`."""
 
@@ -398,7 +406,13 @@ class AlgoConfig:
     """After truncation: no value, the last acting turn's own (the authors' code), or the final observation's."""
     normalize: bool = True
     """`hae`: standardise each level's advantages over the turns that carry its mask; `turn_gae`: over all turns."""
+    levels: list[Level] = field(default_factory=lambda: list(Level))
+    """`hae`: which decisions learn; a level left out plays on as the warm start does."""
     clip: float = 0.2
+    clip_high: float | None = None
+    """Upper clip; unset: `clip` (DAPO's clip-higher: 0.28)."""
+    importance_cap: float | None = None
+    """Most a token's advantage is multiplied by where trainer and sampler differ on its probability; unset: no such weight."""
     value_clip: float = 0.5
     value_coef: float = 0.5
     kl_coef: float = 0.01
@@ -418,6 +432,9 @@ class AlgoConfig:
         least = 2 if self.name in GROUPED else 1
         _require(self.group_size >= least, "algo.group_size", self.group_size, f"at least {least} for algo.name={self.name}")
         _require(self.clip > 0, "algo.clip", self.clip, "above 0")
+        for name in ("clip_high", "importance_cap"):
+            _require(getattr(self, name) is None or getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "above 0, or null")
+        _require(bool(self.levels), "algo.levels", self.levels, "at least one of low, high, switch")
         _require(self.value_clip > 0, "algo.value_clip", self.value_clip, "above 0")
 
 

@@ -63,9 +63,16 @@ class ValueLoss(NamedTuple):
 
 
 def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float, count: float | Tensor | None = None
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float,
+    clip_high: float | None = None,
+    count: float | Tensor | None = None,
 ) -> PolicyLoss:
-    """PPO's clipped surrogate: the sum over tokens of -min(rho * A, clip(rho, 1 - eps, 1 + eps) * A) / count.
+    """PPO's clipped surrogate: the sum over tokens of -min(rho * A, clip(rho, 1 - eps, 1 + eps_high) * A) / count.
 
     Args:
         logprobs: (..., L) float. Log-probability of each token under the policy being trained.
@@ -73,24 +80,50 @@ def policy_loss(
         advantages: same shape. Per token (`masking.spread`); taken as constants.
         mask: same shape, bool. True on trained tokens.
         clip: eps > 0.
+        clip_high: eps_high > 0; None: eps. Above eps it lets unlikely tokens grow (clip-higher; DAPO, arXiv:2503.14476).
         count: trained tokens of the mini-batch; unset: of this call.
 
     Raises:
         ValueError: shapes or dtypes differ from the above.
-        ConfigError: `clip` is not above 0.
+        ConfigError: `clip` or `clip_high` is not above 0.
     """
     check_shapes("the shape of logprobs", logprobs.shape, old_logprobs=old_logprobs, advantages=advantages, mask=mask)
     check_bool(mask=mask)
+    clip_high = clip if clip_high is None else clip_high
     _check_clip(clip)
+    _check_clip(clip_high)
     log_ratio = _log_ratio(logprobs, old_logprobs.detach(), mask)
     ratio = log_ratio.exp()
     advantages = torch.where(mask, advantages.detach(), 0.0)
-    plain, clipped = ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages
+    plain, clipped = ratio * advantages, ratio.clamp(1 - clip, 1 + clip_high) * advantages
     return PolicyLoss(
         -_mean(torch.minimum(plain, clipped), mask, count),
         _mean((clipped < plain).to(ratio.dtype), mask, count).detach(),
         _mean(ratio - 1 - log_ratio, mask, count).detach(),
     )
+
+
+def truncated_weights(old_logprobs: Tensor, sampled_logprobs: Tensor, mask: Tensor, *, cap: float) -> Tensor:
+    """min(pi_trainer / pi_sampler, cap) of each token: what its advantage is worth where the sampler is another program than the trainer.
+
+    An inference engine's kernels give slightly other probabilities than the trainer's, which makes on-policy data off-policy; the weight
+    corrects that, and the cap bounds its variance (truncated importance sampling; Ionides, 2008).
+
+    Args:
+        old_logprobs: (..., L) float, by the trainer's network, before any step.
+        sampled_logprobs: same shape, as the sampler recorded them.
+        mask: same shape, bool. True on trained tokens; the weight of others is 1.
+        cap: above 0.
+
+    Raises:
+        ValueError: shapes or dtypes differ from the above.
+        ConfigError: the cap is not above 0.
+    """
+    check_shapes("the shape of old_logprobs", old_logprobs.shape, sampled_logprobs=sampled_logprobs, mask=mask)
+    check_bool(mask=mask)
+    if not cap > 0:
+        raise ConfigError(f"cap={cap!r} is out of range: it must be above 0.")
+    return torch.where(mask, _log_ratio(old_logprobs, sampled_logprobs, mask).exp().clamp(max=cap), 1.0)
 
 
 def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: str = "k3", count: float | Tensor | None = None) -> KLLoss:

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hiper.config import AlgoConfig, Bootstrap, Estimator
+from hiper.config import AlgoConfig, Bootstrap, Estimator, Level
 from hiper.model.actor import LEVELS
 from hiper.protocol import BlockId
 from hiper.rl.gae import turn_advantages
 from hiper.rl.gigpo import gigpo_advantages
 from hiper.rl.grpo import grpo_advantages
 from hiper.rl.hae import hierarchical_advantages, normalize
-from hiper.rl.losses import explained_variance
+from hiper.rl.losses import explained_variance, truncated_weights
 from hiper.rl.masking import level_turns, mask_coverage, spread
 from hiper.rl.reinforce_pp import reinforce_pp_advantages
 from hiper.rl.rloo import rloo_advantages
@@ -29,6 +29,8 @@ from hiper.train.score import Scores
 
 LOW, HIGH, SWITCH = range(3)
 """The value heads, in the order of `hiper.model.actor.LEVELS`."""
+
+_BLOCK = {Level.low: BlockId.action, Level.high: BlockId.subgoal, Level.switch: BlockId.switch}
 
 Metrics = dict[str, float]
 
@@ -101,7 +103,10 @@ def assign_credit(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Credit:
         advantages, trained = _by_block(estimate.levels, batch, cfg)
     else:
         advantages, trained = _by_reply(estimate.levels.low, batch, cfg)
-    return Credit(shaped, estimate.levels, estimate.values, advantages, trained & ~batch.forced)
+    trained &= ~batch.forced
+    if cfg.importance_cap is not None:
+        advantages = advantages * truncated_weights(scores.logprobs, batch.sampled_logprobs, trained, cap=cfg.importance_cap)
+    return Credit(shaped, estimate.levels, estimate.values, advantages, trained)
 
 
 def _by_block(levels: Levels, batch: Batch, cfg: AlgoConfig) -> tuple[Tensor, Tensor]:
@@ -110,7 +115,8 @@ def _by_block(levels: Levels, batch: Batch, cfg: AlgoConfig) -> tuple[Tensor, Te
         kept = level_turns(batch.turns, batch.blocks, batch.starts, batch.mask)
         levels = Levels(*(normalize(advantages, keep) for advantages, keep in zip(levels, kept, strict=True)))
     tokens = spread(*levels, batch.turns, batch.blocks, batch.starts, batch.mask)
-    return batch.flat(tokens.advantages), batch.flat(tokens.trained)
+    learns = torch.isin(batch.blocks, torch.tensor([_BLOCK[level] for level in cfg.levels], device=batch.blocks.device))
+    return batch.flat(tokens.advantages), batch.flat(tokens.trained & learns)
 
 
 def _by_reply(advantages: Tensor, batch: Batch, cfg: AlgoConfig) -> tuple[Tensor, Tensor]:

@@ -118,7 +118,13 @@ class Learner:
             loss = part.logprobs.new_zeros(())
             if not critic_only:
                 policy = policy_loss(
-                    part.logprobs, scores.logprobs[part.tokens], credit.advantages[part.tokens], trained, clip=algo.clip, count=token_count
+                    part.logprobs,
+                    scores.logprobs[part.tokens],
+                    credit.advantages[part.tokens],
+                    trained,
+                    clip=algo.clip,
+                    clip_high=algo.clip_high,
+                    count=token_count,
                 )
                 # The reference holds every reply token, those outside the blocks too: nothing else keeps them from drifting.
                 kl = kl_loss(

@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 
 from hiper.errors import ConfigError
-from hiper.rl.losses import KL_ESTIMATORS, entropy_loss, explained_variance, kl_loss, policy_loss, token_entropy, value_loss
+from hiper.rl.losses import (
+    KL_ESTIMATORS,
+    entropy_loss,
+    explained_variance,
+    kl_loss,
+    policy_loss,
+    token_entropy,
+    truncated_weights,
+    value_loss,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -45,6 +54,19 @@ def test_policy_loss_by_hand() -> None:
     # d(-rho A)/d logprob = -rho A, and zero where the clip binds: tokens 0 and 3.
     assert logprobs.grad is not None
     torch.testing.assert_close(logprobs.grad, torch.tensor([0.0, -0.5, 1.5, 0.0, -2.2]) / 5)
+
+
+def test_clip_higher_by_hand() -> None:
+    result = policy_loss(leaf(*map(math.log, (1.25, 1.5, 0.7))), torch.zeros(3), torch.ones(3), every(3), clip=0.2, clip_high=0.3)
+    assert result.loss.item() == pytest.approx(-(1.25 + 1.3 + 0.7) / 3)
+    falling = policy_loss(leaf(math.log(0.5)), torch.zeros(1), -torch.ones(1), every(1), clip=0.2, clip_high=0.3)
+    assert falling.loss.item() == pytest.approx(0.8), "the lower side keeps its own clip"
+
+
+def test_truncated_weights_by_hand() -> None:
+    trainer, sampler = torch.tensor([-1.0, -1.0, -3.0, 0.0]), torch.tensor([-1.0, -3.0, -1.0, -INF])
+    weights = truncated_weights(trainer, sampler, torch.tensor([True, True, True, False]), cap=2.0)
+    assert weights.tolist() == pytest.approx([1.0, 2.0, math.exp(-2), 1.0])
 
 
 def test_an_unmoved_policy_gets_the_plain_policy_gradient() -> None:
@@ -236,6 +258,10 @@ def test_refuses() -> None:
         entropy_loss(three, mask[:2])
     with pytest.raises(ConfigError, match="clip=0 is out of range"):
         policy_loss(three, three, three, mask, clip=0)
+    with pytest.raises(ConfigError, match="clip=-1 is out of range"):
+        policy_loss(three, three, three, mask, clip=0.2, clip_high=-1)
+    with pytest.raises(ConfigError, match="cap=0 is out of range"):
+        truncated_weights(three, three, mask, cap=0)
     with pytest.raises(ConfigError, match="kl_estimator='k4' is unknown"):
         kl_loss(three, three, mask, estimator="k4")
     with pytest.raises(ConfigError, match="clip=-1 is out of range"):

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from hiper.config import (
     EnvConfig,
     Estimator,
     KeepMode,
+    Level,
     ModelConfig,
     ProtocolConfig,
     RolloutConfig,
@@ -153,6 +155,24 @@ def test_flat_estimators_by_hand(name: str) -> None:
     assert [(value.head, value.target[batch.mask].tolist()) for value in credit.values] == (
         [(1, pytest.approx([1.0, 1.0, 1.0, 0.75]))] if name == "turn_gae" else []
     )
+
+
+@pytest.mark.parametrize("levels", [[Level.low], [Level.high], [Level.switch, Level.low]])
+def test_levels_left_out_do_not_learn(levels: list[Level]) -> None:
+    batch = by_hand()
+    whole, part = (assign_credit(batch, given(batch), algo(levels=chosen)) for chosen in (list(Level), levels))
+    blocks = {Level.low: BlockId.action, Level.high: BlockId.subgoal, Level.switch: BlockId.switch}
+    wanted = [block in {blocks[level] for level in levels} for block in REPLY * 3]
+    assert part.trained.tolist() == [is_trained and is_wanted for is_trained, is_wanted in zip(whole.trained.tolist(), wanted, strict=True)]
+    assert all(torch.equal(mine.target, theirs.target) for mine, theirs in zip(part.values, whole.values, strict=True))
+
+
+def test_advantages_carry_what_the_sampler_misjudged() -> None:
+    batch = by_hand()
+    scores = given(batch)._replace(logprobs=torch.full((batch.tokens,), 0.5))
+    plain, weighted = (assign_credit(batch, scores, algo(importance_cap=cap)) for cap in (None, 1.2))
+    torch.testing.assert_close(weighted.advantages, torch.where(plain.trained, 1.2 * plain.advantages, plain.advantages))
+    assert assign_credit(batch, scores, algo(importance_cap=9.0)).advantages[0].item() == pytest.approx(-0.1 * math.exp(0.5))
 
 
 def test_fines_by_hand() -> None:
