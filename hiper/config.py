@@ -104,6 +104,7 @@ class Estimator(StrEnum):
 
     hae = "hae"
     turn_gae = "turn_gae"
+    gae = "gae"
     grpo = "grpo"
     rloo = "rloo"
     reinforce_pp = "reinforce_pp"
@@ -395,7 +396,7 @@ class AlgoConfig:
     lam_high: float = 0.95
     """`hae`: trace decay across segments."""
     lam: float = 1.0
-    """`turn_gae`: trace decay of a turn."""
+    """`turn_gae`: trace decay of a turn; `gae`: of a token."""
     group_size: int = 1
     """Trajectories an iteration plays of each of its games: `grpo`, `rloo` and `gigpo` compare them, the others do not mind."""
     group_scale: bool = True
@@ -405,7 +406,7 @@ class AlgoConfig:
     bootstrap: Bootstrap = Bootstrap.next
     """After truncation: no value, the last acting turn's own (the authors' code), or the final observation's."""
     normalize: bool = True
-    """`hae`: standardise each level's advantages over the turns that carry its mask; `turn_gae`: over all turns."""
+    """`hae`: standardise each level's advantages over the turns that carry its mask; `turn_gae`, `gae`: over all turns, all tokens."""
     levels: list[Level] = field(default_factory=lambda: list(Level))
     """`hae`: which decisions learn; a level left out plays on as the warm start does."""
     clip: float = 0.2

@@ -183,6 +183,10 @@ class Pass(NamedTuple):
     """(m, 3) float: V_low, V_high, V_switch of those turns; empty without values."""
     states: Tensor
     """(m, 2, D) float: what V_low reads, and what V_high and V_switch read; empty without values."""
+    token_values: Tensor
+    """(n,) float: V_low in the state each of those tokens was chosen in; empty without values."""
+    token_states: Tensor
+    """(n, D) float: what it reads; empty without values."""
     final_rows: Tensor
     """(f,) long. Trajectories whose final state is in these sequences."""
     final_values: Tensor
@@ -228,9 +232,11 @@ def passes(
                 [output.states[where, batch.low_position[row, turn]], output.states[where, batch.first_position[row, turn]]], dim=1
             )
             final = output.values[place[batch.final_sequence[finals]], batch.final_position[finals]]
+            chosen_in = (place[batch.token_sequence[tokens]], batch.token_position[tokens] - 1)
+            token_values, token_states = output.values[(*chosen_in, 0)], output.states[chosen_in]
         else:
-            values = final = states = output.values
-        yield Pass(tokens, logprobs, entropies, turns, values, states, finals, final)
+            values = final = states = token_values = token_states = output.values
+        yield Pass(tokens, logprobs, entropies, turns, values, states, token_values, token_states, finals, final)
 
 
 def _groups(wanted: list[int], lengths: list[int], budget: int) -> Iterator[list[int]]:

@@ -24,6 +24,7 @@ from hiper.rl.masking import level_turns, mask_coverage, spread
 from hiper.rl.reinforce_pp import reinforce_pp_advantages
 from hiper.rl.rloo import rloo_advantages
 from hiper.rl.shaping import shape_rewards
+from hiper.rl.token_gae import token_advantages
 from hiper.train.batch import Batch
 from hiper.train.score import Scores
 
@@ -60,7 +61,9 @@ class Estimate(NamedTuple):
     levels: Levels
     """In the estimator's units."""
     values: tuple[ValueTarget, ...]
-    """Empty where the estimator has no critic."""
+    """Empty where the estimator has no critic, or one that judges tokens."""
+    tokens: tuple[Tensor, Tensor] | None = None
+    """(N,) float each: advantages and targets of V_low, where the estimator's step is a token."""
 
 
 class Credit(NamedTuple):
@@ -76,6 +79,13 @@ class Credit(NamedTuple):
     """(N,) float. Of each reply token, standardised if configured."""
     trained: Tensor
     """(N,) bool. Tokens the policy loss reads."""
+    token_target: Tensor | None = None
+    """(N,) float. What V_low should say of the state each trained token was chosen in, for estimators whose step is a token."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether a critic is part of it."""
+        return bool(self.values) or self.token_target is not None
 
 
 @torch.no_grad()
@@ -99,14 +109,18 @@ def assign_credit(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Credit:
         scale=shaping.success_scale,
     )
     estimate = ESTIMATORS[cfg.name](shaped, batch, scores, cfg)
-    if cfg.name is Estimator.hae:
+    target = None
+    if estimate.tokens is not None:
+        (advantages, target), trained = estimate.tokens, torch.ones_like(batch.forced)
+        advantages = normalize(advantages, ~batch.forced) if cfg.normalize else advantages
+    elif cfg.name is Estimator.hae:
         advantages, trained = _by_block(estimate.levels, batch, cfg)
     else:
         advantages, trained = _by_reply(estimate.levels.low, batch, cfg)
     trained &= ~batch.forced
     if cfg.importance_cap is not None:
         advantages = advantages * truncated_weights(scores.logprobs, batch.sampled_logprobs, trained, cap=cfg.importance_cap)
-    return Credit(shaped, estimate.levels, estimate.values, advantages, trained)
+    return Credit(shaped, estimate.levels, estimate.values, advantages, trained, target)
 
 
 def _by_block(levels: Levels, batch: Batch, cfg: AlgoConfig) -> tuple[Tensor, Tensor]:
@@ -167,6 +181,26 @@ def _turn_gae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> 
     return Estimate(_flat(found.advantages), (ValueTarget(HIGH, found.targets, batch.mask),))
 
 
+def _gae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:
+    chosen = batch.by_row(~batch.forced)
+    found = token_advantages(
+        shaped,
+        batch.by_row(scores.token_values),
+        batch.turns,
+        chosen,
+        batch.terminated,
+        batch.mask,
+        gamma=cfg.gamma,
+        lam=cfg.lam,
+        bootstrap=cfg.bootstrap.value,
+        v_final=scores.final_values[:, LOW] if cfg.bootstrap is Bootstrap.next else None,
+    )
+    # For reports: a turn's advantage is the mean of its tokens'.
+    count = torch.zeros_like(shaped).scatter_add(1, batch.turns, chosen.to(shaped.dtype))
+    mean = torch.zeros_like(shaped).scatter_add(1, batch.turns, found.advantages) / count.clamp(min=1)
+    return Estimate(_flat(mean), (), (batch.flat(found.advantages), batch.flat(found.targets)))
+
+
 def _grpo(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:
     return _free(grpo_advantages(shaped, batch.mask, batch.groups, gamma=cfg.gamma, scale=cfg.group_scale))
 
@@ -196,6 +230,7 @@ def _free(advantages: Tensor) -> Estimate:
 ESTIMATORS: dict[Estimator, Callable[[Tensor, Batch, Scores, AlgoConfig], Estimate]] = {
     Estimator.hae: _hae,
     Estimator.turn_gae: _turn_gae,
+    Estimator.gae: _gae,
     Estimator.grpo: _grpo,
     Estimator.rloo: _rloo,
     Estimator.reinforce_pp: _reinforce_pp,
@@ -225,4 +260,7 @@ def credit_metrics(batch: Batch, scores: Scores, credit: Credit) -> Metrics:
         name = LEVELS[head]
         metrics[f"value/explained_variance_{name}"] = float(explained_variance(scores.values[..., head], target, mask))
         metrics[f"value/mean_{name}"] = float(scores.values[..., head][mask].mean())
+    if credit.token_target is not None:
+        metrics["value/explained_variance_low"] = float(explained_variance(scores.token_values, credit.token_target, credit.trained))
+        metrics["value/mean_low"] = float(scores.token_values[credit.trained].mean())
     return metrics

@@ -88,6 +88,9 @@ class Learner:
         for head, target, mask in credit.values:
             read = 0 if head == LOW else 1
             critic.add(head, scores.states[:, :, read][mask], target[mask])
+        if credit.token_target is not None:
+            assert scores.token_states is not None, "a critic of tokens needs score(..., with_token_states=True)"
+            critic.add(LOW, scores.token_states[credit.trained], credit.token_target[credit.trained])
         critic.write(self.actor.heads)
 
     def _step(self, batch: Batch, scores: Scores, credit: Credit, chosen: Tensor, critic_only: bool) -> Metrics:
@@ -154,6 +157,18 @@ class Learner:
                     mask[row, turn],
                     clip=algo.value_clip,
                     count=(mask & in_step[:, None]).sum(),
+                )
+                if self.critic is None:
+                    loss = loss + algo.value_coef * value.loss
+                add("value/loss", value.loss)
+            if credit.token_target is not None:
+                value = value_loss(
+                    part.token_values.float(),
+                    scores.token_values[part.tokens],
+                    credit.token_target[part.tokens],
+                    trained,
+                    clip=algo.value_clip,
+                    count=token_count,
                 )
                 if self.critic is None:
                     loss = loss + algo.value_coef * value.loss

@@ -24,26 +24,44 @@ class Scores(NamedTuple):
     """(B, T, 3) float: V_low, V_high, V_switch; zero on padding."""
     final_values: Tensor
     """(B, 3) float: the critic after a truncated episode's last action; zero where nothing follows."""
+    token_values: Tensor
+    """(N,) float: V_low in the state each reply token was chosen in; zero on tokens that had no alternative."""
     states: Tensor | None = None
     """(B, T, 2, D) float: what V_low reads, and what V_high and V_switch read; zero on padding. Only when asked for: it is large."""
+    token_states: Tensor | None = None
+    """(N, D) float: what V_low reads for `token_values`. Only when asked for."""
 
 
 @torch.no_grad()
-def score(actor: Actor, reference: Actor | None, batch: Batch, *, budget: int, temperature: float, with_states: bool = False) -> Scores:
+def score(
+    actor: Actor,
+    reference: Actor | None,
+    batch: Batch,
+    *,
+    budget: int,
+    temperature: float,
+    with_states: bool = False,
+    with_token_states: bool = False,
+) -> Scores:
     """Run the network, and the reference if there is one, over every sequence once, without gradients."""
     everything = torch.arange(len(batch.mask), device=batch.mask.device)
     logprobs, entropies = torch.zeros_like(batch.sampled_logprobs), torch.zeros_like(batch.sampled_logprobs)
     values = batch.rewards.new_zeros((*batch.mask.shape, 3))
     final = batch.rewards.new_zeros((len(batch.mask), 3))
     states = batch.rewards.new_zeros((*batch.mask.shape, 2, actor.heads.in_features)) if with_states else None
+    token_values = torch.zeros_like(batch.sampled_logprobs)
+    token_states = token_values.new_zeros((batch.tokens, actor.heads.in_features)) if with_token_states else None
     for part in passes(actor, batch, everything, budget=budget, temperature=temperature, with_entropies=True):
         logprobs[part.tokens], entropies[part.tokens] = part.logprobs, part.entropies
         values[part.turns[:, 0], part.turns[:, 1]] = part.values.float()
         if states is not None:
             states[part.turns[:, 0], part.turns[:, 1]] = part.states.float()
+        token_values[part.tokens] = part.token_values.float()
+        if token_states is not None:
+            token_states[part.tokens] = part.token_states.float()
         final[part.final_rows] = part.final_values.float()
     ref_logprobs = logprobs.clone()
     if reference is not None:
         for part in passes(reference, batch, everything, budget=budget, temperature=temperature, with_values=False):
             ref_logprobs[part.tokens] = part.logprobs
-    return Scores(logprobs, ref_logprobs, entropies, values, final, states)
+    return Scores(logprobs, ref_logprobs, entropies, values, final, token_values, states, token_states)

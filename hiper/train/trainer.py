@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from hiper.config import RunConfig
+from hiper.config import Estimator, RunConfig
 from hiper.device import pick_device
 from hiper.envs import TextEnv, make_env
 from hiper.envs.alfworld.games import GameEntry, GameIndex
@@ -154,6 +154,7 @@ class _Run:
                 budget=cfg.trainer.microbatch_tokens,
                 temperature=cfg.rollout.temperature,
                 with_states=self.learner.critic is not None,
+                with_token_states=self.learner.critic is not None and cfg.algo.name is Estimator.gae,
             )
             credit = assign_credit(batch, scores, cfg.algo)
         metrics = rollout_metrics([episode.trajectory for episode in episodes]) | credit_metrics(batch, scores, credit)
@@ -166,7 +167,7 @@ class _Run:
             self.first_success = metrics["rollout/success_rate"]
         with _timed(seconds, "time/update"):
             pace = 1.0 - self.iteration / cfg.trainer.iterations if cfg.trainer.anneal else 1.0
-            warming = self.iteration < cfg.trainer.critic_warmup and bool(credit.values)  # without a critic there is nothing to warm up
+            warming = self.iteration < cfg.trainer.critic_warmup and credit.judged  # without a critic there is nothing to warm up
             metrics |= self.learner.update(batch, scores, credit, critic_only=warming, pace=pace)
         self._record_samples(episodes, batch, scores, credit)
         return metrics, seconds

@@ -85,7 +85,7 @@ FINAL = torch.tensor([[0.25, 0.75, 5.0]])
 
 def given(batch: Batch) -> Scores:
     zeros = torch.zeros(batch.tokens)
-    return Scores(zeros, zeros, zeros, VALUES, FINAL * (~batch.terminated)[:, None])
+    return Scores(zeros, zeros, zeros, VALUES, FINAL * (~batch.terminated)[:, None], zeros)
 
 
 def algo(**settings: object) -> AlgoConfig:
@@ -173,6 +173,18 @@ def test_advantages_carry_what_the_sampler_misjudged() -> None:
     plain, weighted = (assign_credit(batch, scores, algo(importance_cap=cap)) for cap in (None, 1.2))
     torch.testing.assert_close(weighted.advantages, torch.where(plain.trained, 1.2 * plain.advantages, plain.advantages))
     assert assign_credit(batch, scores, algo(importance_cap=9.0)).advantages[0].item() == pytest.approx(-0.1 * math.exp(0.5))
+
+
+def test_gae_over_tokens_by_hand() -> None:
+    """gamma = 1, lam = 1/2, values 0.5 everywhere: a token's advantage is half the next one's; the last token's is 1 - 0.5."""
+    batch = by_hand()
+    scores = given(batch)._replace(token_values=torch.full((batch.tokens,), 0.5))
+    credit = assign_credit(batch, scores, algo(name=Estimator.gae, lam=0.5))
+    expected = [0.5 * 0.5 ** (batch.tokens - 1 - place) for place in range(batch.tokens)]
+    assert credit.advantages.tolist() == pytest.approx(expected)
+    assert credit.token_target is not None and credit.token_target.tolist() == pytest.approx([0.5 + value for value in expected])
+    assert credit.judged and not credit.values and credit.trained.all()
+    assert credit.levels.low[0, 2].item() == pytest.approx(sum(expected[-len(REPLY) :]) / len(REPLY))
 
 
 def test_fines_by_hand() -> None:

@@ -238,7 +238,7 @@ def test_every_estimator_trains_and_resumes(speaker: Path, game_index: GameIndex
     assert_same(ours, bits(tmp_path / "whole"))
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     judged = {key.removeprefix("value/explained_variance_") for key in rows[0] if key.startswith("value/explained")}
-    assert judged == {Estimator.hae: {"low", "high", "switch"}, Estimator.turn_gae: {"high"}}.get(name, set())
+    assert judged == {Estimator.hae: {"low", "high", "switch"}, Estimator.turn_gae: {"high"}, Estimator.gae: {"low"}}.get(name, set())
     assert all(math.isfinite(row["optim/policy_loss"]) for row in rows)
 
 
