@@ -399,6 +399,8 @@ def _interrupted(options: argparse.Namespace) -> str:
         return "interrupted."
     if options.verb == "evaluate" and options.model is not None:
         return f"interrupted; {place} holds no evaluation of this command. Give it again to start over."
+    if not Path(place).exists():
+        return f"interrupted before {place} was begun."
     return f"interrupted; finished work is kept in {place}. Continue with `hiper resume {place}`."
 
 

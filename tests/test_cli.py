@@ -115,6 +115,15 @@ def test_ctrl_c_in_a_stage_leaves_what_was_finished(
     assert "Traceback" not in said
 
 
+def test_ctrl_c_before_anything_was_begun_promises_nothing(
+    small_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As while Prefect's server starts."""
+    monkeypatch.setattr("hiper.cli._pipeline", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert main(["run", *small_settings, f"paths.run={tmp_path / 'new'}"]) == 130
+    assert f"hiper: interrupted before {tmp_path / 'new'} was begun." in capsys.readouterr().err
+
+
 def test_interrupted_training_goes_on_from_its_checkpoint(
     small_settings: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
