@@ -436,6 +436,12 @@ class AlgoConfig:
         for name in ("clip_high", "importance_cap"):
             _require(getattr(self, name) is None or getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "above 0, or null")
         _require(bool(self.levels), "algo.levels", self.levels, "at least one of low, high, switch")
+        _require(
+            self.name is Estimator.hae or set(self.levels) == set(Level),
+            "algo.levels",
+            [str(level) for level in self.levels],
+            f"left alone with algo.name={self.name}, which credits whole replies",
+        )
         _require(self.value_clip > 0, "algo.value_clip", self.value_clip, "above 0")
 
 

@@ -124,6 +124,16 @@ def test_ctrl_c_before_anything_was_begun_promises_nothing(
     assert f"hiper: interrupted before {tmp_path / 'new'} was begun." in capsys.readouterr().err
 
 
+def test_a_run_without_a_critic_has_its_report(small_settings: list[str], run: Path) -> None:
+    """What a critic would have logged is missing from every line of the metrics."""
+    before = stages(run)
+    assert main(["run", "--direct", *small_settings, "algo=grpo", "algo.group_size=2", f"paths.run={run}"]) == 0
+    after = stages(run)
+    assert [name for name in STAGES if after[name] != before[name]] == ["train", "evaluate", "report"], "the warm start is shared"
+    assert "explained_variance" not in (run / "train/metrics.jsonl").read_text(encoding="utf-8")
+    assert "Success" in (run / "report/report.html").read_text(encoding="utf-8")
+
+
 def test_interrupted_training_goes_on_from_its_checkpoint(
     small_settings: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

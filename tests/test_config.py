@@ -50,6 +50,9 @@ def test_it_composes_from_any_working_directory(tmp_path: Path, monkeypatch: pyt
         ("~algo", "cannot be added or deleted"),
         ("quickstart", "'quickstart' is not an override"),
         ("algo.gamma=1.5", "algo.gamma=1.5 is out of range: it must be between 0 and 1."),
+        ("algo.name=grpo", "algo.group_size=1 is out of range: it must be at least 2 for algo.name=grpo"),
+        ("algo.group_size=5", "algo.group_size=5 is out of range: it must be a divisor of rollout.trajectories=128"),
+        ("algo.levels=[]", "algo.levels=[] is out of range: it must be at least one of low, high, switch"),
         ("model.tiny.heads=0", "model.tiny.heads=0 is out of range"),
         ("seed=-1", "seed=-1 is out of range"),
     ],
@@ -68,6 +71,12 @@ def test_all_mistakes_are_shown_at_once() -> None:
         compose(["algo.gamma=2", "algo.clip=-1", "model.tiny.heads=0", "seed=-1"])
     for name in ("algo.gamma=2.0", "algo.clip=-1.0", "model.tiny.heads=0", "seed=-1"):
         assert name in str(ranges.value)
+
+
+def test_a_setting_the_estimator_does_not_read_is_refused() -> None:
+    assert compose(["algo.levels=[low]"]).algo.levels == ["low"]
+    with pytest.raises(ConfigError, match=r"algo.levels=\['low'\] .* left alone with algo.name=turn_gae, which credits whole replies"):
+        compose(["algo=turn_gae", "algo.levels=[low]"])
 
 
 def test_a_rule_still_raises_outside_composition() -> None:

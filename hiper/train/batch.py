@@ -87,8 +87,8 @@ class Batch:
         return table[self.token_row, self.token_column]
 
 
-def make_batch(episodes: Sequence[Episode], device: torch.device, group_size: int = 1) -> Batch:
-    """Lay episodes out as tensors; every episode has at least one turn, and `group_size` in a row play the same game."""
+def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
+    """Lay episodes out as tensors; every episode has at least one turn."""
     rows, width = len(episodes), max(len(episode.trajectory.turns) for episode in episodes)
     sequences: list[TokenSequence] = []
     owner: list[int] = []
@@ -103,6 +103,7 @@ def make_batch(episodes: Sequence[Episode], device: torch.device, group_size: in
     rewards = torch.zeros(rows, width)
     anchors = torch.zeros(rows, width, dtype=torch.long)
     seen: dict[str, int] = {}
+    games: dict[str, int] = {}
     for row, episode in enumerate(episodes):
         row_blocks: list[int] = []
         row_turns: list[int] = []
@@ -148,7 +149,7 @@ def make_batch(episodes: Sequence[Episode], device: torch.device, group_size: in
         keep=keep,
         mismatch=mismatch,
         terminated=torch.tensor([episode.terminated for episode in episodes], device=device),
-        groups=torch.arange(rows, device=device) // group_size,
+        groups=torch.tensor([games.setdefault(episode.trajectory.game, len(games)) for episode in episodes], device=device),
         anchors=anchors.to(device),
         token_sequence=table[0].to(device),
         token_position=table[1].to(device),
@@ -184,9 +185,9 @@ class Pass(NamedTuple):
     states: Tensor
     """(m, 2, D) float: what V_low reads, and what V_high and V_switch read; empty without values."""
     token_values: Tensor
-    """(n,) float: V_low in the state each of those tokens was chosen in; empty without values."""
+    """(n,) float: V_low in the state each of those tokens was chosen in; empty unless asked for."""
     token_states: Tensor
-    """(n, D) float: what it reads; empty without values."""
+    """(n, D) float: what it reads; empty unless asked for."""
     final_rows: Tensor
     """(f,) long. Trajectories whose final state is in these sequences."""
     final_values: Tensor
@@ -194,7 +195,15 @@ class Pass(NamedTuple):
 
 
 def passes(
-    actor: Actor, batch: Batch, chosen: Tensor, *, budget: int, temperature: float, with_values: bool = True, with_entropies: bool = False
+    actor: Actor,
+    batch: Batch,
+    chosen: Tensor,
+    *,
+    budget: int,
+    temperature: float,
+    with_values: bool = True,
+    with_entropies: bool = False,
+    with_token_values: bool = False,
 ) -> Iterator[Pass]:
     """Run the network over the sequences of chosen trajectories, a few at a time.
 
@@ -206,6 +215,7 @@ def passes(
         temperature: logits are divided by it, as when sampling.
         with_values: read the value heads.
         with_entropies: also compute each token's entropy.
+        with_token_values: also read V_low at every token; needs `with_values`.
     """
     wanted = torch.isin(batch.owner, chosen).nonzero().flatten().tolist()
     for group in _groups(wanted, [len(sequence.ids) for sequence in batch.sequences], budget):
@@ -232,10 +242,12 @@ def passes(
                 [output.states[where, batch.low_position[row, turn]], output.states[where, batch.first_position[row, turn]]], dim=1
             )
             final = output.values[place[batch.final_sequence[finals]], batch.final_position[finals]]
+        else:
+            values = final = states = output.values
+        token_values = token_states = output.values.new_empty(0)
+        if with_token_values:
             chosen_in = (place[batch.token_sequence[tokens]], batch.token_position[tokens] - 1)
             token_values, token_states = output.values[(*chosen_in, 0)], output.states[chosen_in]
-        else:
-            values = final = states = token_values = token_states = output.values
         yield Pass(tokens, logprobs, entropies, turns, values, states, token_values, token_states, finals, final)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hiper.config import AlgoConfig, Bootstrap, Estimator, Level
+from hiper.config import AlgoConfig, Estimator, Level
 from hiper.model.actor import LEVELS
 from hiper.protocol import BlockId
 from hiper.rl.gae import turn_advantages
@@ -47,7 +47,7 @@ class ValueTarget(NamedTuple):
     """(B, T) bool. Turns that count."""
 
 
-class Levels(NamedTuple):
+class LevelAdvantages(NamedTuple):
     """Advantages of a turn's action, subgoal and switch decision, each (B, T) float; flat estimators know no difference."""
 
     low: Tensor
@@ -58,7 +58,7 @@ class Levels(NamedTuple):
 class Estimate(NamedTuple):
     """What an estimator returns."""
 
-    levels: Levels
+    levels: LevelAdvantages
     """In the estimator's units."""
     values: tuple[ValueTarget, ...]
     """Empty where the estimator has no critic, or one that judges tokens."""
@@ -71,7 +71,7 @@ class Credit(NamedTuple):
 
     shaped: Tensor
     """(B, T) float. Rewards with penalties."""
-    levels: Levels
+    levels: LevelAdvantages
     """As estimated; before standardising, where that is configured."""
     values: tuple[ValueTarget, ...]
     """What the value heads learn."""
@@ -123,11 +123,11 @@ def assign_credit(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Credit:
     return Credit(shaped, estimate.levels, estimate.values, advantages, trained, target)
 
 
-def _by_block(levels: Levels, batch: Batch, cfg: AlgoConfig) -> tuple[Tensor, Tensor]:
+def _by_block(levels: LevelAdvantages, batch: Batch, cfg: AlgoConfig) -> tuple[Tensor, Tensor]:
     """(N,) advantages and mask: each block of a reply has the credit of its level."""
     if cfg.normalize:
         kept = level_turns(batch.turns, batch.blocks, batch.starts, batch.mask)
-        levels = Levels(*(normalize(advantages, keep) for advantages, keep in zip(levels, kept, strict=True)))
+        levels = LevelAdvantages(*(normalize(advantages, keep) for advantages, keep in zip(levels, kept, strict=True)))
     tokens = spread(*levels, batch.turns, batch.blocks, batch.starts, batch.mask)
     learns = torch.isin(batch.blocks, torch.tensor([_BLOCK[level] for level in cfg.levels], device=batch.blocks.device))
     return batch.flat(tokens.advantages), batch.flat(tokens.trained & learns)
@@ -155,15 +155,15 @@ def _hae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estim
         lam_low=cfg.lam_low,
         lam_high=cfg.lam_high,
         bootstrap=cfg.bootstrap.value,
-        v_low_final=scores.final_values[:, LOW] if cfg.bootstrap is Bootstrap.next else None,
-        v_high_final=scores.final_values[:, HIGH] if cfg.bootstrap is Bootstrap.next else None,
+        v_low_final=scores.final_values[:, LOW],
+        v_high_final=scores.final_values[:, HIGH],
     )
     values = (
         ValueTarget(LOW, levels.low_target, batch.mask),
         ValueTarget(HIGH, levels.high_target, batch.mask & batch.starts),
         ValueTarget(SWITCH, levels.switch_target, batch.mask),
     )
-    return Estimate(Levels(levels.low, levels.high, levels.switch), values)
+    return Estimate(LevelAdvantages(levels.low, levels.high, levels.switch), values)
 
 
 def _turn_gae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:
@@ -176,7 +176,7 @@ def _turn_gae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> 
         gamma=cfg.gamma,
         lam=cfg.lam,
         bootstrap=cfg.bootstrap.value,
-        v_final=scores.final_values[:, HIGH] if cfg.bootstrap is Bootstrap.next else None,
+        v_final=scores.final_values[:, HIGH],
     )
     return Estimate(_flat(found.advantages), (ValueTarget(HIGH, found.targets, batch.mask),))
 
@@ -193,7 +193,7 @@ def _gae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estim
         gamma=cfg.gamma,
         lam=cfg.lam,
         bootstrap=cfg.bootstrap.value,
-        v_final=scores.final_values[:, LOW] if cfg.bootstrap is Bootstrap.next else None,
+        v_final=scores.final_values[:, LOW],
     )
     # For reports: a turn's advantage is the mean of its tokens'.
     count = torch.zeros_like(shaped).scatter_add(1, batch.turns, chosen.to(shaped.dtype))
@@ -219,8 +219,8 @@ def _gigpo(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Est
     )
 
 
-def _flat(advantages: Tensor) -> Levels:
-    return Levels(advantages, advantages, advantages)
+def _flat(advantages: Tensor) -> LevelAdvantages:
+    return LevelAdvantages(advantages, advantages, advantages)
 
 
 def _free(advantages: Tensor) -> Estimate:

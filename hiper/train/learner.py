@@ -89,7 +89,7 @@ class Learner:
             read = 0 if head == LOW else 1
             critic.add(head, scores.states[:, :, read][mask], target[mask])
         if credit.token_target is not None:
-            assert scores.token_states is not None, "a critic of tokens needs score(..., with_token_states=True)"
+            assert scores.token_states is not None, "a critic of tokens needs score(..., with_states=True, with_token_values=True)"
             critic.add(LOW, scores.token_states[credit.trained], credit.token_target[credit.trained])
         critic.write(self.actor.heads)
 
@@ -116,6 +116,7 @@ class Learner:
             budget=trainer.microbatch_tokens,
             temperature=self.cfg.rollout.temperature,
             with_entropies=entropy_wanted,
+            with_token_values=credit.token_target is not None,
         ):
             trained = credit.trained[part.tokens]
             loss = part.logprobs.new_zeros(())

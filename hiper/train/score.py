@@ -25,7 +25,7 @@ class Scores(NamedTuple):
     final_values: Tensor
     """(B, 3) float: the critic after a truncated episode's last action; zero where nothing follows."""
     token_values: Tensor
-    """(N,) float: V_low in the state each reply token was chosen in; zero on tokens that had no alternative."""
+    """(N,) float: V_low in the state each reply token was chosen in; zero on tokens that had no alternative, and unless asked for."""
     states: Tensor | None = None
     """(B, T, 2, D) float: what V_low reads, and what V_high and V_switch read; zero on padding. Only when asked for: it is large."""
     token_states: Tensor | None = None
@@ -41,7 +41,7 @@ def score(
     budget: int,
     temperature: float,
     with_states: bool = False,
-    with_token_states: bool = False,
+    with_token_values: bool = False,
 ) -> Scores:
     """Run the network, and the reference if there is one, over every sequence once, without gradients."""
     everything = torch.arange(len(batch.mask), device=batch.mask.device)
@@ -50,13 +50,16 @@ def score(
     final = batch.rewards.new_zeros((len(batch.mask), 3))
     states = batch.rewards.new_zeros((*batch.mask.shape, 2, actor.heads.in_features)) if with_states else None
     token_values = torch.zeros_like(batch.sampled_logprobs)
-    token_states = token_values.new_zeros((batch.tokens, actor.heads.in_features)) if with_token_states else None
-    for part in passes(actor, batch, everything, budget=budget, temperature=temperature, with_entropies=True):
+    token_states = token_values.new_zeros((batch.tokens, actor.heads.in_features)) if with_states and with_token_values else None
+    for part in passes(
+        actor, batch, everything, budget=budget, temperature=temperature, with_entropies=True, with_token_values=with_token_values
+    ):
         logprobs[part.tokens], entropies[part.tokens] = part.logprobs, part.entropies
         values[part.turns[:, 0], part.turns[:, 1]] = part.values.float()
         if states is not None:
             states[part.turns[:, 0], part.turns[:, 1]] = part.states.float()
-        token_values[part.tokens] = part.token_values.float()
+        if with_token_values:
+            token_values[part.tokens] = part.token_values.float()
         if token_states is not None:
             token_states[part.tokens] = part.token_states.float()
         final[part.final_rows] = part.final_values.float()

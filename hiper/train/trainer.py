@@ -146,7 +146,7 @@ class _Run:
             tasks = self.stream.draw(cfg.rollout.trajectories, cfg.algo.group_size)
             episodes = self._play(tasks, cfg.rollout.temperature, self.sampler, cfg.rollout.max_turns)
         with _timed(seconds, "time/score"):
-            batch = make_batch(episodes, self.device, cfg.algo.group_size)
+            batch = make_batch(episodes, self.device)
             scores = score(
                 self.actor,
                 self.reference,
@@ -154,7 +154,7 @@ class _Run:
                 budget=cfg.trainer.microbatch_tokens,
                 temperature=cfg.rollout.temperature,
                 with_states=self.learner.critic is not None,
-                with_token_states=self.learner.critic is not None and cfg.algo.name is Estimator.gae,
+                with_token_values=cfg.algo.name is Estimator.gae,
             )
             credit = assign_credit(batch, scores, cfg.algo)
         metrics = rollout_metrics([episode.trajectory for episode in episodes]) | credit_metrics(batch, scores, credit)

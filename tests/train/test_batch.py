@@ -80,7 +80,9 @@ def test_a_batch_says_what_the_episodes_say(episodes: list[Episode]) -> None:
         for turn, anchor in zip(episode.trajectory.turns, anchors, strict=False):
             assert seen.setdefault(turn.observation, anchor) == anchor
     assert len(set(seen.values())) == len(seen) > 1
-    assert make_batch(episodes[:4], CPU, group_size=2).groups.tolist() == [0, 0, 1, 1]
+    assert [episode.trajectory.game for episode in episodes] == [
+        list(dict.fromkeys(e.trajectory.game for e in episodes))[group] for group in batch.groups
+    ]
     ids = [batch.sequences[s].ids[p] for s, p in zip(batch.token_sequence.tolist(), batch.token_position.tolist(), strict=True)]
     assert ids == batch.token_id.tolist()
     assert (batch.final_sequence >= 0).tolist() == [not episode.terminated for episode in episodes]

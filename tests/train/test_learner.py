@@ -128,7 +128,7 @@ def two_by_hand() -> Batch:
         [False],
         [False],
     )
-    return make_batch([first, second], CPU, group_size=2)
+    return make_batch([first, second], CPU)
 
 
 FLAT = {

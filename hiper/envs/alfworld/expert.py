@@ -89,8 +89,8 @@ class Expert:
         Args:
             task: the goal sentence.
             observation: the first one, which lists the furniture.
-            lapse: examine a thing wherever it is to be cleaned, heated, cooled or lit, go on as if that were done, and look around when
-                all is.
+            lapse: examine a thing wherever it is to be cleaned, heated, cooled or lit, go on as if that were done, and when all is, name
+                the subgoal of a new try and only look around.
 
         Raises:
             DataError: the sentence is in none of the official wordings.
