@@ -100,7 +100,10 @@ class Bootstrap(StrEnum):
 
 
 class Estimator(StrEnum):
-    """Who gets which credit; see `hiper.train.credit`."""
+    """Who gets which credit; see `hiper.train.credit`.
+
+    `hae`, `turn_gae` and `gae` have a critic; the others read neither `trainer.critic_*` and `trainer.lr_critic` nor `algo.value_*`.
+    """
 
     hae = "hae"
     turn_gae = "turn_gae"
