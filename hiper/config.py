@@ -126,11 +126,26 @@ class Level(StrEnum):
     switch = "switch"
 
 
-class KLEstimator(StrEnum):
-    """See `hiper.rl.losses.kl_loss`."""
+class SwitchCredit(StrEnum):
+    """How HAE credits the decision to switch; see `hiper.rl.hae`."""
 
+    segment_return = "segment_return"
+    option_value = "option_value"
+
+
+class KLEstimator(StrEnum):
+    """See `hiper.rl.losses.kl_terms`."""
+
+    k1 = "k1"
     k2 = "k2"
     k3 = "k3"
+
+
+class KLPlace(StrEnum):
+    """Where the KL to the reference acts: as a term of the loss, or taken off the reward of each turn."""
+
+    loss = "loss"
+    reward = "reward"
 
 
 class KeepMode(StrEnum):
@@ -308,11 +323,14 @@ class ModelConfig:
     """A hub id or directory for `AutoModelForCausalLM`; unset: build `tiny` from scratch."""
     tiny: TinyConfig = field(default_factory=TinyConfig)
     critic: Critic = Critic.shared
+    value_heads: int = 3
+    """Outputs of the critic: 3, one for each of V_low, V_high, V_switch; 2, the last two share one; 1, all share one."""
     dtype: str = "float32"
     """Weights' type: float32 or bfloat16."""
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        _require(self.value_heads in (1, 2, 3), "model.value_heads", self.value_heads, "1, 2 or 3")
         _require(self.dtype in ("float32", "bfloat16"), "model.dtype", self.dtype, "float32 or bfloat16")
 
 
@@ -406,6 +424,10 @@ class AlgoConfig:
     """`grpo`, `gigpo`: divide by the group's deviation (False: Dr. GRPO)."""
     step_weight: float = 1.0
     """`gigpo`: weight of the credit among turns in the same state (paper: 1)."""
+    resample: int = 0
+    """Most times an iteration plays again, to replace groups whose members all earned the same (dynamic sampling of DAPO)."""
+    switch_credit: SwitchCredit = SwitchCredit.segment_return
+    """`hae`: `segment_return` (the authors' code) or `option_value` (the paper's form), which reads no V_switch."""
     bootstrap: Bootstrap = Bootstrap.next
     """After truncation: no value, the last acting turn's own (the authors' code), or the final observation's."""
     normalize: bool = True
@@ -422,7 +444,8 @@ class AlgoConfig:
     kl_coef: float = 0.01
     """Weight of the KL to the warm-started reference."""
     kl_estimator: KLEstimator = KLEstimator.k3
-    """`k3` as published; `k2` has a bounded pull on tokens the policy has dropped."""
+    """`k3` as published; `k2` has a bounded pull on tokens the policy has dropped; `k1`, for the reward only, may be negative."""
+    kl_in: KLPlace = KLPlace.loss
     entropy_coef: float = 0.0
     switch_entropy_coef: float = 0.0
     """Entropy bonus on the switch decision alone."""
@@ -435,6 +458,14 @@ class AlgoConfig:
             _require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), "at least 0")
         least = 2 if self.name in GROUPED else 1
         _require(self.group_size >= least, "algo.group_size", self.group_size, f"at least {least} for algo.name={self.name}")
+        _require(self.resample >= 0, "algo.resample", self.resample, "at least 0")
+        _require(self.resample == 0 or self.group_size > 1, "algo.resample", self.resample, "0 where algo.group_size=1: nothing to compare")
+        _require(
+            self.kl_estimator is not KLEstimator.k1 or self.kl_in is KLPlace.reward,
+            "algo.kl_estimator",
+            str(self.kl_estimator),
+            "k2 or k3 with algo.kl_in=loss: the gradient of k1 is zero on average",
+        )
         _require(self.clip > 0, "algo.clip", self.clip, "above 0")
         for name in ("clip_high", "importance_cap"):
             _require(getattr(self, name) is None or getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "above 0, or null")

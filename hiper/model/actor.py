@@ -35,13 +35,16 @@ class Actor(nn.Module):
     """Policy and critic.
 
     The value heads are one linear map from a trunk's last hidden state to (V_low, V_high, V_switch). `shared`: that trunk is the
-    actor's. `separate`: it is a copy of the actor's, trained on its own.
+    actor's. `separate`: it is a copy of the actor's, trained on its own. With fewer than three `value_heads` levels share an output,
+    read where each level is read: HiPER's text has two heads, its code one to three.
     """
 
-    def __init__(self, lm: PreTrainedModel, critic: Critic) -> None:
+    def __init__(self, lm: PreTrainedModel, critic: Critic, value_heads: int = 3) -> None:
         super().__init__()
         self.lm = lm
         self.critic_kind = critic
+        self.output_of = [min(level, value_heads - 1) for level in range(len(LEVELS))]
+        """Output of `heads` that each level reads; outputs that no level reads stay as they are."""
         self.heads = nn.Linear(lm.config.hidden_size, len(LEVELS))
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
@@ -74,7 +77,7 @@ class Actor(nn.Module):
         if not with_values:
             return Forward(hidden, hidden.new_empty(0), hidden.new_empty(0))
         seen = hidden if self.critic is None else self.critic(**kwargs, use_cache=False).last_hidden_state
-        return Forward(hidden, self.heads(seen.to(self.heads.weight.dtype)), seen)
+        return Forward(hidden, self.heads(seen.to(self.heads.weight.dtype))[..., self.output_of], seen)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, V) float32 logits of (N, D) hidden states."""
@@ -137,7 +140,7 @@ def load_actor(path: str | Path, cfg: ModelConfig) -> Actor:
     Raises:
         ModelError: weights or heads do not load.
     """
-    actor = Actor(load_lm(path, cfg.dtype), cfg.critic)
+    actor = Actor(load_lm(path, cfg.dtype), cfg.critic, cfg.value_heads)
     heads = Path(path) / HEADS_FILE
     if heads.exists():
         _load_into(actor.heads, heads)

@@ -22,8 +22,8 @@ from hiper.rl._checks import check_bool, check_choice, check_shapes
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to +-20 before `exp`: beyond it a token has left its policy by a factor of 5e8, and float32 nears infinity."""
 
-KL_ESTIMATORS = ("k2", "k3")
-"""How the KL to the reference is estimated; see `kl_loss`."""
+KL_ESTIMATORS = ("k1", "k2", "k3")
+"""How the KL to the reference is estimated; see `kl_terms`."""
 
 
 class PolicyLoss(NamedTuple):
@@ -40,7 +40,7 @@ class KLLoss(NamedTuple):
     """Scalars; only `loss` carries a gradient."""
 
     loss: Tensor
-    """In nats a token; never negative."""
+    """In nats a token; never negative, but for k1."""
     k1: Tensor
     """Mean of logprobs - ref_logprobs: unbiased, but of either sign."""
 
@@ -126,20 +126,19 @@ def truncated_weights(old_logprobs: Tensor, sampled_logprobs: Tensor, mask: Tens
     return torch.where(mask, _log_ratio(old_logprobs, sampled_logprobs, mask).exp().clamp(max=cap), 1.0)
 
 
-def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: str = "k3", count: float | Tensor | None = None) -> KLLoss:
-    """KL to the reference policy, from sampled tokens alone.
+def kl_terms(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: str) -> Tensor:
+    """KL to the reference policy at each sampled token, in nats; zero off the mask.
 
-    With d = ref_logprobs - logprobs, `k3` is exp(d) - d - 1 (published) and `k2` is d^2 / 2. k3 is an unbiased and never negative
-    estimate of KL(policy || reference). Its gradient, 1 - exp(d), is on average that of KL(reference || policy), and has no bound:
-    a token the reference likes and the policy has dropped outweighs all others in the step. The gradient of k2, -d, is on average the
-    KL's own and grows with the log-ratio only.
+    With d = ref_logprobs - logprobs: `k1` is -d, `k2` is d^2 / 2, `k3` is exp(d) - d - 1 (published). k1 and k3 are unbiased estimates of
+    KL(policy || reference); k3 is never negative, k1 is of either sign. As a loss they differ. The gradient of k1 is zero on average.
+    That of k3, 1 - exp(d), is on average that of KL(reference || policy), and has no bound: a token the reference likes and the policy
+    has dropped outweighs all others in the step. That of k2, -d, is on average the KL's own and grows with the log-ratio only.
 
     Args:
         logprobs: (..., L) float, of sampled tokens under the policy being trained.
         ref_logprobs: same shape, under the reference; taken as constants.
         mask: same shape, bool. True on tokens that count.
         estimator: one of `KL_ESTIMATORS`.
-        count: as in `policy_loss`.
 
     Raises:
         ValueError: shapes or dtypes differ from the above.
@@ -149,8 +148,17 @@ def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: 
     check_shapes("the shape of logprobs", logprobs.shape, ref_logprobs=ref_logprobs, mask=mask)
     check_bool(mask=mask)
     log_ratio = -_log_ratio(logprobs, ref_logprobs.detach(), mask)
-    terms = log_ratio.exp() - log_ratio - 1 if estimator == "k3" else log_ratio.square() / 2
-    return KLLoss(_mean(terms, mask, count), _mean(-log_ratio, mask, count).detach())
+    if estimator == "k1":
+        return -log_ratio
+    return log_ratio.square() / 2 if estimator == "k2" else log_ratio.exp() - log_ratio - 1
+
+
+def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: str = "k3", count: float | Tensor | None = None) -> KLLoss:
+    """Mean of `kl_terms` over the mask; arguments and errors as there, `count` as in `policy_loss`."""
+    terms = kl_terms(logprobs, ref_logprobs, mask, estimator=estimator)
+    with torch.no_grad():
+        k1 = _mean(kl_terms(logprobs, ref_logprobs, mask, estimator="k1"), mask, count)
+    return KLLoss(_mean(terms, mask, count), k1)
 
 
 def token_entropy(logits: Tensor) -> Tensor:

@@ -156,8 +156,8 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
         token_id=table[2].to(device),
         token_row=table[3].to(device),
         token_column=table[4].to(device),
-        turns=_padded(turn_of).to(device),
-        blocks=_padded(blocks).to(device),
+        turns=padded(turn_of).to(device),
+        blocks=padded(blocks).to(device),
         sampled_logprobs=torch.tensor(logprobs, device=device),
         allowed=allowed,
         forced=torch.tensor([limit is not None and limit.forced for limit in allowed], device=device),
@@ -218,11 +218,11 @@ def passes(
         with_token_values: also read V_low at every token; needs `with_values`.
     """
     wanted = torch.isin(batch.owner, chosen).nonzero().flatten().tolist()
-    for group in _groups(wanted, [len(sequence.ids) for sequence in batch.sequences], budget):
+    for group in length_groups(wanted, [len(sequence.ids) for sequence in batch.sequences], budget):
         device = batch.owner.device
         place = torch.full((len(batch.sequences),), -1, dtype=torch.long, device=device)
         place[torch.tensor(group, device=device)] = torch.arange(len(group), device=device)
-        ids = _padded([batch.sequences[number].ids for number in group]).to(device)
+        ids = padded([batch.sequences[number].ids for number in group]).to(device)
         output = actor(ids, with_values=with_values)
         tokens = ((place[batch.token_sequence] >= 0) & ~batch.forced).nonzero().flatten()
         hidden = output.hidden[place[batch.token_sequence[tokens]], batch.token_position[tokens] - 1]
@@ -251,7 +251,7 @@ def passes(
         yield Pass(tokens, logprobs, entropies, turns, values, states, token_values, token_states, finals, final)
 
 
-def _groups(wanted: list[int], lengths: list[int], budget: int) -> Iterator[list[int]]:
+def length_groups(wanted: list[int], lengths: list[int], budget: int) -> Iterator[list[int]]:
     """Sequences of like length together, so that little of a pass is padding."""
     group: list[int] = []
     for number in sorted(wanted, key=lambda n: (lengths[n], n)):
@@ -263,6 +263,6 @@ def _groups(wanted: list[int], lengths: list[int], budget: int) -> Iterator[list
         yield group
 
 
-def _padded(lists: list[list[int]]) -> Tensor:
+def padded(lists: list[list[int]]) -> Tensor:
     width = max(len(row) for row in lists)
     return torch.tensor([row + [0] * (width - len(row)) for row in lists], dtype=torch.long)

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hiper.config import AlgoConfig, Estimator, Level
+from hiper.config import AlgoConfig, Estimator, KLPlace, Level, SwitchCredit
 from hiper.model.actor import LEVELS
 from hiper.protocol import BlockId
 from hiper.rl.gae import turn_advantages
 from hiper.rl.gigpo import gigpo_advantages
 from hiper.rl.grpo import grpo_advantages
 from hiper.rl.hae import hierarchical_advantages, normalize
-from hiper.rl.losses import explained_variance, truncated_weights
+from hiper.rl.losses import explained_variance, kl_terms, truncated_weights
 from hiper.rl.masking import level_turns, mask_coverage, spread
 from hiper.rl.reinforce_pp import reinforce_pp_advantages
 from hiper.rl.rloo import rloo_advantages
@@ -108,6 +108,8 @@ def assign_credit(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Credit:
         keep_mismatch_penalty=shaping.keep_mismatch,
         scale=shaping.success_scale,
     )
+    if cfg.kl_in is KLPlace.reward:
+        shaped = shaped - cfg.kl_coef * _turn_kl(batch, scores, cfg)
     estimate = ESTIMATORS[cfg.name](shaped, batch, scores, cfg)
     target = None
     if estimate.tokens is not None:
@@ -121,6 +123,20 @@ def assign_credit(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Credit:
     if cfg.importance_cap is not None:
         advantages = advantages * truncated_weights(scores.logprobs, batch.sampled_logprobs, trained, cap=cfg.importance_cap)
     return Credit(shaped, estimate.levels, estimate.values, advantages, trained, target)
+
+
+def _turn_kl(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Tensor:
+    """(B, T) KL to the reference over each turn's reply, in nats."""
+    terms = kl_terms(scores.logprobs, scores.ref_logprobs, ~batch.forced, estimator=cfg.kl_estimator.value)
+    return torch.zeros_like(batch.rewards).scatter_add(1, batch.turns, batch.by_row(terms))
+
+
+def _switch_probability(batch: Batch, scores: Scores) -> Tensor:
+    """(B, T) probability of SWITCH: of the switch block that was written, or what is left beside a KEEP that was."""
+    in_switch = batch.flat(batch.blocks) == BlockId.switch
+    logprobs = torch.where(in_switch & ~batch.forced, scores.logprobs, 0.0)
+    written = torch.zeros_like(batch.rewards).scatter_add(1, batch.turns, batch.by_row(logprobs)).exp()
+    return torch.where(batch.starts, written, 1 - written)
 
 
 def _by_block(levels: LevelAdvantages, batch: Batch, cfg: AlgoConfig) -> tuple[Tensor, Tensor]:
@@ -154,16 +170,17 @@ def _hae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estim
         gamma=cfg.gamma,
         lam_low=cfg.lam_low,
         lam_high=cfg.lam_high,
+        switch_credit=cfg.switch_credit.value,
         bootstrap=cfg.bootstrap.value,
         v_low_final=scores.final_values[:, LOW],
         v_high_final=scores.final_values[:, HIGH],
+        switch_probability=_switch_probability(batch, scores),
+        v_low_keep=scores.keep_values,
     )
-    values = (
-        ValueTarget(LOW, levels.low_target, batch.mask),
-        ValueTarget(HIGH, levels.high_target, batch.mask & batch.starts),
-        ValueTarget(SWITCH, levels.switch_target, batch.mask),
-    )
-    return Estimate(LevelAdvantages(levels.low, levels.high, levels.switch), values)
+    values = [ValueTarget(LOW, levels.low_target, batch.mask), ValueTarget(HIGH, levels.high_target, batch.mask & batch.starts)]
+    if cfg.switch_credit is SwitchCredit.segment_return:
+        values.append(ValueTarget(SWITCH, levels.switch_target, batch.mask))
+    return Estimate(LevelAdvantages(levels.low, levels.high, levels.switch), tuple(values))
 
 
 def _turn_gae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estimate:

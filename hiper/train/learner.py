@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hiper.config import CriticFit, RunConfig, Tune
+from hiper.config import CriticFit, KLPlace, RunConfig, Tune
 from hiper.model.actor import Actor
 from hiper.protocol import BlockId
 from hiper.rl.losses import entropy_loss, kl_loss, policy_loss, value_loss
@@ -87,7 +87,7 @@ class Learner:
         critic.fade()
         for head, target, mask in credit.values:
             read = 0 if head == LOW else 1
-            critic.add(head, scores.states[:, :, read][mask], target[mask])
+            critic.add(self.actor.output_of[head], scores.states[:, :, read][mask], target[mask])
         if credit.token_target is not None:
             assert scores.token_states is not None, "a critic of tokens needs score(..., with_states=True, with_token_values=True)"
             critic.add(LOW, scores.token_states[credit.trained], credit.token_target[credit.trained])
@@ -138,7 +138,9 @@ class Learner:
                     estimator=algo.kl_estimator.value,
                     count=(token_in_step & ~batch.forced).sum(),
                 )
-                loss = loss + policy.loss + algo.kl_coef * kl.loss
+                loss = loss + policy.loss
+                if algo.kl_in is KLPlace.loss:
+                    loss = loss + algo.kl_coef * kl.loss
                 add("optim/policy_loss", policy.loss)
                 add("optim/clip_fraction", policy.clip_fraction)
                 add("optim/approx_kl", policy.approx_kl)

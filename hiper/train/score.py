@@ -30,6 +30,8 @@ class Scores(NamedTuple):
     """(B, T, 2, D) float: what V_low reads, and what V_high and V_switch read; zero on padding. Only when asked for: it is large."""
     token_states: Tensor | None = None
     """(N, D) float: what V_low reads for `token_values`. Only when asked for."""
+    keep_values: Tensor | None = None
+    """(B, T) float: V_low(s_t, o_{t-1}), as if the turn had kept the subgoal; zero on first turns. See `hiper.train.keep`."""
 
 
 @torch.no_grad()

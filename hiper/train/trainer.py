@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from hiper.config import Estimator, RunConfig
+from hiper.config import Estimator, RunConfig, SwitchCredit
 from hiper.device import pick_device
 from hiper.envs import TextEnv, make_env
 from hiper.envs.alfworld.games import GameEntry, GameIndex
@@ -37,6 +37,7 @@ from hiper.tracking import MetricsFile, Tracker
 from hiper.train import checkpoint as ckpt
 from hiper.train.batch import Batch, make_batch
 from hiper.train.credit import Credit, Metrics, assign_credit, credit_metrics
+from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
 from hiper.train.score import Scores, score
 from hiper.train.stream import TaskStream
@@ -143,8 +144,7 @@ class _Run:
         cfg = self.cfg
         seconds: Metrics = {}
         with _timed(seconds, "time/rollout"):
-            tasks = self.stream.draw(cfg.rollout.trajectories, cfg.algo.group_size)
-            episodes = self._play(tasks, cfg.rollout.temperature, self.sampler, cfg.rollout.max_turns)
+            played, episodes = self._sample()
         with _timed(seconds, "time/score"):
             batch = make_batch(episodes, self.device)
             scores = score(
@@ -156,10 +156,14 @@ class _Run:
                 with_states=self.learner.critic is not None,
                 with_token_values=cfg.algo.name is Estimator.gae,
             )
+            if cfg.algo.name is Estimator.hae and cfg.algo.switch_credit is SwitchCredit.option_value:
+                scores = scores._replace(keep_values=self._keep_values(batch, episodes, scores))
             credit = assign_credit(batch, scores, cfg.algo)
-        metrics = rollout_metrics([episode.trajectory for episode in episodes]) | credit_metrics(batch, scores, credit)
+        metrics = rollout_metrics([episode.trajectory for episode in played]) | credit_metrics(batch, scores, credit)
         metrics["rollout/return"] = float(credit.shaped.sum(1).mean())
-        self.env_turns += int(batch.mask.sum())
+        if cfg.algo.resample:
+            metrics["rollout/used_rate"] = len(episodes) / len(played)
+        self.env_turns += sum(len(episode.trajectory.turns) for episode in played)
         metrics["env/turns"] = self.env_turns
         metrics["tokens/read"] = batch.read_tokens
         metrics["tokens/reply"] = batch.tokens
@@ -171,6 +175,35 @@ class _Run:
             metrics |= self.learner.update(batch, scores, credit, critic_only=warming, pace=pace)
         self._record_samples(episodes, batch, scores, credit)
         return metrics, seconds
+
+    def _sample(self) -> tuple[list[Episode], list[Episode]]:
+        """Play an iteration's games: every episode, and those to learn from.
+
+        They are the same unless `algo.resample` is set: a group whose members all earned the same has nothing to compare, so others are
+        played in its place. Where all groups of all attempts are such, the last attempt's are learned from.
+        """
+        rollout, algo = self.cfg.rollout, self.cfg.algo
+        played: list[Episode] = []
+        useful: list[Episode] = []
+        for _ in range(1 + algo.resample):
+            tasks = self.stream.draw(rollout.trajectories - len(useful), algo.group_size)
+            episodes = self._play(tasks, rollout.temperature, self.sampler, rollout.max_turns)
+            played += episodes
+            useful += _differing(episodes, algo.group_size) if algo.resample else episodes
+            if len(useful) == rollout.trajectories:
+                break
+        return played, useful or episodes
+
+    def _keep_values(self, batch: Batch, episodes: list[Episode], scores: Scores) -> torch.Tensor:
+        return keep_values(
+            self.actor,
+            batch,
+            episodes,
+            scores.values,
+            lambda text: self.tokenizer.encode(text, add_special_tokens=False),
+            self.cfg.protocol.dialect,
+            budget=self.cfg.trainer.microbatch_tokens,
+        )
 
     def _play(
         self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator, max_turns: int | None = None
@@ -297,6 +330,16 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> Metrics:
         "switch/segment_length": len(turns) / segments,
         "switch/segments": segments / count,
     }
+
+
+def _differing(episodes: Sequence[Episode], size: int) -> list[Episode]:
+    """Episodes of the groups, `size` in a row, whose members did not all earn the same from the environment."""
+    kept: list[Episode] = []
+    for first in range(0, len(episodes), size):
+        group = episodes[first : first + size]
+        if len({sum(turn.reward for turn in episode.trajectory.turns) for episode in group}) > 1:
+            kept += group
+    return kept
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from hiper.rl.losses import (
     entropy_loss,
     explained_variance,
     kl_loss,
+    kl_terms,
     policy_loss,
     token_entropy,
     truncated_weights,
@@ -127,6 +128,14 @@ def test_k2_has_the_gradient_of_the_divergence_and_k3_that_of_its_reverse() -> N
         (found,) = torch.autograd.grad((policy.exp().detach() * torch.stack(each)).sum(), logits, retain_graph=True)
         (expected,) = torch.autograd.grad(divergence, logits, retain_graph=True)
         torch.testing.assert_close(found, expected)
+
+
+def test_k1_is_unbiased_with_a_gradient_of_zero_on_average() -> None:
+    policy, reference = torch.tensor([0.7, 0.2, 0.1], requires_grad=True), torch.tensor([0.5, 0.2, 0.3])
+    each = kl_terms(policy.log(), reference.log(), every(3), estimator="k1")
+    assert float((policy * each).sum().detach()) == pytest.approx(float((policy * (policy / reference).log()).sum().detach()), abs=1e-6)
+    (gradient,) = torch.autograd.grad((policy.detach() * each).sum(), policy)
+    assert gradient.tolist() == pytest.approx([1.0, 1.0, 1.0], abs=1e-6), "the same for every token: nothing on the simplex"
 
 
 def test_k2_does_not_explode_on_a_token_the_policy_has_dropped() -> None:

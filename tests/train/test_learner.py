@@ -27,9 +27,12 @@ from hiper.config import (
     Context,
     Critic,
     CriticFit,
+    Dialect,
     EnvConfig,
     Estimator,
     KeepMode,
+    KLEstimator,
+    KLPlace,
     Level,
     ModelConfig,
     ProtocolConfig,
@@ -37,6 +40,7 @@ from hiper.config import (
     RunConfig,
     ShapingConfig,
     Style,
+    SwitchCredit,
     TrainerConfig,
     Tune,
 )
@@ -51,6 +55,7 @@ from hiper.rollout.policy import TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.train.batch import Batch, make_batch
 from hiper.train.credit import Credit, assign_credit, credit_metrics
+from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
 from hiper.train.score import Scores, score
 
@@ -173,6 +178,32 @@ def test_advantages_carry_what_the_sampler_misjudged() -> None:
     plain, weighted = (assign_credit(batch, scores, algo(importance_cap=cap)) for cap in (None, 1.2))
     torch.testing.assert_close(weighted.advantages, torch.where(plain.trained, 1.2 * plain.advantages, plain.advantages))
     assert assign_credit(batch, scores, algo(importance_cap=9.0)).advantages[0].item() == pytest.approx(-0.1 * math.exp(0.5))
+
+
+def test_option_value_credit_by_hand() -> None:
+    """beta: 0.25 where SWITCH was written with that probability, 1 - 0.5 beside a KEEP of 0.5. The first start is no decision.
+
+    A_switch: turn 1: (0 - 0.5) * (9.0 - 0.2) = -4.4;  turn 2: (1 - 0.25) * (0.5 - 0.9) = -0.3
+    """
+    batch = by_hand()
+    chances = [1.0, 0.5, 0.25]
+    half = [math.log(chance) / 2 for chance in chances]  # each block has two tokens
+    logprobs = torch.tensor([half[t] if block == BlockId.switch else -9.0 for t in range(3) for block in REPLY])
+    scores = given(batch)._replace(logprobs=logprobs, keep_values=torch.tensor([[0.0, 0.2, 0.9]]))
+    credit = assign_credit(batch, scores, algo(switch_credit=SwitchCredit.option_value))
+    assert credit.levels.switch.tolist()[0] == pytest.approx([0.0, -4.4, -0.3])
+    assert [value.head for value in credit.values] == [0, 1], "nobody reads V_switch"
+
+
+def test_kl_taken_off_the_reward() -> None:
+    """k1 of a token is 0.5 - 0.2 = 0.3; six tokens a turn, weight 0.1: each turn pays 0.18."""
+    batch = by_hand()
+    scores = given(batch)._replace(logprobs=torch.full((batch.tokens,), 0.5), ref_logprobs=torch.full((batch.tokens,), 0.2))
+    settings = {"kl_coef": 0.1, "kl_estimator": KLEstimator.k1, "kl_in": KLPlace.reward}
+    credit = assign_credit(batch, scores, algo(**settings))
+    assert credit.shaped.tolist()[0] == pytest.approx([-0.18, -0.18, 0.82])
+    batch.forced[:6] = True  # what had no alternative has no divergence
+    assert assign_credit(batch, scores, algo(**settings)).shaped.tolist()[0] == pytest.approx([0.0, -0.18, 0.82])
 
 
 def test_gae_over_tokens_by_hand() -> None:
@@ -359,6 +390,43 @@ def test_fitted_heads_explain_what_they_were_fitted_to(actor: Actor, play: Play)
     wanted = credit.values[2].target[batch.mask]
     error = (after.values[..., 2][batch.mask] - wanted).square().mean()
     assert error < 0.05 * (scores.values[..., 2][batch.mask] - wanted).square().mean()
+
+
+@pytest.mark.parametrize("critic_fit", CriticFit)
+@pytest.mark.parametrize(("value_heads", "unread"), [(2, [2]), (1, [1, 2])])
+def test_levels_share_an_output(speaker: Path, play: Play, critic_fit: CriticFit, value_heads: int, unread: list[int]) -> None:
+    network = load_actor(speaker, ModelConfig(value_heads=value_heads))
+    batch = make_batch(play[Context.append, Constrain.free], CPU)
+    cfg = config(critic_fit=critic_fit, algo=AlgoConfig(kl_coef=0.0))
+    learner(network, cfg).update(batch, *scored(network, batch, cfg), critic_only=True)
+    assert [not row.any() for row in network.heads.weight] == [output in unread for output in range(3)]
+    values = score(network, None, batch, budget=4000, temperature=TEMPERATURE).values[batch.mask]
+    assert torch.equal(values[:, 1], values[:, 2]), "both are read at the first token"
+    assert not torch.equal(values[:, 0], values[:, 1]), "V_low is read after the subgoal"
+
+
+@pytest.mark.parametrize("context", Context)
+def test_the_value_of_keeping_is_read_after_a_keep_that_was_not_written(speaker: Path, actor: Actor, play: Play, context: Context) -> None:
+    episodes = play[context, Constrain.grammar]
+    batch = make_batch(episodes, CPU)
+    values = score(actor, None, batch, budget=4000, temperature=TEMPERATURE).values
+    tokenizer = load_tokenizer(speaker)
+    found = keep_values(
+        actor, batch, episodes, values, lambda text: tokenizer.encode(text, add_special_tokens=False), Dialect.full, budget=4000
+    )
+    kept = batch.mask & ~batch.starts
+    switched = batch.mask & batch.starts
+    switched[:, 0] = False
+    assert kept.any() and switched.any()
+    assert torch.equal(found[kept], values[..., 0][kept])
+    assert not found[~(kept | switched)].any()
+    row, turn = switched.nonzero()[0].tolist()
+    turns = episodes[row].trajectory.turns
+    sequence = next(s for s in episodes[row].sequences for reply in s.turns if reply.turn == turn)
+    start = next(reply.start for reply in sequence.turns if reply.turn == turn)
+    written = f"<switch>KEEP</switch> <subgoal>{turns[turn - 1].subgoal}</subgoal>"
+    ids = sequence.ids[:start] + tokenizer.encode(written, add_special_tokens=False)
+    assert found[row, turn].item() == pytest.approx(actor(torch.tensor([ids])).values[0, -1, 0].item(), abs=1e-5)
 
 
 def test_the_pace_scales_the_learning_rates(speaker: Path, play: Play) -> None:

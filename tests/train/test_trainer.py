@@ -34,14 +34,20 @@ from hiper.config import (
     RolloutConfig,
     RunConfig,
     Style,
+    SwitchCredit,
     TrainerConfig,
     Tune,
 )
+from hiper.envs import make_env
 from hiper.envs.alfworld.games import GameIndex
+from hiper.envs.base import StepResult, TextEnv
 from hiper.errors import CheckpointError, DataError
 from hiper.model.actor import load_actor
+from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
 from hiper.train import checkpoint as ckpt
+from hiper.train import trainer
+from hiper.train.batch import Batch, make_batch
 from hiper.train.trainer import TrainSummary, rollout_metrics, train
 
 
@@ -240,6 +246,53 @@ def test_every_estimator_trains_and_resumes(speaker: Path, game_index: GameIndex
     judged = {key.removeprefix("value/explained_variance_") for key in rows[0] if key.startswith("value/explained")}
     assert judged == {Estimator.hae: {"low", "high", "switch"}, Estimator.turn_gae: {"high"}, Estimator.gae: {"low"}}.get(name, set())
     assert all(math.isfinite(row["optim/policy_loss"]) for row in rows)
+
+
+def test_option_value_credit_and_two_heads_train_and_resume(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+    cfg = config(iterations=2, eval_every=0)
+    cfg.algo.switch_credit, cfg.model.value_heads = SwitchCredit.option_value, 2
+    train(cfg, speaker, game_index, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(1))
+    train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
+    assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
+    assert "value/explained_variance_switch" not in (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_groups_without_a_difference_are_played_anew(
+    speaker: Path, game_index: GameIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rewards are given by an environment of one turn that pays 1 for the second command of its list."""
+    cfg = config(seed=1, iterations=1, eval_every=0)
+    cfg.algo.name, cfg.algo.group_size, cfg.algo.resample, cfg.env.max_turns = Estimator.grpo, 2, 4, 1
+    learned: list[list[float]] = []
+
+    def recorded(episodes: list[Episode], device: torch.device) -> Batch:
+        learned.append([episode.trajectory.turns[0].reward for episode in episodes])
+        return make_batch(episodes, device)
+
+    class Paying:
+        def __init__(self, game: TextEnv) -> None:
+            self._game, self.task, self.won = game, game.task, False
+
+        @property
+        def admissible_commands(self) -> list[str]:
+            return self._game.admissible_commands
+
+        def reset(self) -> str:
+            return self._game.reset()
+
+        def step(self, command: str) -> StepResult:
+            return StepResult("You see nothing.", float(command in self.admissible_commands[::2]), True)
+
+    monkeypatch.setattr(trainer, "make_env", lambda env, path: Paying(make_env(env, path)))
+    monkeypatch.setattr(trainer, "make_batch", recorded)
+    summary = train(cfg, speaker, game_index, tmp_path)
+    (rewards,) = learned
+    assert rewards and all({first, second} == {0.0, 1.0} for first, second in zip(rewards[::2], rewards[1::2], strict=True))
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row["rollout/used_rate"] == pytest.approx(len(rewards) / summary.env_turns), "one turn an episode, those not used included"
+    assert summary.env_turns > len(rewards)
 
 
 def test_what_has_no_critic_does_not_wait_for_one(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
