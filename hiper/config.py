@@ -156,6 +156,15 @@ class KeepMode(StrEnum):
     normalized = "normalized"
 
 
+class OnAlarm(StrEnum):
+    """What an alarm does: nothing; a warning; the end of the run, resumable; or a return to before the trouble, with smaller steps."""
+
+    off = "off"
+    warn = "warn"
+    stop = "stop"
+    rollback = "rollback"
+
+
 class WandbMode(StrEnum):
     """Whether metrics also go to Weights & Biases."""
 
@@ -523,6 +532,55 @@ class TrainerConfig:
 
 
 @dataclass
+class AlarmsConfig:
+    """What training is watched for; see `hiper.train.alarms`. Alarms that only warn or stop change no result."""
+
+    collapse: OnAlarm = OnAlarm.warn
+    """The hierarchy has collapsed: `switch/rate` is outside its limits."""
+    switch_rate_min: float = 0.02
+    switch_rate_max: float = 0.95
+    mask_coverage: OnAlarm = OnAlarm.warn
+    """Replies lack the blocks that credit is laid on."""
+    mask_coverage_min: float = 0.5
+    kl: OnAlarm = OnAlarm.warn
+    """The policy runs away, from the reference or within an iteration."""
+    kl_max: float = 0.5
+    """Most of `optim/kl_ref`, nats a token by `algo.kl_estimator`."""
+    step_kl_max: float = 0.1
+    """Most of `optim/approx_kl`, nats a token."""
+    entropy: OnAlarm = OnAlarm.warn
+    """The policy has stopped exploring."""
+    entropy_min: float = 0.005
+    """Least of `optim/entropy`, nats a token."""
+    switch_entropy_min: float = 0.002
+    """Least of `switch/entropy`, nats a turn."""
+    nan: OnAlarm = OnAlarm.stop
+    """A metric is not a finite number; goes off at once."""
+    patience: int = 3
+    """Iterations in a row outside the limits before an alarm goes off."""
+    rollbacks: int = 3
+    """Returns before a `rollback` alarm stops the run."""
+    rollback_pace: float = 0.5
+    """Learning rates are multiplied by this with each return."""
+
+    def __post_init__(self) -> None:
+        for name in ("switch_rate_min", "switch_rate_max", "mask_coverage_min"):
+            _require(0.0 <= getattr(self, name) <= 1.0, f"alarms.{name}", getattr(self, name), "between 0 and 1")
+        _require(
+            self.switch_rate_min < self.switch_rate_max,
+            "alarms.switch_rate_min",
+            self.switch_rate_min,
+            f"below switch_rate_max={self.switch_rate_max}",
+        )
+        for name in ("kl_max", "step_kl_max"):
+            _require(getattr(self, name) > 0, f"alarms.{name}", getattr(self, name), "above 0")
+        for name in ("entropy_min", "switch_entropy_min", "rollbacks"):
+            _require(getattr(self, name) >= 0, f"alarms.{name}", getattr(self, name), "at least 0")
+        _require(self.patience >= 1, "alarms.patience", self.patience, "at least 1")
+        _require(0.0 < self.rollback_pace <= 1.0, "alarms.rollback_pace", self.rollback_pace, "above 0, at most 1")
+
+
+@dataclass
 class EvaluateConfig:
     """Evaluation over full splits."""
 
@@ -575,6 +633,7 @@ class RunConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     algo: AlgoConfig = field(default_factory=AlgoConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -37,6 +37,7 @@ from hiper import __version__
 from hiper.compose import build
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError
+from hiper.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -228,16 +229,6 @@ def locked(run: Path) -> Iterator[None]:
         except OSError as error:
             raise ConfigError(f"another process works in {run}. Wait for it, or name another directory with paths.run=...") from error
         yield
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the whole new one, whatever happens."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _replaced(run: Path, stage: str) -> Path:

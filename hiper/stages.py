@@ -46,7 +46,8 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "rollout", "env", "protocol", "model"),
     "report": ("name", "seed"),
 }
-"""The settings each stage's files depend on; device, threads, tracking and paths change no result that is meant to be one."""
+"""The settings each stage's files depend on; device, threads, tracking and paths change no result that is meant to be one. Nor do
+alarms, so that a run which one has stopped can be resumed under others."""
 
 INDEX_FILE = "index.json"
 DEMOS_FILE = "demos.jsonl"

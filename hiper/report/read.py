@@ -53,6 +53,8 @@ class RunRecord:
     warm_start: dict[str, Any] | None
     trained: dict[str, Any] | None
     """Evaluations as written by `hiper.evaluate`."""
+    alarms: list[dict[str, Any]]
+    """What went off during training; see `hiper.train.alarms`."""
     samples: list[Sample]
     missing: list[str]
     """What the page must do without, in words."""
@@ -82,6 +84,7 @@ def read_run(run: Path) -> RunRecord:
         timings=attempt("Timings", lambda: read_metrics(train / "timings.jsonl")) or [],
         warm_start=attempt("Evaluation of the warm start", lambda: read_evaluation(run / "evaluate" / WARM_START)),
         trained=attempt("Evaluation after training", lambda: read_evaluation(run / "evaluate" / TRAINED)),
+        alarms=attempt("Alarms", lambda: _read_alarms(train / "alarms.json")) or [],
         samples=attempt("Sample trajectories", lambda: _samples(run, train)) or [],
         missing=missing,
     )
@@ -137,6 +140,15 @@ def _read_object(path: Path) -> dict[str, Any]:
     record = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(record, dict):
         raise ValueError(f"{path} is not an object.")
+    return record
+
+
+def _read_alarms(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []  # written from the first iteration on; a run that has none is older
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, list) or not all(isinstance(event, dict) for event in record):
+        raise ValueError(f"{path} is not a list of objects.")
     return record
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,11 +15,11 @@ from markupsafe import Markup
 from hiper import __version__
 from hiper.errors import DataError
 from hiper.evaluate.history import history
+from hiper.files import write_text
 from hiper.report.charts import PALETTE, STYLE, interval_chart, percent, plain, standalone
 from hiper.report.curves import draw_curves, evaluations
 from hiper.report.episode import show_episode
 from hiper.report.read import RunRecord, read_run
-from hiper.runs import write_text
 
 MEAN_OF = 5
 """Evaluations in the mean of the last few."""
@@ -164,6 +166,16 @@ def _conditions(record: RunRecord) -> str | None:
     )
 
 
+def _alarm_note(name: str, events: list[dict[str, Any]]) -> str:
+    actions = Counter(str(event.get("action")) for event in events)
+    did = ", ".join(f"{action} {count}x" for action, count in actions.items())
+    first, last = events[0], events[-1]
+    return (
+        f"The alarm {name} went off during training ({did}): in iteration {first.get('iteration')} first, {last.get('iteration')} last, "
+        f"where {last.get('metric')} was {last.get('value')}, outside {last.get('limits')}."
+    )
+
+
 def _notes(record: RunRecord) -> list[str]:
     """What a reader must know before believing the numbers."""
     notes = list(record.missing)
@@ -180,6 +192,12 @@ def _notes(record: RunRecord) -> list[str]:
             f"The warm start was made weaker on purpose: {percent(record.config.demos.lapses)} of its demonstrations leave out the use of "
             "appliances and lamps (demos.lapses)."
         )
+
+    def name_of(event: dict[str, Any]) -> str:
+        return str(event.get("name"))
+
+    for name, events in groupby(sorted(record.alarms, key=name_of), key=name_of):
+        notes.append(_alarm_note(name, list(events)))
     if after is not None and after["meta"].get("limit") is not None:
         notes.append(f"The evaluation was limited to {after['meta']['limit']} games a split; it does not cover the full splits.")
     return notes

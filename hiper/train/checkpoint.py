@@ -90,6 +90,14 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
         raise CheckpointError(f"Checkpoint {path} cannot be read: {error}.") from error
 
 
+def load_state(path: Path) -> dict[str, Any]:
+    """The state alone of a checkpoint whose every byte was verified; errors as in `load_checkpoint`."""
+    verify_checkpoint(path)
+    state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    assert isinstance(state, dict), "verified: it is what save_checkpoint wrote"
+    return state
+
+
 def verify_checkpoint(path: Path) -> None:
     """Compare every file of a checkpoint with its manifest.
 
@@ -167,10 +175,15 @@ def prune(directory: Path, keep_last: int, keep: set[str]) -> None:
         raise ValueError(f"keep_last={keep_last} would delete the newest checkpoint; it must be at least 1.")
     for path in list_checkpoints(directory)[:-keep_last]:
         if path.name not in keep:
-            # Renamed first: a process killed half-way through the deletion leaves no half checkpoint under a real name.
-            hidden = path.with_name(f".{path.name}.replaced")
-            path.rename(hidden)
-            shutil.rmtree(hidden, ignore_errors=True)
+            remove_checkpoint(path)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Delete one checkpoint."""
+    # Renamed first: a process killed half-way through the deletion leaves no half checkpoint under a real name.
+    hidden = path.with_name(f".{path.name}.replaced")
+    path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 # Random number generators

@@ -2,6 +2,7 @@
 
 OUT/metrics.jsonl     one line an iteration, free of wall-clock times so that a resumed run writes the same bytes
 OUT/timings.jsonl     seconds by phase
+OUT/alarms.json       alarms that went off
 OUT/samples.jsonl     a few trajectories an iteration with their credit
 OUT/checkpoints/      see `hiper.train.checkpoint`
 OUT/model/            the last policy, a directory `from_pretrained` loads
@@ -12,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +23,12 @@ from typing import Any
 
 import torch
 
-from hiper.config import Estimator, RunConfig, SwitchCredit
+from hiper.config import Estimator, OnAlarm, RunConfig, SwitchCredit
 from hiper.device import pick_device
 from hiper.envs import TextEnv, make_env
 from hiper.envs.alfworld.games import GameEntry, GameIndex
-from hiper.errors import CheckpointError
+from hiper.errors import CheckpointError, CollapseError
+from hiper.files import write_text
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
 from hiper.protocol import Fault
 from hiper.rollout.chat import ChatCodec
@@ -35,6 +38,7 @@ from hiper.rollout.policy import TransformersPolicy
 from hiper.rollout.trajectory import Levels, Trajectory
 from hiper.tracking import MetricsFile, Tracker
 from hiper.train import checkpoint as ckpt
+from hiper.train.alarms import ADVICE, Alarm, Watch
 from hiper.train.batch import Batch, make_batch
 from hiper.train.credit import Credit, Metrics, assign_credit, credit_metrics
 from hiper.train.keep import keep_values
@@ -105,27 +109,40 @@ class _Run:
         self.env_turns = 0
         self.first_success: float | None = None
         self.last: Metrics = {}
+        self.watch = Watch(cfg.alarms)
+        self.rollbacks = 0
 
     def go(self, progress: Progress | None) -> TrainSummary:
         trainer = self.cfg.trainer
         self.out.mkdir(parents=True, exist_ok=True)
         timings = MetricsFile(self.out / "timings.jsonl")
-        timings.truncate_after(self.iteration)
         with Tracker(self.out, self.cfg.tracking, asdict(self.cfg)) as tracker:
-            tracker.truncate_after(self.iteration)
-            self._truncate_samples()
+            self._forget_later(tracker, timings)
+            if self.iteration == 0 and OnAlarm.rollback in vars(self.cfg.alarms).values():
+                self.save()  # somewhere to return to
             while self.iteration < trainer.iterations:
                 metrics, seconds = self._iterate()
                 self.iteration += 1
                 if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self.iteration == trainer.iterations):
                     with _timed(seconds, "time/evaluate"):
                         metrics |= self._evaluate()
+                alarms = self.watch.look(self.iteration, metrics)
+                if alarms:
+                    self._write_alarms()
                 tracker.log(self.iteration, metrics)
                 timings.append(self.iteration, seconds)
                 self.last = metrics
                 logger.info("%s", _line(self.iteration, trainer.iterations, metrics, seconds))
-                if self.iteration % trainer.save_every == 0 or self.iteration == trainer.iterations:
+                if any(alarm.action is OnAlarm.rollback for alarm in alarms):
+                    self._roll_back(alarms)
+                    self._forget_later(tracker, timings)
+                    continue
+                stops = [alarm for alarm in alarms if alarm.action is OnAlarm.stop]
+                healthy = all(map(math.isfinite, metrics.values()))  # weights that are not numbers are nothing to resume from
+                if healthy and (stops or self.iteration % trainer.save_every == 0 or self.iteration == trainer.iterations):
                     self.save()
+                if stops:
+                    raise self._stopped(stops[0], "")
                 if progress is not None:
                     progress(self.iteration, trainer.iterations)
         timings.close()
@@ -138,6 +155,51 @@ class _Run:
             last_success_rate=self.last.get("rollout/success_rate", 0.0),
             switch_rate=self.last.get("switch/rate", 0.0),
             segment_length=self.last.get("switch/segment_length", 0.0),
+        )
+
+    def _forget_later(self, tracker: Tracker, timings: MetricsFile) -> None:
+        """Cut the files back to where the run stands."""
+        tracker.truncate_after(self.iteration)
+        timings.truncate_after(self.iteration)
+        self._truncate_samples()
+        self._write_alarms()
+
+    def _write_alarms(self) -> None:
+        write_text(self.out / "alarms.json", json.dumps(self.watch.events, indent=1) + "\n")
+
+    def _roll_back(self, alarms: list[Alarm]) -> None:
+        """Return to the newest checkpoint from before the trouble, with smaller steps and other draws: the same would happen again."""
+        alarm = next(alarm for alarm in alarms if alarm.action is OnAlarm.rollback)
+        events, rollbacks = self.watch.events, self.rollbacks + 1
+        folder = self.out / "checkpoints"
+        good = self._good_checkpoint()
+        if good is None or rollbacks > self.cfg.alarms.rollbacks:
+            raise self._stopped(
+                alarm, "There is no checkpoint from before it. " if good is None else f"It came back {rollbacks - 1} times. "
+            )
+        for path in ckpt.list_checkpoints(folder):
+            if path.name > good.name:
+                ckpt.remove_checkpoint(path)
+        self._load(good)
+        self.watch.events, self.rollbacks = events, rollbacks
+        for offset, generator in enumerate((self.sampler, self.learner.generator)):
+            generator.manual_seed(self.cfg.seed + offset + 2 * 7919 * rollbacks)
+        self.save()
+        logger.warning("back at iteration %d, learning rates times %g", self.iteration, self.cfg.alarms.rollback_pace**rollbacks)
+
+    def _good_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written while no alarm was coming up."""
+        for path in reversed(ckpt.list_checkpoints(self.out / "checkpoints")):
+            try:
+                if ckpt.load_state(path)["quiet"]:
+                    return path
+            except CheckpointError as error:
+                logger.warning("Passing over a damaged checkpoint. %s", error)
+        return None
+
+    def _stopped(self, alarm: Alarm, why: str) -> CollapseError:
+        return CollapseError(
+            f"{alarm} {why}{ADVICE[alarm.name]} `hiper resume RUN alarms.{alarm.name}=warn` goes on from the newest checkpoint regardless."
         )
 
     def _iterate(self) -> tuple[Metrics, Metrics]:
@@ -171,6 +233,7 @@ class _Run:
             self.first_success = metrics["rollout/success_rate"]
         with _timed(seconds, "time/update"):
             pace = 1.0 - self.iteration / cfg.trainer.iterations if cfg.trainer.anneal else 1.0
+            pace *= cfg.alarms.rollback_pace**self.rollbacks
             warming = self.iteration < cfg.trainer.critic_warmup and credit.judged  # without a critic there is nothing to warm up
             metrics |= self.learner.update(batch, scores, credit, critic_only=warming, pace=pace)
         self._record_samples(episodes, batch, scores, credit)
@@ -247,9 +310,7 @@ class _Run:
         if path.exists():
             lines = path.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith(b"\n") and (json.loads(line)["iteration"] or 0) <= self.iteration]
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_bytes(b"".join(kept))
-            temporary.replace(path)
+            write_text(path, b"".join(kept).decode())
 
     def save(self) -> None:
         """Write a checkpoint and drop the oldest."""
@@ -269,9 +330,13 @@ class _Run:
             "last": self.last,
             "stream": self.stream.state(),
             "optimizer": optimizer_rest,
+            "watch": self.watch.state(),
+            "quiet": self.watch.quiet,
+            "rollbacks": self.rollbacks,
         }
         ckpt.save_checkpoint(self.out / "checkpoints", f"iteration-{self.iteration:06d}", tensors, state)
-        ckpt.prune(self.out / "checkpoints", self.cfg.trainer.keep_last, set())
+        good = None if self.watch.quiet else self._good_checkpoint()
+        ckpt.prune(self.out / "checkpoints", self.cfg.trainer.keep_last, set() if good is None else {good.name})
 
     def _critic_tensors(self) -> dict[str, torch.Tensor]:
         critic = self.learner.critic
@@ -283,6 +348,10 @@ class _Run:
         if path is None:
             logger.info("no checkpoint under %s: training starts from the warm start", self.out)
             return
+        self._load(path)
+        logger.info("resumed from %s", path)
+
+    def _load(self, path: Path) -> None:
         tensors, state = ckpt.load_checkpoint(path)
         if state["seed"] != self.cfg.seed:
             raise CheckpointError(
@@ -304,7 +373,8 @@ class _Run:
         self.stream.restore(state["stream"])
         self.iteration, self.env_turns = state["iteration"], state["env_turns"]
         self.first_success, self.last = state["first_success"], state["last"]
-        logger.info("resumed from %s", path)
+        self.watch.restore(state["watch"])
+        self.rollbacks = state["rollbacks"]
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory]) -> Metrics:

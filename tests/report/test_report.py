@@ -278,3 +278,11 @@ def test_credit_is_arranged_by_segment(sample: Sampler) -> None:
     # The planner's bar stands at a segment's first turn only.
     levels = [[bar.level for bar in turn.bars] for segment in view.segments for turn in segment.turns]
     assert levels[:3] == [["switch", "high", "low"], ["switch", "high", "low"], ["switch", "low"]]
+
+
+def test_alarms_are_among_the_notes(run: Path) -> None:
+    event = {"name": "collapse", "metric": "switch/rate", "limits": "0.02 to 0.95", "iterations": 3, "action": "warn"}
+    events = [event | {"iteration": 5, "value": 0.96}, event | {"iteration": 8, "value": 1.0}]
+    (run / "train" / "alarms.json").write_text(json.dumps(events))
+    said = "collapse went off during training (warn 2x): in iteration 5 first, 8 last, where switch/rate was 1.0, outside 0.02 to 0.95."
+    assert said in Page(page_of(run)).text
