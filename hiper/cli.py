@@ -94,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", _evaluate, "play full splits with a run's models, or with any model directory (--model) on any games (--data)"
     )
     play_split.add_argument("--model", type=Path, metavar="DIR", help="a model directory that AutoModelForCausalLM loads")
+    play_split.add_argument("--planner", type=Path, metavar="DIR", help="a model that writes the switch and the subgoal of every reply")
+    play_split.add_argument("--executor", type=Path, metavar="DIR", help="with --planner: the model that writes the action")
     play_split.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout")
     play_split.add_argument("--split", action="append", metavar="SPLIT", help="a folder of --data; may be given again")
     play_split.add_argument("--out", type=Path, metavar="DIR", help="where to write evaluation.json and the trajectories")
@@ -240,42 +242,60 @@ def _stage(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    outside = {
-        "--data": options.data,
-        "--split": options.split,
-        "--out": options.out,
-        "--limit": options.limit,
-        "--temperature": options.temperature,
-    }
-    if options.model is None:
-        given = [flag for flag, value in outside.items() if value is not None]
-        if given:
-            raise ConfigError(
-                f"{', '.join(given)} belong with --model DIR. To change a run's own evaluation use overrides: evaluate.limit=20."
-            )
+    model = _model(options)
+    if model is None:
         return _stage(options)
-    if not options.model.is_dir():
-        raise ModelError(f"--model {options.model} is not a directory. Name one that AutoModelForCausalLM loads, such as RUN/train/model.")
     if options.data is None:
-        raise ConfigError("--model needs --data DIR, a folder of games in the official layout, such as RUN/games/data.")
+        raise ConfigError("--model, --planner and --executor need --data DIR, a folder of games in the official layout: RUN/games/data.")
     from hiper.compose import compose, override
     from hiper.envs.alfworld.games import index_games
     from hiper.evaluate import evaluate
     from hiper.progress import track
 
-    saved = saved_config(options.model)
+    saved = saved_config(model)
     cfg = override(saved, options.overrides) if saved is not None else compose(options.overrides)
     cfg = override(cfg, _changes(options))
     index = index_games(options.data, splits=cfg.evaluate.splits)
     for split in cfg.evaluate.splits:
         index.split(split)  # an empty one is refused before the model is loaded
-    out = options.out or Path("evaluations") / f"{options.model.resolve().parent.name}-{options.model.resolve().name}"
+    out = options.out or Path("evaluations") / "+".join(_label(path) for path in (options.planner, model) if path is not None)
     options.place = str(out)
     with track("evaluate") as progress:
-        summary = evaluate(cfg, options.model, index, out, progress)
+        summary = evaluate(cfg, model, index, out, progress, options.planner)
     print(summary)
     print(f"written: {out / 'evaluation.json'}")
     return 0
+
+
+def _model(options: argparse.Namespace) -> Path | None:
+    """The model directory that was named, --executor or --model; None: the run's own models are meant.
+
+    Raises:
+        ConfigError: options that do not go together.
+        ModelError: no directory.
+    """
+    named = {flag: getattr(options, flag.removeprefix("--")) for flag in ("--model", "--planner", "--executor")}
+    given = [flag for flag, path in named.items() if path is not None]
+    if given not in ([], ["--model"], ["--planner", "--executor"]):
+        raise ConfigError(f"{', '.join(given)}: that does not say who plays. Name --model DIR, or --planner DIR and --executor DIR.")
+    if not given:
+        flags = ("--data", "--split", "--out", "--limit", "--temperature")
+        outside = [flag for flag in flags if getattr(options, flag.removeprefix("--")) is not None]
+        if outside:
+            raise ConfigError(
+                f"{', '.join(outside)} belong with --model DIR. To change a run's own evaluation use overrides: evaluate.limit=20."
+            )
+        return None
+    for flag in given:
+        if not named[flag].is_dir():
+            raise ModelError(f"{flag} {named[flag]} is not a directory. Name one that AutoModelForCausalLM loads, such as RUN/train/model.")
+    path = named[given[-1]]
+    assert isinstance(path, Path)
+    return path
+
+
+def _label(model: Path) -> str:
+    return f"{model.resolve().parent.name}-{model.resolve().name}"
 
 
 def _changes(options: argparse.Namespace) -> list[str]:
@@ -397,7 +417,7 @@ def _interrupted(options: argparse.Namespace) -> str:
     place = getattr(options, "place", None)
     if place is None:
         return "interrupted."
-    if options.verb == "evaluate" and options.model is not None:
+    if options.verb == "evaluate" and _model(options) is not None:
         return f"interrupted; {place} holds no evaluation of this command. Give it again to start over."
     if not Path(place).exists():
         return f"interrupted before {place} was begun."

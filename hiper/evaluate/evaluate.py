@@ -47,7 +47,9 @@ class EvaluateSummary:
         return "\n".join(f"{split}: {result}" for split, result in self.splits.items())
 
 
-def evaluate(cfg: RunConfig, model: Path | str, index: GameIndex, out: Path, progress: Progress | None = None) -> EvaluateSummary:
+def evaluate(
+    cfg: RunConfig, model: Path | str, index: GameIndex, out: Path, progress: Progress | None = None, planner: Path | str | None = None
+) -> EvaluateSummary:
     """Play the configured splits with a model and write what happened.
 
     Args:
@@ -56,6 +58,7 @@ def evaluate(cfg: RunConfig, model: Path | str, index: GameIndex, out: Path, pro
         index: the games.
         out: directory of this evaluation; its name is the evaluation's.
         progress: called with (games done, all).
+        planner: another model, which writes switch and subgoal of every reply; `model` then writes the action alone.
 
     Raises:
         DataError: a split has no games, or the result cannot be written.
@@ -65,9 +68,9 @@ def evaluate(cfg: RunConfig, model: Path | str, index: GameIndex, out: Path, pro
     chosen = {split: choose(index.split(split), cfg.evaluate.limit) for split in cfg.evaluate.splits}
     entries = [entry for games in chosen.values() for entry in games]
     trajectories = play_games(
-        cfg, model, entries, index.root, temperature=cfg.evaluate.temperature, seed=cfg.evaluate.seed, progress=progress
+        cfg, model, entries, index.root, temperature=cfg.evaluate.temperature, seed=cfg.evaluate.seed, progress=progress, planner=planner
     )
-    record = write_evaluation(out.parent, out.name, trajectories, _meta(cfg, model, index, chosen))
+    record = write_evaluation(out.parent, out.name, trajectories, _meta(cfg, model, planner, index, chosen))
     splits = {
         split: SplitResult(found["games"], found["successes"], found["success_rate"], found["wilson_low"], found["wilson_high"])
         for split, found in record["splits"].items()
@@ -85,10 +88,13 @@ def choose(games: Sequence[GameEntry], limit: int | None) -> list[GameEntry]:
     return [game for game in games if game in kept]
 
 
-def _meta(cfg: RunConfig, model: Path | str, index: GameIndex, chosen: dict[str, list[GameEntry]]) -> dict[str, Any]:
+def _meta(
+    cfg: RunConfig, model: Path | str, planner: Path | str | None, index: GameIndex, chosen: dict[str, list[GameEntry]]
+) -> dict[str, Any]:
     here = environment()
     return {
         "model": str(model),
+        "planner": None if planner is None else str(planner),
         "splits": {
             split: {
                 "games": len(games),

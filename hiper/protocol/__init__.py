@@ -1,6 +1,6 @@
 """The plan-execute protocol: grammar, prompts, and where a reply's tokens stand."""
 
-from hiper.protocol.grammar import Block, Decision, Fault, Reply, Span, Switch, decide, parse, render
+from hiper.protocol.grammar import Block, Decision, Fault, Reply, Span, Switch, decide, parse, planned, render
 from hiper.protocol.prompts import Prompter, describe
 from hiper.protocol.spans import ReplySpans, locate, reply_text, token_ends
 from hiper.rl.masking import Block as BlockId
@@ -19,6 +19,7 @@ __all__ = [
     "describe",
     "locate",
     "parse",
+    "planned",
     "render",
     "reply_text",
     "token_ends",

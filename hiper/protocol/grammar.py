@@ -141,6 +141,13 @@ def parse(text: str, dialect: Dialect = Dialect.full) -> Reply:
     return Reply(text, switch, subgoal, action, tuple(dict.fromkeys(faults)), spans)
 
 
+def planned(text: str, dialect: Dialect = Dialect.full) -> bool:
+    """Whether the beginning of a reply holds all that a planner has to say: the switch, and the subgoal where one belongs."""
+    if f"</{Block.subgoal}>" in text:
+        return True
+    return dialect is Dialect.compact and f"</{Block.switch}>" in text and parse(text, dialect).switch is Switch.KEEP
+
+
 def decide(reply: Reply, previous: str | None) -> Decision:
     """What a reply means on its turn.
 

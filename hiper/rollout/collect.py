@@ -18,12 +18,14 @@ from hiper.device import pick_device
 from hiper.envs import make_env
 from hiper.envs.alfworld.games import GameEntry
 from hiper.envs.base import TextEnv
+from hiper.errors import ModelError
 from hiper.model.actor import load_actor, load_tokenizer
 from hiper.protocol import Prompter, Reply, ReplySpans, decide, locate, parse, reply_text, token_ends
 from hiper.protocol.prompts import Past
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import Form
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
+from hiper.rollout.pair import PairPolicy
 from hiper.rollout.policy import Policy, Request, Sampled, TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 
@@ -225,8 +227,9 @@ def play_games(
     temperature: float,
     seed: int,
     progress: Progress | None = None,
+    planner: Path | str | None = None,
 ) -> list[Trajectory]:
-    """Play games with the model in a directory, for evaluation.
+    """Play games with the model in a directory, or with two, for evaluation.
 
     Args:
         cfg: protocol, environment and rollout settings.
@@ -234,23 +237,30 @@ def play_games(
         entries: the games, paths relative to `root`.
         temperature: 0 is greedy.
         seed: of the sampler; unused when greedy.
+        planner: writes the switch and the subgoal of every reply, the model then only the action; unset: the model writes all.
 
     Returns:
         One trajectory a game, in order.
+
+    Raises:
+        ModelError: a model does not load, or planner and model do not share a tokenizer.
     """
     tokenizer = load_tokenizer(model)
+    if planner is not None and load_tokenizer(planner).get_vocab() != tokenizer.get_vocab():
+        raise ModelError(
+            f"the planner {planner} and the executor {model} have different vocabularies, so neither can read what the other writes. "
+            "Take models that were trained from the same base."
+        )
     device = pick_device(cfg)
-    actor = load_actor(model, cfg.model).to(device)
     codec = ChatCodec(tokenizer)
     slots = min(cfg.rollout.slots, len(entries))
-    policy = TransformersPolicy(
-        actor,
-        codec,
-        slots=slots,
-        temperature=temperature,
-        max_reply_tokens=cfg.rollout.max_reply_tokens,
-        generator=torch.Generator(device).manual_seed(seed),
-    )
+    most, generator = cfg.rollout.max_reply_tokens, torch.Generator(device).manual_seed(seed)
+
+    def load(path: Path | str) -> Policy:
+        actor = load_actor(path, cfg.model).to(device)
+        return TransformersPolicy(actor, codec, slots=slots, temperature=temperature, max_reply_tokens=most, generator=generator)
+
+    policy = load(model) if planner is None else PairPolicy(load(planner), load(model), codec, cfg.protocol.dialect, most)
     games = ((entry, make_env(cfg.env, root / entry.path)) for entry in entries)
     episodes = Collector(policy, codec, cfg).play(games, slots, len(entries), progress)
     return [episode.trajectory for episode in episodes]

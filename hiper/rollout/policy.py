@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -31,6 +31,10 @@ class Request:
     """Commands the action block is limited to; None: no limit."""
     form: Form | None = None
     """The form the whole reply is held to; None: only the action block is limited, if that."""
+    written: Sequence[int] = ()
+    """Tokens the reply already has, of another policy's writing; the answer goes on behind them."""
+    until: Callable[[Sequence[int]], bool] | None = None
+    """Given the tokens sampled so far: whether to leave the rest of the reply to another policy. None: write it to its end."""
 
 
 @dataclass(slots=True)
@@ -129,9 +133,12 @@ class TransformersPolicy:
         self._actor.eval()
         try:
             rows = [self._admit(request) for request in requests]
-            replies = [_Writing(row, self._guard(request)) for row, request in zip(rows, requests, strict=True)]
+            replies = [
+                _Writing(row, self._guard(request), self._max_reply - len(request.written), self._codec.end, request.until)
+                for row, request in zip(rows, requests, strict=True)
+            ]
             for reply in replies:
-                self._pending[reply.row] += reply.write_forced(self._max_reply, self._codec.end)
+                self._pending[reply.row] += reply.write_forced()
             self._decode(replies, self._prefill(rows, [request.fresh for request in requests]))
             return [reply.sampled for reply in replies]
         finally:
@@ -140,9 +147,14 @@ class TransformersPolicy:
     def _guard(self, request: Request) -> Guard | None:
         if request.commands is None:
             return None
+        guard: Guard
         if request.form is None:
-            return ActionGuard(self._tries, request.commands)
-        return GrammarGuard(self._tries, request.form, request.commands)
+            guard = ActionGuard(self._tries, request.commands)
+        else:
+            guard = GrammarGuard(self._tries, request.form, request.commands)
+        for token in request.written:
+            guard.push(token)
+        return guard
 
     def _admit(self, request: Request) -> int:
         row = self._row.get(request.slot)
@@ -153,7 +165,7 @@ class TransformersPolicy:
             self._pending.append([])
         if request.fresh:
             self._length[row], self._pending[row] = 0, []
-        self._pending[row] += request.ids
+        self._pending[row] += [*request.ids, *request.written]
         return row
 
     def _prefill(self, rows: list[int], fresh: list[bool]) -> Tensor:
@@ -185,14 +197,15 @@ class TransformersPolicy:
         return self._actor.logits(hidden[torch.arange(len(rows), device=device), last])
 
     def _decode(self, replies: list[_Writing], logits: Tensor) -> None:
-        """Write every reply to its end. `logits` (B, V) are those of its first open token."""
+        """Write every reply to its end, or to where another policy goes on. `logits` (B, V) are those of its first open token."""
         by_row = sorted(replies, key=lambda reply: reply.row)
-        open_ = replies
+        waiting = [number for number, reply in enumerate(replies) if not reply.finished]
+        open_, logits = [replies[number] for number in waiting], logits[waiting]
         while open_:
             for reply, token, logprob, limit in zip(open_, *self._sample(logits, open_), strict=True):
                 reply.write(token, logprob, limit)
-                self._pending[reply.row] += [token, *reply.write_forced(self._max_reply, self._codec.end)]
-            open_ = [reply for reply in open_ if not reply.finished(self._max_reply, self._codec.end)]
+                self._pending[reply.row] += [token, *reply.write_forced()]
+            open_ = [reply for reply in open_ if not reply.finished]
             if not open_:
                 break
             if 3 * len(open_) < len(by_row):  # few are left: gathering their rows costs less than running all
@@ -210,7 +223,7 @@ class TransformersPolicy:
                 self._pending[row] = pending
             logits = fed[[place[id(reply)] for reply in open_]]
         for reply in replies:
-            if reply.sampled.ids[-1] != self._codec.end:  # cut at the limit: close the message all the same
+            if reply.cut:  # close the message all the same
                 self._pending[reply.row].append(self._codec.end)
 
     def _sample(self, logits: Tensor, replies: list[_Writing]) -> tuple[list[int], list[float], list[Limit | None]]:
@@ -231,6 +244,11 @@ class _Writing:
 
     row: int
     guard: Guard | None
+    most: int
+    """Tokens it may have."""
+    end: int
+    """The token that ends it."""
+    until: Callable[[Sequence[int]], bool] | None
     sampled: Sampled = field(default_factory=lambda: Sampled([], [], []))
 
     def write(self, token: int, logprob: float, limit: Limit | None) -> None:
@@ -241,10 +259,10 @@ class _Writing:
         if self.guard is not None:
             self.guard.push(token)
 
-    def write_forced(self, most: int, end: int) -> list[int]:
+    def write_forced(self) -> list[int]:
         """Add tokens for as long as there is only one that may come; these tokens."""
         written: list[int] = []
-        while self.guard is not None and not self.finished(most, end):
+        while self.guard is not None and not self.finished:
             limit = self.guard.allowed
             if limit is None or not limit.forced:
                 break
@@ -252,7 +270,14 @@ class _Writing:
             written.append(limit.ids[0])
         return written
 
-    def finished(self, most: int, end: int) -> bool:
-        """Ended, or cut at `most` tokens."""
+    @property
+    def finished(self) -> bool:
+        """Ended, cut, or left to another policy."""
         ids = self.sampled.ids
-        return bool(ids) and (ids[-1] == end or len(ids) >= most)
+        return bool(ids) and (ids[-1] == self.end or self.cut or (self.until is not None and self.until(ids)))
+
+    @property
+    def cut(self) -> bool:
+        """At the limit without an end."""
+        ids = self.sampled.ids
+        return len(ids) >= self.most and ids[-1] != self.end

@@ -55,6 +55,7 @@ class Player:
         temperature: float,
         seed: int,
         progress: Progress | None = None,
+        planner: Path | None = None,
     ) -> list[Trajectory]:
         self.entries, self.temperature, self.seed = list(entries), temperature, seed
         if progress is not None:
