@@ -109,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
     _flow_options(resume)
     _overrides(resume)
 
+    study = add("study", _study, "compare arms over seeds from one warm start; goes on with what is not done")
+    study.add_argument("file", type=Path, metavar="FILE", help="a study, such as sweeps/estimators.yaml")
+    study.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
+    study.add_argument("--out", type=Path, metavar="FILE", help="the page to write (docs/results.md)", default=Path("docs/results.md"))
+    study.add_argument("--split", default="valid_seen", metavar="SPLIT", help="whose games the page is about (valid_seen)")
+    study.add_argument("--report-only", action="store_true", help="write the page from what is there")
+    _overrides(study)
+
     play = add("play", _play, "play a game in the terminal, or watch the expert")
     play.add_argument("game", nargs="?", type=Path, help="a game.tw-pddl file")
     play.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it a game is generated")
@@ -298,6 +306,21 @@ def _label(model: Path) -> str:
     return f"{model.resolve().parent.name}-{model.resolve().name}"
 
 
+def _study(options: argparse.Namespace) -> int:
+    from hiper.progress import track
+    from hiper.study import load_study, run_study, write_results
+
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs {options.jobs} must be at least 1.")
+    study = load_study(options.file, options.overrides)
+    options.place = str(study.folder)
+    if not options.report_only:
+        with track("study") as progress:
+            run_study(study, options.jobs, progress)
+    print(f"written: {write_results(study, options.out, options.split)}")
+    return 0
+
+
 def _changes(options: argparse.Namespace) -> list[str]:
     splits = options.split or []
     changes = [f"evaluate.splits=[{','.join(splits)}]"] if splits else []
@@ -421,6 +444,8 @@ def _interrupted(options: argparse.Namespace) -> str:
         return f"interrupted; {place} holds no evaluation of this command. Give it again to start over."
     if not Path(place).exists():
         return f"interrupted before {place} was begun."
+    if options.verb == "study":
+        return f"interrupted; finished work is kept in {place}. Give the command again to go on."
     return f"interrupted; finished work is kept in {place}. Continue with `hiper resume {place}`."
 
 

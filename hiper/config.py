@@ -359,12 +359,15 @@ class WarmStartConfig:
     """Adam's second decay; lower forgets early gradients sooner, which helps short runs from scratch."""
     max_length: int = 4096
     """Tokens; longer demonstrations are refused, never cut."""
+    seed: int | None = None
+    """Seed of the fine-tuning; unset: the run's."""
 
     def __post_init__(self) -> None:
         _require(self.epochs > 0, "warm_start.epochs", self.epochs, "above 0")
         _require(self.batch_size >= 1, "warm_start.batch_size", self.batch_size, "at least 1")
         _require(self.lr > 0, "warm_start.lr", self.lr, "above 0")
         _require(0.0 <= self.beta2 < 1.0, "warm_start.beta2", self.beta2, "at least 0 and below 1")
+        _require(self.seed is None or 0 <= self.seed < 2**31, "warm_start.seed", self.seed, "at least 0 and below 2**31, or null")
 
 
 @dataclass
@@ -493,6 +496,8 @@ class TrainerConfig:
     """The optimisation loop."""
 
     iterations: int = 150
+    env_turns: int | None = None
+    """Turns to play in training; the iteration that reaches them is the last. Unset: `iterations` alone decides."""
     epochs: int = 1
     """Passes over an iteration's trajectories."""
     minibatch: int = 32
@@ -503,7 +508,7 @@ class TrainerConfig:
     lr_critic: float = 1e-5
     max_grad_norm: float = 1.0
     anneal: bool = False
-    """Lower the learning rates linearly, to a last iteration of 1 / iterations of them: late steps then average noise out."""
+    """Lower the learning rates linearly with the iterations, or with the turns where `env_turns` is set: late steps average noise out."""
     critic_warmup: int = 0
     """First iterations in which only the value heads learn."""
     critic_fit: CriticFit = CriticFit.gradient
@@ -524,6 +529,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("iterations", "epochs", "minibatch", "microbatch_tokens", "save_every", "keep_last", "eval_games"):
             _require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
+        _require(self.env_turns is None or self.env_turns >= 1, "trainer.env_turns", self.env_turns, "at least 1, or null")
         _require(0.0 <= self.critic_memory < 1.0, "trainer.critic_memory", self.critic_memory, "at least 0 and below 1")
         for name in ("lr_actor", "lr_critic", "max_grad_norm", "critic_ridge"):
             _require(getattr(self, name) > 0, f"trainer.{name}", getattr(self, name), "above 0")
@@ -612,6 +618,8 @@ class PathsConfig:
     """Where a run lives; every stage writes one folder in it."""
 
     run: str = "runs/${name}/seed-${seed}"
+    base: str | None = None
+    """Another run, whose games, demonstrations and warm start are used (with `warm_start.seed` set to that run's seed); unset: its own."""
 
 
 @dataclass
@@ -637,6 +645,11 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+
+    @property
+    def warm_start_seed(self) -> int:
+        """Seed of the fine-tuning."""
+        return self.seed if self.warm_start.seed is None else self.warm_start.seed
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, "seed", self.seed, "at least 0")

@@ -49,6 +49,9 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
 """The settings each stage's files depend on; device, threads, tracking and paths change no result that is meant to be one. Nor do
 alarms, so that a run which one has stopped can be resumed under others."""
 
+SHARED = ("games", "demos", "warm_start")
+"""Stages that `paths.base` takes from another run."""
+
 INDEX_FILE = "index.json"
 DEMOS_FILE = "demos.jsonl"
 MODEL_FOLDER = "model"
@@ -183,6 +186,9 @@ def stage_fingerprint(cfg: RunConfig, stage: str) -> str:
     """Hash of all that decides a stage's files: its settings, this version, and the fingerprints of its upstream stages."""
     settings = dataclasses.asdict(cfg)
     parts: dict[str, Any] = {name: settings[name] for name in SETTINGS[stage]}
+    if stage == "warm_start":
+        parts["seed"], parts["rollout"] = cfg.warm_start_seed, settings["rollout"]["constrain"]
+        parts["warm_start"] = {key: value for key, value in parts["warm_start"].items() if key != "seed"}
     parts["upstream"] = [stage_fingerprint(cfg, name) for name in UPSTREAM[stage]]
     parts["version"] = __version__
     if stage == "games" and cfg.games.source is Source.official:
@@ -208,15 +214,22 @@ def game_index(cfg: RunConfig) -> GameIndex:
     return GameIndex.load(_directory(cfg, "games") / INDEX_FILE)
 
 
+def home(cfg: RunConfig, stage: str) -> Path:
+    """The run that holds a stage's folder."""
+    return Path(cfg.paths.base if cfg.paths.base is not None and stage in SHARED else cfg.paths.run)
+
+
 def _stage(name: str, cfg: RunConfig, work: Callable[[StageFolder], None], force: bool, *, resumable: bool = False) -> StageResult:
     """Do a stage, unless it has finished under the same settings.
 
     Raises:
         ConfigError: an upstream stage has not finished, or not under these settings.
     """
-    run = Path(cfg.paths.run)
+    run = home(cfg, name)
     check_upstream(cfg, name)
-    wanted, sources = stage_fingerprint(cfg, name), _finished(run, UPSTREAM[name])
+    if run != Path(cfg.paths.run):
+        return _result(_directory(cfg, name).parent, name, reused=True)
+    wanted, sources = stage_fingerprint(cfg, name), _finished(cfg, UPSTREAM[name])
     if force:
         shutil.rmtree(run / f"{name}.partial", ignore_errors=True)
     elif _stale(cfg, name) is None and not (resumable and begun_stage(run, name) == {"fingerprint": wanted, "sources": sources}):
@@ -241,32 +254,36 @@ def _result(run: Path, stage: str, *, reused: bool) -> StageResult:
 
 def _stale(cfg: RunConfig, stage: str) -> str | None:
     """Why a stage's files are not the ones that are asked for; None: they are."""
-    run = Path(cfg.paths.run)
+    run = home(cfg, stage)
     record = read_stage(run, stage)
     if record is None:
         return f"{run} has no finished {stage!r} stage"
     if record.fingerprint != stage_fingerprint(cfg, stage):
         return f"{run / stage} was made under other settings (see its {CONFIG})"
-    if record.sources != _finished(run, UPSTREAM[stage]):
+    if record.sources != _finished(cfg, UPSTREAM[stage]):
         return f"{run / stage} was made from files that have been made again since"
     return None
 
 
-def _finished(run: Path, names: Sequence[str]) -> dict[str, str]:
+def _finished(cfg: RunConfig, names: Sequence[str]) -> dict[str, str]:
     """When stages finished, of those that have."""
-    records = {name: read_stage(run, name) for name in names}
+    records = {name: read_stage(home(cfg, name), name) for name in names}
     return {name: record.finished for name, record in records.items() if record is not None}
 
 
 def _directory(cfg: RunConfig, stage: str) -> Path:
     """The folder of a finished upstream stage."""
     problem = _stale(cfg, stage)
+    if problem is not None and home(cfg, stage) != Path(cfg.paths.run):
+        raise ConfigError(
+            f"{problem}, and paths.base says to go on from there. Make it with paths.run={cfg.paths.base} and these settings."
+        )
     if problem is not None:
         raise ConfigError(
             f"{problem}. Run `hiper {stage.replace('_', '-')}` with these settings first, or `hiper run` for all stages; "
             "name=... or paths.run=... gives an experiment a directory of its own."
         )
-    return Path(cfg.paths.run) / stage
+    return home(cfg, stage) / stage
 
 
 def _facts(summary: Any) -> dict[str, Fact]:

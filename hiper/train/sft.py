@@ -76,7 +76,7 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     device = pick_device(cfg)
     if cfg.model.path is None:
         tokenizer: PreTrainedTokenizerBase = build_tokenizer(m["content"] for c in conversations for m in c.messages)
-        lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.seed)
+        lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.warm_start_seed)
         lm.to(getattr(torch, cfg.model.dtype))
     else:
         tokenizer, lm = load_tokenizer(cfg.model.path), load_lm(cfg.model.path, cfg.model.dtype)
@@ -108,8 +108,8 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
         use_cpu=device.type == "cpu",
         bf16=False,
         fp16=False,
-        seed=cfg.seed,
-        data_seed=cfg.seed,
+        seed=cfg.warm_start_seed,
+        data_seed=cfg.warm_start_seed,
         activation_checkpointing=cfg.model.gradient_checkpointing,
         adam_beta2=settings.beta2,
         loss_type="nll",

@@ -120,10 +120,10 @@ class _Run:
             self._forget_later(tracker, timings)
             if self.iteration == 0 and OnAlarm.rollback in vars(self.cfg.alarms).values():
                 self.save()  # somewhere to return to
-            while self.iteration < trainer.iterations:
+            while not self._over():
                 metrics, seconds = self._iterate()
                 self.iteration += 1
-                if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self.iteration == trainer.iterations):
+                if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self._over()):
                     with _timed(seconds, "time/evaluate"):
                         metrics |= self._evaluate()
                 alarms = self.watch.look(self.iteration, metrics)
@@ -139,7 +139,7 @@ class _Run:
                     continue
                 stops = [alarm for alarm in alarms if alarm.action is OnAlarm.stop]
                 healthy = all(map(math.isfinite, metrics.values()))  # weights that are not numbers are nothing to resume from
-                if healthy and (stops or self.iteration % trainer.save_every == 0 or self.iteration == trainer.iterations):
+                if healthy and (stops or self.iteration % trainer.save_every == 0 or self._over()):
                     self.save()
                 if stops:
                     raise self._stopped(stops[0], "")
@@ -156,6 +156,14 @@ class _Run:
             switch_rate=self.last.get("switch/rate", 0.0),
             segment_length=self.last.get("switch/segment_length", 0.0),
         )
+
+    def _share(self, env_turns: int) -> float:
+        """Share of the training that is done at the current iteration, when that many turns have been played."""
+        trainer = self.cfg.trainer
+        return min(1.0, env_turns / trainer.env_turns) if trainer.env_turns is not None else self.iteration / trainer.iterations
+
+    def _over(self) -> bool:
+        return self.iteration >= self.cfg.trainer.iterations or self._share(self.env_turns) >= 1.0
 
     def _forget_later(self, tracker: Tracker, timings: MetricsFile) -> None:
         """Cut the files back to where the run stands."""
@@ -205,6 +213,7 @@ class _Run:
     def _iterate(self) -> tuple[Metrics, Metrics]:
         cfg = self.cfg
         seconds: Metrics = {}
+        before = self.env_turns
         with _timed(seconds, "time/rollout"):
             played, episodes = self._sample()
         with _timed(seconds, "time/score"):
@@ -232,7 +241,7 @@ class _Run:
         if self.first_success is None:
             self.first_success = metrics["rollout/success_rate"]
         with _timed(seconds, "time/update"):
-            pace = 1.0 - self.iteration / cfg.trainer.iterations if cfg.trainer.anneal else 1.0
+            pace = 1.0 - self._share(before) if cfg.trainer.anneal else 1.0
             pace *= cfg.alarms.rollback_pace**self.rollbacks
             warming = self.iteration < cfg.trainer.critic_warmup and credit.judged  # without a critic there is nothing to warm up
             metrics |= self.learner.update(batch, scores, credit, critic_only=warming, pace=pace)

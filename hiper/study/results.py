@@ -1,0 +1,218 @@
+"""What a study found, as a page of Markdown with charts beside it. Nothing in it is typed by hand."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiper.evaluate import read_evaluation
+from hiper.evaluate.write import TRAJECTORIES
+from hiper.files import write_text
+from hiper.report.charts import Series, line_chart, percent, standalone
+from hiper.rollout.trajectory import read_trajectories
+from hiper.runs import git_state, read_stage
+from hiper.study.run import warm_start_evaluation
+from hiper.study.spec import Cell, Study
+from hiper.tracking import read_metrics
+
+DRAWS = 10_000
+"""Of the bootstrap."""
+
+Curve = list[tuple[int, float]]
+"""(environment turns, success)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One finished cell."""
+
+    cell: Cell
+    curve: Curve
+    """Success on the watched games after so many turns of training; the warm start first, where it was measured on the same games."""
+    won: list[bool]
+    """Of the last policy, game by game."""
+    task_types: dict[str, tuple[int, int]]
+    """Type -> games won, games."""
+    env_turns: int
+    """Played in training."""
+    switch_rate: float
+    segment_turns: float
+    """Of the last iteration's training episodes."""
+    seconds: float
+    """Training alone."""
+
+    @property
+    def success(self) -> float:
+        """Share of the games that the last policy wins."""
+        return sum(self.won) / len(self.won)
+
+    def turns_to(self, threshold: float) -> int | None:
+        """Environment turns after which an evaluation first reached the threshold; None: none did."""
+        return next((turns for turns, success in self.curve if success >= threshold), None)
+
+
+def write_results(study: Study, out: Path, split: str) -> Path:
+    """Write `out`, and its charts in a folder of the same name beside it.
+
+    Args:
+        study: finished, or at least begun: what is missing is said.
+        out: a Markdown file; replaced.
+        split: whose games the table is about.
+
+    Returns:
+        `out`.
+    """
+    start = read_evaluation(warm_start_evaluation(study))["splits"][split]
+    cells = study.cells()
+    found = [outcome for cell in cells if (outcome := _read(cell, split, start)) is not None]
+    charts = out.with_suffix("")
+    charts.mkdir(parents=True, exist_ok=True)
+    arms = {arm: [one for one in found if one.cell.arm == arm] for arm in study.arms}
+    arms = {arm: outcomes for arm, outcomes in arms.items() if outcomes}
+    for arm, outcomes in arms.items():
+        write_text(charts / f"{arm}.svg", standalone(_chart(arm, outcomes, next(iter(arms.items())))))
+    missing = [f"{cell.arm} seed {cell.seed}" for cell in cells if not any(one.cell == cell for one in found)]
+    write_text(out, "\n".join(_page(study, arms, start, split, missing, charts)) + "\n")
+    return out
+
+
+def bootstrap(outcomes: Sequence[list[bool]], seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean success of several seeds, by resampling seeds and, within each, games.
+
+    Source: hierarchical bootstrap; percentiles of `DRAWS` means (Davison and Hinkley, Bootstrap Methods, 1997, section 3.8).
+    """
+    rng = np.random.default_rng(seed)
+    games = np.array([len(won) for won in outcomes])
+    rates = np.array([sum(won) / len(won) for won in outcomes])
+    seeds = rng.integers(len(outcomes), size=(DRAWS, len(outcomes)))
+    # The sum of one seed's resampled games is binomial with that seed's rate.
+    means = (rng.binomial(games[seeds], rates[seeds]) / games[seeds]).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _read(cell: Cell, split: str, start: dict[str, Any]) -> Outcome | None:
+    run = Path(cell.cfg.paths.run)
+    train, evaluated = read_stage(run, "train"), read_stage(run, "evaluate")
+    if train is None or evaluated is None:
+        return None
+    metrics = read_metrics(run / "train" / "metrics.jsonl")
+    curve: Curve = [(0, float(start["success_rate"]))] if cell.cfg.trainer.eval_games >= start["games"] else []
+    curve += [(row["env/turns"], row["eval/success_rate"]) for row in metrics if "eval/success_rate" in row]
+    record = read_evaluation(run / "evaluate" / "trained")["splits"][split]
+    played = read_trajectories(run / "evaluate" / "trained" / TRAJECTORIES)
+    return Outcome(
+        cell,
+        curve,
+        [trajectory.won for trajectory in played if trajectory.split == split],
+        {name: (one["successes"], one["games"]) for name, one in record["task_types"].items()},
+        metrics[-1]["env/turns"],
+        metrics[-1]["switch/rate"],
+        metrics[-1]["switch/segment_length"],
+        train.seconds,
+    )
+
+
+def _chart(arm: str, outcomes: Sequence[Outcome], first: tuple[str, Sequence[Outcome]]) -> Any:
+    """The arm's mean and the range of its seeds, beside the first arm's mean."""
+    series = [Series(arm, "low", _mean(outcomes), _range(outcomes))]
+    if arm != first[0]:
+        series.append(Series(first[0], "muted", _mean(first[1])))
+    return line_chart(f"{arm}: success", series, x_label="environment turns", as_percent=True, y_range=(0, 1))
+
+
+def _mean(outcomes: Sequence[Outcome]) -> list[tuple[float, float | None]]:
+    """Curves of seeds have their points at slightly different turns: the k-th points are averaged in both directions."""
+    columns = list(zip(*(one.curve for one in outcomes), strict=False))
+    return [(statistics.fmean(x for x, _ in column), statistics.fmean(y for _, y in column)) for column in columns]
+
+
+def _range(outcomes: Sequence[Outcome]) -> list[tuple[float, float, float]]:
+    columns = list(zip(*(one.curve for one in outcomes), strict=False))
+    return [(statistics.fmean(x for x, _ in c), min(y for _, y in c), max(y for _, y in c)) for c in columns]
+
+
+def _page(study: Study, arms: dict[str, list[Outcome]], start: dict[str, Any], split: str, missing: list[str], charts: Path) -> list[str]:
+    state = git_state(Path(__file__).resolve().parent.parent.parent) or {}
+    commit = f"commit {str(state.get('commit', 'unknown'))[:12]}" + (" with uncommitted changes" if state.get("dirty") else "")
+    cfg = study.base_cfg
+    how = f"temperature {cfg.evaluate.temperature:g}, replies {cfg.rollout.constrain.value}"
+    lines = [
+        f"# Study `{study.name}`",
+        "",
+        f"`hiper study` on {split}, {start['games']} games, {how}, {commit}. Every arm starts from one warm start, which wins "
+        f"{_rate(start)}; seeds {', '.join(map(str, study.seeds))} are of the training. It is the last policy that is evaluated, never the "
+        "best one. Written by the command itself.",
+        "",
+        f"Settings of all: `{' '.join(study.base)}`",
+        "",
+        "| arm | settings |",
+        "|---|---|",
+        *(f"| `{arm}` | {' '.join(f'`{word}`' for word in study.arms[arm]) or 'those of all'} |" for arm in arms),
+        "",
+        "## Result",
+        "",
+        "Mean over the seeds with its 95 % interval (bootstrap over seeds and games), and each seed; turns are those of training.",
+        "",
+        "| arm | success | seeds | turns played | switch rate | turns a segment | training, min |",
+        "|---|---|---|---|---|---|---|",
+        *(_result_row(arm, outcomes) for arm, outcomes in arms.items()),
+        "",
+        "## Environment turns until an evaluation first reaches a success rate",
+        "",
+        "Mean of the seeds that reached it, and how many did.",
+        "",
+        "| arm | " + " | ".join(percent(threshold) for threshold in study.thresholds) + " |",
+        "|---|" + "---|" * len(study.thresholds),
+        *(_turns_row(arm, outcomes, study.thresholds) for arm, outcomes in arms.items()),
+        "",
+        "## By task type, all seeds together",
+        "",
+        *_types(arms),
+        "",
+        "## Curves",
+        "",
+        "Mean over seeds, and their range; in grey the first arm's mean.",
+        "",
+        *(f"![{arm}]({charts.name}/{arm}.svg)" for arm in arms),
+    ]
+    return lines + (["", f"Not finished: {', '.join(missing)}."] if missing else [])
+
+
+def _result_row(arm: str, outcomes: Sequence[Outcome]) -> str:
+    low, high = bootstrap([one.won for one in outcomes])
+    rates = ", ".join(f"{100 * one.success:.1f}" for one in outcomes)
+    mean = statistics.fmean(one.success for one in outcomes)
+    turns = statistics.fmean(one.env_turns for one in outcomes)
+    switch = ", ".join(f"{one.switch_rate:.2f}" for one in outcomes)
+    segments = ", ".join(f"{one.segment_turns:.1f}" for one in outcomes)
+    minutes = statistics.fmean(one.seconds for one in outcomes) / 60
+    interval = f"{100 * mean:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
+    return f"| `{arm}` | {interval} | {rates} | {turns:,.0f} | {switch} | {segments} | {minutes:.1f} |"
+
+
+def _turns_row(arm: str, outcomes: Sequence[Outcome], thresholds: Sequence[float]) -> str:
+    cells = []
+    for threshold in thresholds:
+        reached = [turns for one in outcomes if (turns := one.turns_to(threshold)) is not None]
+        cells.append(f"{statistics.fmean(reached):,.0f} ({len(reached)} of {len(outcomes)})" if reached else f"none of {len(outcomes)}")
+    return f"| `{arm}` | " + " | ".join(cells) + " |"
+
+
+def _types(arms: dict[str, list[Outcome]]) -> list[str]:
+    names = list(next(iter(arms.values()))[0].task_types) if arms else []
+    rows = [f"| arm | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for arm, outcomes in arms.items():
+        sums = [tuple(map(sum, zip(*(one.task_types[name] for one in outcomes), strict=True))) for name in names]
+        rows.append(f"| `{arm}` | " + " | ".join(f"{100 * won / games:.1f} %" for won, games in sums) + " |")
+    return rows
+
+
+def _rate(record: dict[str, Any]) -> str:
+    low, high = 100 * record["wilson_low"], 100 * record["wilson_high"]
+    return f"{100 * record['success_rate']:.1f} % of them ({low:.1f}-{high:.1f})"
