@@ -461,12 +461,16 @@ class AlgoConfig:
     entropy_coef: float = 0.0
     switch_entropy_coef: float = 0.0
     """Entropy bonus on the switch decision alone."""
+    switch_rate_target: float | None = None
+    """Share of turns after the first that should start a segment; unset: whatever the rewards make of it."""
+    switch_rate_coef: float = 1.0
+    """Weight of the squared distance to `switch_rate_target`."""
     shaping: ShapingConfig = field(default_factory=ShapingConfig)
 
     def __post_init__(self) -> None:
         for name in ("gamma", "lam_low", "lam_high", "lam"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"algo.{name}", getattr(self, name), "between 0 and 1")
-        for name in ("value_coef", "kl_coef", "entropy_coef", "switch_entropy_coef", "step_weight"):
+        for name in ("value_coef", "kl_coef", "entropy_coef", "switch_entropy_coef", "switch_rate_coef", "step_weight"):
             _require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), "at least 0")
         least = 2 if self.name in GROUPED else 1
         _require(self.group_size >= least, "algo.group_size", self.group_size, f"at least {least} for algo.name={self.name}")
@@ -481,6 +485,8 @@ class AlgoConfig:
         _require(self.clip > 0, "algo.clip", self.clip, "above 0")
         for name in ("clip_high", "importance_cap"):
             _require(getattr(self, name) is None or getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "above 0, or null")
+        target = self.switch_rate_target
+        _require(target is None or 0.0 < target < 1.0, "algo.switch_rate_target", target, "above 0 and below 1, or null")
         _require(bool(self.levels), "algo.levels", self.levels, "at least one of low, high, switch")
         _require(
             self.name is Estimator.hae or set(self.levels) == set(Level),

@@ -131,11 +131,16 @@ def _turn_kl(batch: Batch, scores: Scores, cfg: AlgoConfig) -> Tensor:
     return torch.zeros_like(batch.rewards).scatter_add(1, batch.turns, batch.by_row(terms))
 
 
-def _switch_probability(batch: Batch, scores: Scores) -> Tensor:
-    """(B, T) probability of SWITCH: of the switch block that was written, or what is left beside a KEEP that was."""
+def switch_probability(batch: Batch, logprobs: Tensor) -> Tensor:
+    """(B, T) probability of SWITCH: of the switch block that was written, or what is left beside a KEEP that was.
+
+    Args:
+        batch: the episodes.
+        logprobs: (N,) float, of the reply tokens; gradients flow.
+    """
     in_switch = batch.flat(batch.blocks) == BlockId.switch
-    logprobs = torch.where(in_switch & ~batch.forced, scores.logprobs, 0.0)
-    written = torch.zeros_like(batch.rewards).scatter_add(1, batch.turns, batch.by_row(logprobs)).exp()
+    chosen = torch.where(in_switch & ~batch.forced, logprobs, 0.0)
+    written = torch.zeros_like(batch.rewards).scatter_add(1, batch.turns, batch.by_row(chosen)).exp()
     return torch.where(batch.starts, written, 1 - written)
 
 
@@ -174,7 +179,7 @@ def _hae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estim
         bootstrap=cfg.bootstrap.value,
         v_low_final=scores.final_values[:, LOW],
         v_high_final=scores.final_values[:, HIGH],
-        switch_probability=_switch_probability(batch, scores),
+        switch_probability=switch_probability(batch, scores.logprobs),
         v_low_keep=scores.keep_values,
     )
     values = [ValueTarget(LOW, levels.low_target, batch.mask), ValueTarget(HIGH, levels.high_target, batch.mask & batch.starts)]

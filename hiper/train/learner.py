@@ -16,7 +16,7 @@ from hiper.model.actor import Actor
 from hiper.protocol import BlockId
 from hiper.rl.losses import entropy_loss, kl_loss, policy_loss, value_loss
 from hiper.train.batch import Batch, passes
-from hiper.train.credit import LOW, Credit, Metrics
+from hiper.train.credit import LOW, Credit, Metrics, switch_probability
 from hiper.train.critic import LeastSquares
 from hiper.train.score import Scores
 
@@ -103,6 +103,8 @@ class Learner:
         turn_count = live.sum()
         entropy_wanted = algo.entropy_coef > 0 or algo.switch_entropy_coef > 0
         flat_blocks = batch.flat(batch.blocks)
+        later = live.clone()
+        later[:, 0] = False  # the first turn's start is forced
         metrics: dict[str, Tensor] = {}
 
         def add(key: str, value: Tensor) -> None:
@@ -152,6 +154,12 @@ class Learner:
                     deciding = trained & (flat_blocks[part.tokens] == BlockId.switch)
                     loss = loss + algo.switch_entropy_coef * entropy_loss(part.entropies, deciding, count=turn_count).loss
             row, turn = part.turns.unbind(1)
+            if algo.switch_rate_target is not None and not critic_only:
+                # The square's gradient, with the distance as it was before the step: it is of the whole mini-batch, this is a part of it.
+                now = switch_probability(batch, scores.logprobs.index_put((part.tokens,), part.logprobs))[row, turn]
+                distance = switch_probability(batch, scores.logprobs)[later].mean() - algo.switch_rate_target
+                rate = (now * later[row, turn]).sum() / later.sum().clamp(min=1)
+                loss = loss + algo.switch_rate_coef * 2 * distance * rate
             for head, target, mask in credit.values:
                 value = value_loss(
                     part.values[:, head].float(),

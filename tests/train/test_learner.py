@@ -54,7 +54,7 @@ from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
 from hiper.rollout.policy import TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.train.batch import Batch, make_batch
-from hiper.train.credit import Credit, assign_credit, credit_metrics
+from hiper.train.credit import Credit, assign_credit, credit_metrics, switch_probability
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
 from hiper.train.score import Scores, score
@@ -481,6 +481,22 @@ def test_an_entropy_bonus_raises_its_entropy(actor: Actor, play: Play, name: str
     after = score(actor, None, batch, budget=4000, temperature=TEMPERATURE)
     mine = credit.trained & (batch.flat(batch.blocks) == BlockId.switch) if name == "switch_entropy_coef" else credit.trained
     assert float(after.entropies[mine].mean()) > float(scores.entropies[mine].mean()) + 1e-3
+
+
+@pytest.mark.parametrize("target", [0.02, 0.9])
+@pytest.mark.parametrize("budget", [10**9, 1])
+def test_the_switch_rate_moves_to_its_target(actor: Actor, play: Play, target: float, budget: int) -> None:
+    batch = make_batch(play[Context.append, Constrain.grammar], CPU)
+    settings = AlgoConfig(kl_coef=0.0, value_coef=0.0, switch_rate_target=target, switch_rate_coef=3.0)
+    cfg = config(algo=settings, lr_actor=1e-3, epochs=10, microbatch_tokens=budget)
+    scores, credit = scored(actor, batch, cfg)
+    credit = credit._replace(advantages=torch.zeros_like(credit.advantages))
+    learner(actor, cfg).update(batch, scores, credit, critic_only=False)
+    after = score(actor, None, batch, budget=4000, temperature=TEMPERATURE)
+    later = batch.mask.clone()
+    later[:, 0] = False
+    before, now = (switch_probability(batch, found.logprobs)[later].mean().item() for found in (scores, after))
+    assert abs(now - target) < 0.7 * abs(before - target)
 
 
 class Choice:
