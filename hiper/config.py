@@ -275,6 +275,8 @@ class DemosConfig:
     """Probability a search turn visits a random place instead of the likeliest one; shows recovery from dead ends."""
     slips: float = 0.0
     """Probability that a turn is an error made on purpose, shown but not learned: what follows teaches the way back."""
+    rounds: float = 0.0
+    """Probability that a turn begins a walk of 2 to 6 turns round places seen already, shown but not learned: what follows ends it."""
     lapses: float = 0.0
     """Share of demonstrations in which a thing is taken to its appliance or lamp and only examined there: reward must teach their use."""
 
@@ -282,6 +284,7 @@ class DemosConfig:
         _require(self.count >= 1, "demos.count", self.count, "at least 1")
         _require(0.0 <= self.detours <= 1.0, "demos.detours", self.detours, "between 0 and 1")
         _require(0.0 <= self.slips < 1.0, "demos.slips", self.slips, "at least 0 and below 1")
+        _require(0.0 <= self.rounds < 1.0, "demos.rounds", self.rounds, "at least 0 and below 1")
         _require(0.0 <= self.lapses <= 1.0, "demos.lapses", self.lapses, "between 0 and 1")
 
 

@@ -94,7 +94,7 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
             if failed >= max(10, len(entries)) and not written:
                 raise DataError(f"the expert solved none of {failed} training games under {index.root} within {cfg.env.max_turns} turns.")
             lapse = cfg.demos.lapses > 0 and rng.random() < cfg.demos.lapses
-            demo = demonstrate(game, expert, cfg.env.max_turns, cfg.demos.slips, rng, lapse=lapse)
+            demo = demonstrate(game, expert, cfg.env.max_turns, cfg.demos.slips, rng, lapse=lapse, rounds=cfg.demos.rounds)
             if not demo.complete:
                 failed += 1
                 continue

@@ -30,6 +30,8 @@ _TREATED = re.compile(r"You (clean|heat|cool) the ([a-z]+ \d+) using")
 # what always follows on putting something down, `find another`, takes the same thing up again, is rewarded for getting it right the
 # second time, and forgets that of two things the first is to be left where it is.
 _IDLE_TURNS = 4
+# A network that has gone to and fro a few times finds going on like that the likeliest. Walks of so many turns show how one ends.
+_ROUND_TURNS = (2, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,24 @@ class Expert:
             self._place = self._before
         self._went(action)
         self._last = PlanStep(switch, subgoal, action, slip=True)
+        return self._last
+
+    def stray(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep | None:
+        """An error instead of the decision just taken: back to a place it has seen already, under the same subgoal; None: there is none.
+
+        Args:
+            step: what `act` returned.
+            admissible: commands that do something now.
+            rng: advanced.
+        """
+        goal = step.action.removeprefix("go to ")
+        seen = [place for place in self._contents if place not in (self._before, goal) and f"go to {place}" in admissible]
+        if goal == step.action or not seen:
+            return None
+        self._place = self._before
+        action = f"go to {rng.choice(seen[-3:])}"
+        self._went(action)
+        self._last = PlanStep(step.switch, step.subgoal, action, slip=True)
         return self._last
 
     @property
@@ -316,7 +336,14 @@ class Expert:
 
 
 def demonstrate(
-    game: Game, expert: Expert, max_turns: int, slips: float = 0.0, rng: random.Random | None = None, *, lapse: bool = False
+    game: Game,
+    expert: Expert,
+    max_turns: int,
+    slips: float = 0.0,
+    rng: random.Random | None = None,
+    *,
+    lapse: bool = False,
+    rounds: float = 0.0,
 ) -> Demonstration:
     """Let the expert play one game.
 
@@ -327,6 +354,7 @@ def demonstrate(
         slips: probability that a turn is an error made on purpose.
         rng: needed for slips.
         lapse: let the expert leave the appliance or lamp alone; the episode ends soon after it takes itself to be done.
+        rounds: probability that a turn begins a walk of several turns round places it has seen already, each an error made on purpose.
 
     Raises:
         DataError: the task is in none of the official wordings.
@@ -335,10 +363,17 @@ def demonstrate(
     expert.start(game.task, observation, lapse)
     rng = rng if rng is not None else random.Random(0)
     turns, commands = [], []
+    straying = 0
     for _ in range(max_turns):
         admissible = game.admissible_commands
         step = expert.act(observation, admissible)
-        if slips and rng.random() < slips:
+        if rounds and not straying and rng.random() < rounds:
+            straying = rng.randint(*_ROUND_TURNS)
+        strayed = expert.stray(step, admissible, rng) if straying else None
+        straying = straying - 1 if strayed is not None else 0
+        if strayed is not None:
+            step = strayed
+        elif slips and rng.random() < slips:
             step = expert.slip(step, admissible, rng)
         turns.append((observation, step))
         commands.append(admissible)

@@ -7,6 +7,7 @@ Rules pinned here:
 * it starts a segment exactly where its subgoal changes, and both KEEP and SWITCH are common;
 * detours change the way and not the result, and are reproducible;
 * slips are marked, are no choice of its own, and do not keep it from winning;
+* rounds go to places it has seen, are marked, and do not keep it from winning;
 * a lapse leaves out the appliance or lamp and nothing else: the episode ends where it takes itself to be done.
 """
 
@@ -212,6 +213,33 @@ def test_slips_are_marked_and_it_finds_its_way_back(games: GameIndex) -> None:
     ]
     assert len(takes) > 30 and 0.45 < fmean(takes) < 0.85
     assert not any(step.slip for demo in play(games, "valid_unseen", Expert(prior)) for _, step in demo.turns)
+
+
+def test_rounds_go_where_it_has_been_and_end(games: GameIndex) -> None:
+    prior = LocationPrior.learn(games)
+    entries = games.split("valid_unseen")
+    strays = [
+        demonstrate(Game.load(games.resolve(entry)), Expert(prior), 100, rng=random.Random(number), rounds=0.3)
+        for number, entry in enumerate(entries)
+    ]
+    assert all(demo.won for demo in strays)
+    lengths = []
+    for demo in strays:
+        been: set[str] = set()
+        row = 0
+        for (_, step), admissible in zip(demo.turns, demo.admissible, strict=True):
+            assert step.action in admissible
+            if step.slip:
+                assert step.action.removeprefix("go to ") in been, "a place it has been to"
+                row += 1
+            elif row:
+                lengths.append(row)
+                row = 0
+            if step.action.startswith(("go to ", "open ")):
+                been.add(step.action.removeprefix("go to ").removeprefix("open "))
+        subgoals = [step.subgoal for _, step in demo.turns]
+        assert [step.switch for _, step in demo.turns[1:]] == [a != b for a, b in zip(subgoals, subgoals[1:], strict=False)]
+    assert len(lengths) > 20 and max(lengths) >= 6 and sum(length > 1 for length in lengths) > 10
 
 
 def test_a_lapse_leaves_one_thing_out(games: GameIndex) -> None:
