@@ -529,6 +529,7 @@ class TrainerConfig:
     save_every: int = 10
     """Iterations between checkpoints; one is written at the end in any case."""
     keep_last: int = 2
+    """Newest checkpoints that are kept, besides the one with the best evaluation in between."""
     eval_every: int = 5
     """Iterations between evaluations on `eval_games` of `valid_seen`; 0: never."""
     eval_games: int = 64

@@ -165,25 +165,26 @@ def latest_checkpoint(directory: Path) -> Path | None:
     return None
 
 
-def prune(directory: Path, keep_last: int, keep: set[str]) -> None:
-    """Delete all but the newest `keep_last` checkpoints and those named in `keep`.
+def prune(directory: Path, newest: str, keep_last: int, keep: set[str]) -> None:
+    """Delete all but `newest`, the `keep_last - 1` before it and those named in `keep`, and what killed processes left.
+
+    Later ones than `newest` go too: a run that went back behind them, because they were damaged, makes them again, and if they counted
+    as the last ones they would push its new ones out.
 
     Raises:
         ValueError: `keep_last` is below 1.
     """
     if keep_last < 1:
         raise ValueError(f"keep_last={keep_last} would delete the newest checkpoint; it must be at least 1.")
-    for path in list_checkpoints(directory)[:-keep_last]:
-        if path.name not in keep:
-            remove_checkpoint(path)
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Delete one checkpoint."""
-    # Renamed first: a process killed half-way through the deletion leaves no half checkpoint under a real name.
-    hidden = path.with_name(f".{path.name}.replaced")
-    path.rename(hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
+    _clear_leftovers(directory)
+    found = list_checkpoints(directory)
+    past = [path.name for path in found if _number(path.name) <= _number(newest)]
+    for path in found:
+        if path.name not in keep.union(past[-keep_last:]):
+            # Renamed first: a process killed half-way through the deletion leaves no half checkpoint under a real name.
+            hidden = path.with_name(f".{path.name}.replaced")
+            path.rename(hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 # Random number generators

@@ -6,6 +6,7 @@ OUT/alarms.json       alarms that went off
 OUT/samples.jsonl     a few trajectories an iteration with their credit
 OUT/checkpoints/      see `hiper.train.checkpoint`
 OUT/model/            the last policy, a directory `from_pretrained` loads
+OUT/best/             likewise, the policy with the best evaluation in between
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ class TrainSummary:
     """Of the last iteration."""
     segment_length: float
     """Turns, of the last iteration."""
+    best_iteration: int | None
+    """With the best evaluation in between, the first of equals; None: there was no evaluation."""
+    best_success_rate: float | None
+    """Of that evaluation; the best of several is a flattering one."""
 
 
 def train(cfg: RunConfig, model: Path, index: GameIndex, out: Path, resume: bool = False, progress: Progress | None = None) -> TrainSummary:
@@ -111,6 +116,7 @@ class _Run:
         self.last: Metrics = {}
         self.watch = Watch(cfg.alarms)
         self.rollbacks = 0
+        self.best: dict[str, Any] | None = None
 
     def go(self, progress: Progress | None) -> TrainSummary:
         trainer = self.cfg.trainer
@@ -123,9 +129,11 @@ class _Run:
             while not self._over():
                 metrics, seconds = self._iterate()
                 self.iteration += 1
+                better = False
                 if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self._over()):
                     with _timed(seconds, "time/evaluate"):
                         metrics |= self._evaluate()
+                    better = self._is_best(metrics["eval/success_rate"])
                 alarms = self.watch.look(self.iteration, metrics)
                 if alarms:
                     self._write_alarms()
@@ -138,9 +146,11 @@ class _Run:
                     self._forget_later(tracker, timings)
                     continue
                 stops = [alarm for alarm in alarms if alarm.action is OnAlarm.stop]
-                healthy = all(map(math.isfinite, metrics.values()))  # weights that are not numbers are nothing to resume from
-                if healthy and (stops or self.iteration % trainer.save_every == 0 or self._over()):
-                    self.save()
+                if all(map(math.isfinite, metrics.values())):  # weights that are not numbers are nothing to resume from
+                    if better:  # before the checkpoint: killed in between, the run comes here again
+                        save_actor(self.actor, self.tokenizer, self.out / "best")
+                    if better or stops or self.iteration % trainer.save_every == 0 or self._over():
+                        self.save()
                 if stops:
                     raise self._stopped(stops[0], "")
                 if progress is not None:
@@ -155,6 +165,8 @@ class _Run:
             last_success_rate=self.last.get("rollout/success_rate", 0.0),
             switch_rate=self.last.get("switch/rate", 0.0),
             segment_length=self.last.get("switch/segment_length", 0.0),
+            best_iteration=self.best["iteration"] if self.best else None,
+            best_success_rate=self.best["success_rate"] if self.best else None,
         )
 
     def _share(self, env_turns: int) -> float:
@@ -179,15 +191,11 @@ class _Run:
         """Return to the newest checkpoint from before the trouble, with smaller steps and other draws: the same would happen again."""
         alarm = next(alarm for alarm in alarms if alarm.action is OnAlarm.rollback)
         events, rollbacks = self.watch.events, self.rollbacks + 1
-        folder = self.out / "checkpoints"
         good = self._good_checkpoint()
         if good is None or rollbacks > self.cfg.alarms.rollbacks:
             raise self._stopped(
                 alarm, "There is no checkpoint from before it. " if good is None else f"It came back {rollbacks - 1} times. "
             )
-        for path in ckpt.list_checkpoints(folder):
-            if path.name > good.name:
-                ckpt.remove_checkpoint(path)
         self._load(good)
         self.watch.events, self.rollbacks = events, rollbacks
         for offset, generator in enumerate((self.sampler, self.learner.generator)):
@@ -301,6 +309,13 @@ class _Run:
         metrics = rollout_metrics([episode.trajectory for episode in episodes])
         return {key.replace("rollout/", "eval/").replace("switch/", "eval/switch_"): value for key, value in metrics.items()}
 
+    def _is_best(self, success_rate: float) -> bool:
+        """Whether the last iteration's evaluation beats all before, which is remembered."""
+        if self.best is not None and success_rate <= self.best["success_rate"]:
+            return False
+        self.best = {"iteration": self.iteration, "success_rate": success_rate}
+        return True
+
     def _record_samples(self, episodes: list[Episode], batch: Batch, scores: Scores, credit: Credit) -> None:
         shaped, values = credit.shaped.tolist(), scores.values.tolist()
         low, high, switch = (level.tolist() for level in credit.levels)
@@ -322,7 +337,7 @@ class _Run:
             write_text(path, b"".join(kept).decode())
 
     def save(self) -> None:
-        """Write a checkpoint and drop the oldest."""
+        """Write a checkpoint and drop the oldest, but not the best."""
         optimizer, optimizer_rest = ckpt.optimizer_tensors(self.learner.optimizer)
         tensors = {
             **ckpt.add_prefix("actor", self.actor.state_dict()),
@@ -337,15 +352,22 @@ class _Run:
             "env_turns": self.env_turns,
             "first_success": self.first_success,
             "last": self.last,
+            "best": self.best,
             "stream": self.stream.state(),
             "optimizer": optimizer_rest,
             "watch": self.watch.state(),
             "quiet": self.watch.quiet,
             "rollbacks": self.rollbacks,
         }
-        ckpt.save_checkpoint(self.out / "checkpoints", f"iteration-{self.iteration:06d}", tensors, state)
+        ckpt.save_checkpoint(self.out / "checkpoints", _name(self.iteration), tensors, state)
+        self._prune()
+
+    def _prune(self) -> None:
+        keep = {_name(self.best["iteration"])} if self.best else set()
         good = None if self.watch.quiet else self._good_checkpoint()
-        ckpt.prune(self.out / "checkpoints", self.cfg.trainer.keep_last, set() if good is None else {good.name})
+        if good is not None:
+            keep.add(good.name)
+        ckpt.prune(self.out / "checkpoints", _name(self.iteration), self.cfg.trainer.keep_last, keep)
 
     def _critic_tensors(self) -> dict[str, torch.Tensor]:
         critic = self.learner.critic
@@ -358,6 +380,7 @@ class _Run:
             logger.info("no checkpoint under %s: training starts from the warm start", self.out)
             return
         self._load(path)
+        self._prune()  # a process killed after its last save may have left what no later save removes
         logger.info("resumed from %s", path)
 
     def _load(self, path: Path) -> None:
@@ -384,6 +407,7 @@ class _Run:
         self.first_success, self.last = state["first_success"], state["last"]
         self.watch.restore(state["watch"])
         self.rollbacks = state["rollbacks"]
+        self.best = state["best"]
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory]) -> Metrics:
@@ -419,6 +443,8 @@ def _differing(episodes: Sequence[Episode], size: int) -> list[Episode]:
         if len({sum(turn.reward for turn in episode.trajectory.turns) for episode in group}) > 1:
             kept += group
     return kept
+def _name(iteration: int) -> str:
+    return f"iteration-{iteration:06d}"
 
 
 @contextmanager

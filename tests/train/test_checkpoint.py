@@ -4,6 +4,7 @@
 2. A failed or killed save leaves earlier checkpoints as they were, and no rubbish behind.
 3. A full disk is named as such.
 4. Any damage - a file missing, cut, or with one bit changed - is noticed, and the newest sound checkpoint is found.
+5. Pruning spares the last ones and the named, and removes what would push them out or was left half deleted.
 """
 
 from __future__ import annotations
@@ -212,10 +213,25 @@ def test_another_format_is_refused_by_number(tmp_path: Path) -> None:
 def test_prune_keeps_the_newest_and_the_named(tmp_path: Path) -> None:
     for number in range(1, 6):
         save(tmp_path, number)
-    ck.prune(tmp_path, keep_last=2, keep={"iteration-000002"})
+    ck.prune(tmp_path, "iteration-000005", keep_last=2, keep={"iteration-000002"})
     assert [path.name[-1] for path in ck.list_checkpoints(tmp_path)] == ["2", "4", "5"]
     with pytest.raises(ValueError, match="keep_last=0"):
-        ck.prune(tmp_path, keep_last=0, keep=set())
+        ck.prune(tmp_path, "iteration-000005", keep_last=0, keep=set())
+
+
+def test_prune_takes_what_a_run_went_back_behind(tmp_path: Path) -> None:
+    """Damaged checkpoints 8 and 9, from 2 on: counted as the last two, they had 3 deleted as soon as it was written."""
+    for number in (2, 3, 8, 9):
+        save(tmp_path, number)
+    ck.prune(tmp_path, "iteration-000003", keep_last=2, keep=set())
+    assert [path.name[-1] for path in ck.list_checkpoints(tmp_path)] == ["2", "3"]
+
+
+def test_prune_takes_what_a_process_killed_while_pruning_left(tmp_path: Path) -> None:
+    save(tmp_path, 1).rename(tmp_path / ".iteration-000001.replaced")
+    save(tmp_path / "new", 2).rename(tmp_path / "iteration-000002")
+    ck.prune(tmp_path, "iteration-000002", keep_last=2, keep=set())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["iteration-000002", "new"]
 
 
 def test_torch_generator_continues(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@
 3. A checkpoint of another seed, model or set of games is refused.
 4. Each iteration logs the same keys, samples carry their credit, the model written at the end is the policy that was trained.
 5. Evaluation in between uses a generator of its own: it changes nothing about the training.
-6. Rollout statistics count episodes once each, however long.
+6. The checkpoint and the policy of the best evaluation in between are kept, besides the last ones; a resumed run agrees on which.
+7. Rollout statistics count episodes once each, however long.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajecto
 from hiper.train import checkpoint as ckpt
 from hiper.train import trainer
 from hiper.train.batch import Batch, make_batch
-from hiper.train.trainer import TrainSummary, rollout_metrics, train
+from hiper.train.trainer import TrainSummary, _Run, rollout_metrics, train
 from tests.train.running import Killed, assert_same, bits, config, killer
 
 
@@ -256,6 +257,45 @@ def test_evaluation_in_between_changes_nothing(
     without, expected = bits(tmp_path / "train"), bits(whole[0])
     for name in without.keys() - {"state", "metrics.jsonl"}:
         assert_same({name: without[name]}, {name: expected[name]})
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations that come out as the test says: a quarter, a half, a half, a quarter."""
+    rates = {1: 0.25, 2: 0.5, 3: 0.5, 4: 0.25}
+    monkeypatch.setattr(_Run, "_evaluate", lambda run: {"eval/success_rate": rates[run.iteration]})
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_the_best_is_kept_the_first_of_equals(evaluations: None, speaker: Path, game_index: GameIndex, tmp_path: Path, after: int) -> None:
+    """Checkpoints are due at 3 and 4 only; 1 and 2 were the best so far when they were written."""
+    cfg = config(eval_every=1, save_every=3, keep_last=1)
+    with pytest.raises(Killed):
+        train(cfg, speaker, game_index, tmp_path / "train", progress=killer(after))
+    summary = train(cfg, speaker, game_index, tmp_path / "train", resume=True)
+    assert (summary.best_iteration, summary.best_success_rate) == (2, 0.5)
+    kept = ckpt.list_checkpoints(tmp_path / "train" / "checkpoints")
+    assert [path.name for path in kept] == ["iteration-000002", "iteration-000004"]
+    for checkpoint, folder in zip(kept, ("best", "model"), strict=True):
+        tensors, state = ckpt.load_checkpoint(checkpoint)
+        assert state["best"] == {"iteration": 2, "success_rate": 0.5}
+        model = load_actor(tmp_path / "train" / folder, ModelConfig()).state_dict()
+        assert all(torch.equal(model[name], tensor) for name, tensor in ckpt.strip_prefix("actor", tensors).items())
+
+
+def test_when_the_last_ones_are_damaged_the_best_is_used(
+    evaluations: None, speaker: Path, game_index: GameIndex, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = config(eval_every=1, keep_last=1)
+    train(cfg, speaker, game_index, tmp_path / "train")
+    expected = bits(tmp_path / "train")
+    (tmp_path / "train" / "checkpoints" / "iteration-000004" / "state.json").unlink()
+    begun: list[int] = []
+    train(cfg, speaker, game_index, tmp_path / "train", resume=True, progress=lambda done, total: begun.append(done))
+    assert begun == [3, 4]
+    assert "iteration-000004 is incomplete: state.json is missing" in caplog.text
+    assert_same(bits(tmp_path / "train"), expected)
+    assert [path.name for path in ckpt.list_checkpoints(tmp_path / "train" / "checkpoints")] == ["iteration-000002", "iteration-000004"]
 
 
 def test_another_seed_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
