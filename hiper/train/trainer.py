@@ -15,6 +15,7 @@ import copy
 import json
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ class _Run:
         self.device = pick_device(cfg)
         self.tokenizer = load_tokenizer(model)
         self.codec = ChatCodec(self.tokenizer)
-        self.actor = load_actor(model, cfg.model).to(self.device)
+        self.actor = load_actor(model, cfg.model).to(self.device).eval()  # as after an update: dropout is for updates alone
         self.reference: Actor | None = None
         if cfg.algo.kl_coef > 0:
             self.reference = copy.deepcopy(self.actor).requires_grad_(False).eval()
@@ -222,6 +223,8 @@ class _Run:
         cfg = self.cfg
         seconds: Metrics = {}
         before = self.env_turns
+        # Dropout, where a model has any, draws from torch's own generators, which no checkpoint holds.
+        torch.manual_seed(random.Random(f"dropout-{cfg.seed}-{self.iteration}").getrandbits(63))
         with _timed(seconds, "time/rollout"):
             played, episodes = self._sample()
         with _timed(seconds, "time/score"):

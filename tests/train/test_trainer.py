@@ -156,6 +156,22 @@ def test_other_ways_to_train_resume_as_well(speaker: Path, game_index: GameIndex
     assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
 
 
+def test_a_model_with_dropout_resumes_as_well(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+    """It draws from torch's own generator, which nobody kept; and the first scores of a process were read with dropout on."""
+    model = shutil.copytree(speaker, tmp_path / "model")
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(settings | {"attention_dropout": 0.2}))
+    cfg = config(iterations=2, eval_every=0)
+    train(cfg, model, game_index, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(cfg, model, game_index, tmp_path / "parts", progress=killer(1))
+    torch.manual_seed(12345)
+    train(cfg, model, game_index, tmp_path / "parts", resume=True)
+    assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["rollout/logprob_gap"] < 1e-3 for row in rows), "scores are the sampler's own, without dropout"
+
+
 def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
     cfg = config(iterations=3, eval_every=0)
     cfg.trainer.critic_fit, cfg.trainer.tune, cfg.trainer.anneal = CriticFit.least_squares, Tune.gains, True
