@@ -251,6 +251,8 @@ def _recover(run: Path, stage: str) -> None:
         _swap(run, stage)
     elif replaced.exists() and not final.exists():
         replaced.rename(final)
+    elif replaced.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _now() -> str:

@@ -81,6 +81,17 @@ def test_a_kill_before_the_new_one_was_whole_brings_the_old_one_back(tmp_path: P
     assert record.fingerprint == "a"
 
 
+def test_a_kill_while_the_old_one_was_deleted_leaves_nothing_of_it(tmp_path: Path) -> None:
+    """It stayed, with its checkpoints, for as long as the run had its directory."""
+    finish(tmp_path / "elsewhere", "one")
+    finish(tmp_path, "two", "b")
+    (tmp_path / "elsewhere" / "train").rename(tmp_path / ".train.replaced")
+    record = read_stage(tmp_path, "train")
+    assert record is not None
+    assert record.fingerprint == "b"
+    assert not (tmp_path / ".train.replaced").exists()
+
+
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     finish(tmp_path, "one")
     (tmp_path / "train" / "stage.json").write_text("{", encoding="utf-8")
