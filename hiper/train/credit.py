@@ -26,14 +26,13 @@ from hiper.rl.rloo import rloo_advantages
 from hiper.rl.shaping import shape_rewards
 from hiper.rl.token_gae import token_advantages
 from hiper.train.batch import Batch
+from hiper.train.metrics import Metrics
 from hiper.train.score import Scores
 
 LOW, HIGH, SWITCH = range(3)
 """The value heads, in the order of `hiper.model.actor.LEVELS`."""
 
 _BLOCK = {Level.low: BlockId.action, Level.high: BlockId.subgoal, Level.switch: BlockId.switch}
-
-Metrics = dict[str, float]
 
 
 class ValueTarget(NamedTuple):

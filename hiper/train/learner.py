@@ -16,8 +16,9 @@ from hiper.model.actor import Actor
 from hiper.protocol import BlockId
 from hiper.rl.losses import entropy_loss, kl_loss, policy_loss, value_loss
 from hiper.train.batch import Batch, passes
-from hiper.train.credit import LOW, Credit, Metrics, switch_probability
+from hiper.train.credit import LOW, Credit, switch_probability
 from hiper.train.critic import LeastSquares
+from hiper.train.metrics import Metrics
 from hiper.train.score import Scores
 
 

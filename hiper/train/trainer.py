@@ -17,7 +17,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,24 +27,22 @@ import torch
 
 from hiper.config import Estimator, OnAlarm, RunConfig, SwitchCredit
 from hiper.device import pick_device
-from hiper.envs import TextEnv, make_env
-from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.envs.alfworld.games import GameIndex
 from hiper.errors import CheckpointError, CollapseError
 from hiper.files import write_text
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
-from hiper.protocol import Fault
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
-from hiper.rollout.policy import TransformersPolicy
-from hiper.rollout.trajectory import Levels, Trajectory
+from hiper.rollout.trajectory import Levels
 from hiper.tracking import MetricsFile, Tracker
 from hiper.train import checkpoint as ckpt
 from hiper.train.alarms import ADVICE, Alarm, Watch
 from hiper.train.batch import Batch, make_batch
-from hiper.train.credit import Credit, Metrics, assign_credit, credit_metrics
+from hiper.train.credit import Credit, assign_credit, credit_metrics
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
+from hiper.train.metrics import Metrics, log_line, rollout_metrics
+from hiper.train.play import Player
 from hiper.train.score import Scores, score
 from hiper.train.stream import TaskStream
 
@@ -98,19 +96,24 @@ class _Run:
     """One training run's state. Whatever changes from iteration to iteration is in `save` and `resume`."""
 
     def __init__(self, cfg: RunConfig, model: Path, index: GameIndex, out: Path) -> None:
-        self.cfg, self.index, self.out = cfg, index, out
+        self.cfg, self.out = cfg, out
         self.device = pick_device(cfg)
         self.tokenizer = load_tokenizer(model)
-        self.codec = ChatCodec(self.tokenizer)
         self.actor = load_actor(model, cfg.model).to(self.device).eval()  # as after an update: dropout is for updates alone
         self.reference: Actor | None = None
         if cfg.algo.kl_coef > 0:
             self.reference = copy.deepcopy(self.actor).requires_grad_(False).eval()
-        self.sampler = torch.Generator(self.device).manual_seed(cfg.seed)
+        self.player = Player(
+            cfg,
+            self.actor,
+            ChatCodec(self.tokenizer),
+            index,
+            TaskStream(index.split("train"), cfg.seed),
+            torch.Generator(self.device).manual_seed(cfg.seed),
+        )
+        if cfg.trainer.eval_every:
+            index.split("valid_seen")  # an empty one is refused before work is lost
         self.learner = Learner.create(self.actor, cfg, torch.Generator().manual_seed(cfg.seed + 1))
-        self.stream = TaskStream(index.split("train"), cfg.seed)
-        watched = index.split("valid_seen") if cfg.trainer.eval_every else []
-        self.watched = [watched[i * len(watched) // cfg.trainer.eval_games] for i in range(min(cfg.trainer.eval_games, len(watched)))]
         self.iteration = 0
         self.env_turns = 0
         self.first_success: float | None = None
@@ -133,7 +136,7 @@ class _Run:
                 better = False
                 if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self._over()):
                     with _timed(seconds, "time/evaluate"):
-                        metrics |= self._evaluate()
+                        metrics |= self.player.evaluate()
                     better = self._is_best(metrics["eval/success_rate"])
                 alarms = self.watch.look(self.iteration, metrics)
                 if alarms:
@@ -141,7 +144,7 @@ class _Run:
                 tracker.log(self.iteration, metrics)
                 timings.append(self.iteration, seconds)
                 self.last = metrics
-                logger.info("%s", _line(self.iteration, trainer.iterations, metrics, seconds))
+                logger.info("%s", log_line(self.iteration, trainer.iterations, metrics, seconds))
                 if any(alarm.action is OnAlarm.rollback for alarm in alarms):
                     self._roll_back(alarms)
                     self._forget_later(tracker, timings)
@@ -199,7 +202,7 @@ class _Run:
             )
         self._load(good)
         self.watch.events, self.rollbacks = events, rollbacks
-        for offset, generator in enumerate((self.sampler, self.learner.generator)):
+        for offset, generator in enumerate((self.player.sampler, self.learner.generator)):
             generator.manual_seed(self.cfg.seed + offset + 2 * 7919 * rollbacks)
         self.save()
         logger.warning("back at iteration %d, learning rates times %g", self.iteration, self.cfg.alarms.rollback_pace**rollbacks)
@@ -226,7 +229,7 @@ class _Run:
         # Dropout, where a model has any, draws from torch's own generators, which no checkpoint holds.
         torch.manual_seed(random.Random(f"dropout-{cfg.seed}-{self.iteration}").getrandbits(63))
         with _timed(seconds, "time/rollout"):
-            played, episodes = self._sample()
+            played, episodes = self.player.sample()
         with _timed(seconds, "time/score"):
             batch = make_batch(episodes, self.device)
             scores = score(
@@ -259,24 +262,6 @@ class _Run:
         self._record_samples(episodes, batch, scores, credit)
         return metrics, seconds
 
-    def _sample(self) -> tuple[list[Episode], list[Episode]]:
-        """Play an iteration's games: every episode, and those to learn from.
-
-        They are the same unless `algo.resample` is set: a group whose members all earned the same has nothing to compare, so others are
-        played in its place. Where all groups of all attempts are such, the last attempt's are learned from.
-        """
-        rollout, algo = self.cfg.rollout, self.cfg.algo
-        played: list[Episode] = []
-        useful: list[Episode] = []
-        for _ in range(1 + algo.resample):
-            tasks = self.stream.draw(rollout.trajectories - len(useful), algo.group_size)
-            episodes = self._play(tasks, rollout.temperature, self.sampler, rollout.max_turns)
-            played += episodes
-            useful += _differing(episodes, algo.group_size) if algo.resample else episodes
-            if len(useful) == rollout.trajectories:
-                break
-        return played, useful or episodes
-
     def _keep_values(self, batch: Batch, episodes: list[Episode], scores: Scores) -> torch.Tensor:
         return keep_values(
             self.actor,
@@ -287,30 +272,6 @@ class _Run:
             self.cfg.protocol.dialect,
             budget=self.cfg.trainer.microbatch_tokens,
         )
-
-    def _play(
-        self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator, max_turns: int | None = None
-    ) -> list[Episode]:
-        slots = min(self.cfg.rollout.slots, len(entries))
-        policy = TransformersPolicy(
-            self.actor,
-            self.codec,
-            slots=slots,
-            temperature=temperature,
-            max_reply_tokens=self.cfg.rollout.max_reply_tokens,
-            generator=generator,
-        )
-        return Collector(policy, self.codec, self.cfg, max_turns).play(self._games(entries), slots)
-
-    def _games(self, entries: Sequence[GameEntry]) -> Iterator[tuple[GameEntry, TextEnv]]:
-        return ((entry, make_env(self.cfg.env, self.index.resolve(entry))) for entry in entries)
-
-    def _evaluate(self) -> Metrics:
-        """Success on the watched games, always the same ones with the same draws; the run's own sampler is not touched."""
-        generator = torch.Generator(self.device).manual_seed(self.cfg.evaluate.seed)
-        episodes = self._play(self.watched, self.cfg.evaluate.temperature, generator)
-        metrics = rollout_metrics([episode.trajectory for episode in episodes])
-        return {key.replace("rollout/", "eval/").replace("switch/", "eval/switch_"): value for key, value in metrics.items()}
 
     def _is_best(self, success_rate: float) -> bool:
         """Whether the last iteration's evaluation beats all before, which is remembered."""
@@ -345,7 +306,7 @@ class _Run:
         tensors = {
             **ckpt.add_prefix("actor", self.actor.state_dict()),
             **ckpt.add_prefix("optimizer", optimizer),
-            "generator.sampler": ckpt.generator_state(self.sampler),
+            "generator.sampler": ckpt.generator_state(self.player.sampler),
             "generator.minibatch": ckpt.generator_state(self.learner.generator),
             **self._critic_tensors(),
         }
@@ -356,7 +317,7 @@ class _Run:
             "first_success": self.first_success,
             "last": self.last,
             "best": self.best,
-            "stream": self.stream.state(),
+            "stream": self.player.stream.state(),
             "optimizer": optimizer_rest,
             "watch": self.watch.state(),
             "quiet": self.watch.quiet,
@@ -397,7 +358,7 @@ class _Run:
         except RuntimeError as error:
             raise CheckpointError(f"{path} does not fit the configured model: {str(error).splitlines()[0]}") from error
         ckpt.restore_optimizer(self.learner.optimizer, ckpt.strip_prefix("optimizer", tensors), state["optimizer"])
-        ckpt.restore_generator(self.sampler, tensors["generator.sampler"])
+        ckpt.restore_generator(self.player.sampler, tensors["generator.sampler"])
         ckpt.restore_generator(self.learner.generator, tensors["generator.minibatch"])
         for name, tensor in self._critic_tensors().items():
             if name not in tensors:
@@ -405,7 +366,7 @@ class _Run:
                     f"{path} lacks {name}: its run did not have trainer.critic_fit=least_squares. Resume with that run's settings."
                 )
             tensor.copy_(tensors[name])
-        self.stream.restore(state["stream"])
+        self.player.stream.restore(state["stream"])
         self.iteration, self.env_turns = state["iteration"], state["env_turns"]
         self.first_success, self.last = state["first_success"], state["last"]
         self.watch.restore(state["watch"])
@@ -413,39 +374,6 @@ class _Run:
         self.best = state["best"]
 
 
-def rollout_metrics(trajectories: Sequence[Trajectory]) -> Metrics:
-    """Episode-weighted statistics: each episode counts once, however long it was.
-
-    `switch/rate` is the share of turns after the first that start a segment; the first turn's start is forced.
-    """
-    count = len(trajectories)
-    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-    later = sum(len(trajectory.turns) - 1 for trajectory in trajectories)
-    segments = sum(trajectory.segments for trajectory in trajectories)
-    won = [trajectory for trajectory in trajectories if trajectory.won]
-    return {
-        "rollout/success_rate": len(won) / count,
-        "rollout/turns": len(turns) / count,
-        "rollout/turns_won": sum(len(trajectory.turns) for trajectory in won) / max(1, len(won)),
-        "rollout/truncated_rate": sum(trajectory.stop != "terminated" for trajectory in trajectories) / count,
-        "rollout/reply_tokens": sum(turn.tokens for turn in turns) / len(turns),
-        "rollout/valid_rate": sum(not turn.faults for turn in turns) / len(turns),
-        "rollout/missing_action_rate": sum(Fault.missing_action in turn.faults for turn in turns) / len(turns),
-        "rollout/inadmissible_rate": sum(not turn.admissible for turn in turns) / len(turns),
-        "switch/rate": (segments - count) / max(1, later),
-        "switch/segment_length": len(turns) / segments,
-        "switch/segments": segments / count,
-    }
-
-
-def _differing(episodes: Sequence[Episode], size: int) -> list[Episode]:
-    """Episodes of the groups, `size` in a row, whose members did not all earn the same from the environment."""
-    kept: list[Episode] = []
-    for first in range(0, len(episodes), size):
-        group = episodes[first : first + size]
-        if len({sum(turn.reward for turn in episode.trajectory.turns) for episode in group}) > 1:
-            kept += group
-    return kept
 def _name(iteration: int) -> str:
     return f"iteration-{iteration:06d}"
 
@@ -455,12 +383,3 @@ def _timed(seconds: Metrics, key: str) -> Iterator[None]:
     begun = time.perf_counter()
     yield
     seconds[key] = time.perf_counter() - begun
-
-
-def _line(iteration: int, total: int, metrics: Metrics, seconds: Metrics) -> str:
-    text = (
-        f"iteration {iteration}/{total}: success {metrics['rollout/success_rate']:.2f}, turns {metrics['rollout/turns']:.1f}, "
-        f"switch {metrics['switch/rate']:.2f}, segment {metrics['switch/segment_length']:.1f}, "
-        f"inadmissible {metrics['rollout/inadmissible_rate']:.2f}, kl {metrics.get('optim/kl_ref', 0.0):.3f}, {sum(seconds.values()):.1f} s"
-    )
-    return text + (f", evaluation {metrics['eval/success_rate']:.2f}" if "eval/success_rate" in metrics else "")

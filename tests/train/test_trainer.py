@@ -37,9 +37,11 @@ from hiper.model.actor import load_actor
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
 from hiper.train import checkpoint as ckpt
-from hiper.train import trainer
+from hiper.train import play, trainer
 from hiper.train.batch import Batch, make_batch
-from hiper.train.trainer import TrainSummary, _Run, rollout_metrics, train
+from hiper.train.metrics import rollout_metrics
+from hiper.train.play import Player
+from hiper.train.trainer import TrainSummary, train
 from tests.train.running import Killed, assert_same, bits, config, killer
 
 
@@ -238,7 +240,7 @@ def test_groups_without_a_difference_are_played_anew(
         def step(self, command: str) -> StepResult:
             return StepResult("You see nothing.", float(command in self.admissible_commands[::2]), True)
 
-    monkeypatch.setattr(trainer, "make_env", lambda env, path: Paying(make_env(env, path)))
+    monkeypatch.setattr(play, "make_env", lambda env, path: Paying(make_env(env, path)))
     monkeypatch.setattr(trainer, "make_batch", recorded)
     summary = train(cfg, speaker, game_index, tmp_path)
     (rewards,) = learned
@@ -278,8 +280,13 @@ def test_evaluation_in_between_changes_nothing(
 @pytest.fixture
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations that come out as the test says: a quarter, a half, a half, a quarter."""
-    rates = {1: 0.25, 2: 0.5, 3: 0.5, 4: 0.25}
-    monkeypatch.setattr(_Run, "_evaluate", lambda run: {"eval/success_rate": rates[run.iteration]})
+
+    def rated(player: Player) -> dict[str, float]:
+        state = player.stream.state()
+        assert state["games"] == 12, "a pass of three iterations of four games; the fourth is at the place of the first"
+        return {"eval/success_rate": {4: 0.25, 8: 0.5, 12: 0.5}[state["position"]]}
+
+    monkeypatch.setattr(Player, "evaluate", rated)
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
