@@ -409,7 +409,8 @@ class ShapingConfig:
     """A reply without a usable form or with an inadmissible action (paper: -0.1)."""
     keep: float = -0.3
     """KEEP penalty: each KEEP turn in `fixed` (paper, ALFWorld: -0.3), shared out in `normalized` (WebShop: -3.5)."""
-    keep_mode: KeepMode = KeepMode.fixed
+    keep_mode: KeepMode = KeepMode.off
+    """Paper: `fixed` on ALFWorld, `normalized` on WebShop. Off here: fines on KEEP drive the switch rate towards 1 (docs/log.md)."""
     keep_mismatch: float = -0.3
     """KEEP whose subgoal text differs from the previous turn's (paper: -0.3)."""
     success_scale: float = 1.0
