@@ -21,7 +21,7 @@ from hiper import __version__
 from hiper.errors import ConfigError, HiperError, MissingDependencyError, ModelError, WorkflowError
 
 if TYPE_CHECKING:
-    from hiper.config import RunConfig
+    from hiper.config import GamesConfig, RunConfig
     from hiper.stages import StageResult
 
 logger = logging.getLogger(__name__)
@@ -137,6 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     hae = kinds.add_parser("hae", help="Hierarchical Advantage Estimation", parents=[common])
     hae.add_argument("--conformance", type=Path, metavar="FILE", help="recorded cases to agree with")
     hae.set_defaults(measure=_bench_hae)
+    train = kinds.add_parser("train", help="an iteration of training: growing conversations beside a sample a turn", parents=[common])
+    train.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it some are generated")
+    train.add_argument("--repeats", type=int, default=3, metavar="N", help="iterations of each scheme; the fastest counts")
+    _overrides(train)
+    train.set_defaults(measure=_bench_train)
     return parser
 
 
@@ -348,7 +353,11 @@ def _play(options: argparse.Namespace) -> int:
     if options.game is not None and not options.expert:
         play(Game.load(options.game), input, print)
         return 0
-    with _games(options.data, 60 if options.expert else 1, options.index + 1) as root:
+    from hiper.config import GamesConfig
+
+    unseen = options.index + 1
+    made = GamesConfig(train=60 if options.expert else 1, valid_seen=unseen, valid_unseen=unseen)
+    with _games(options.data, made) as root:
         game = Game.load(options.game or _pick(root, options.split, options.index))
         if options.expert:
             watch(game, Expert(learn_prior(root)), print)
@@ -358,17 +367,16 @@ def _play(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _games(data: Path | None, train: int, unseen: int) -> Iterator[Path]:
+def _games(data: Path | None, made: GamesConfig) -> Iterator[Path]:
     """The folder of games that was named, or one made for the moment."""
     if data is not None:
         yield data
         return
-    from hiper.config import GamesConfig
     from hiper.envs.alfworld.generate import generate_games
 
     with tempfile.TemporaryDirectory(prefix="hiper-games-") as folder:
         root = Path(folder) / "data"
-        generate_games(root, GamesConfig(train=train, valid_seen=unseen, valid_unseen=unseen))
+        generate_games(root, made)
         yield root
 
 
@@ -396,9 +404,10 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _bench_alfworld(options: argparse.Namespace) -> object:
+    from hiper.config import GamesConfig
     from hiper.envs.alfworld.bench import bench
 
-    with _games(options.data, 1, options.games) as root:
+    with _games(options.data, GamesConfig(train=1, valid_seen=options.games, valid_unseen=options.games)) as root:
         return bench(root, options.split, options.games)
 
 
@@ -406,6 +415,17 @@ def _bench_hae(options: argparse.Namespace) -> object:
     from hiper.rl.bench import bench
 
     return bench(options.conformance)
+
+
+def _bench_train(options: argparse.Namespace) -> object:
+    from hiper.compose import compose
+    from hiper.envs.alfworld.games import index_games
+    from hiper.progress import track
+    from hiper.train.bench import SETTINGS, bench
+
+    cfg = compose([*SETTINGS, *options.overrides])
+    with _games(options.data, cfg.games) as root, track("bench train") as progress:
+        return bench(cfg, index_games(root, splits=["train"], limit=cfg.games.train), options.repeats, progress)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:

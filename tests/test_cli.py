@@ -353,3 +353,12 @@ finally:
 def test_bench_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "hae"]) == 0
     assert json.loads(capsys.readouterr().out)["milliseconds"] > 0
+
+
+def test_bench_train_measures_the_games_it_is_given(generated_games: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = [f"model.tiny.{name}={size}" for name, size in {"hidden": 32, "heads": 2, "kv_heads": 2, "layers": 2}.items()]
+    small = ["rollout.trajectories=2", "demos.detours=0", "threads=1", *sizes]
+    assert main(["bench", "train", "--data", str(generated_games), "--repeats", "1", *small]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["trajectories"], found["repeats"], found["threads"]) == (2, 1, 1)
+    assert set(found["schemes"]) == {"append", "window", "generate"}

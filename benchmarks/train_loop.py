@@ -1,0 +1,10 @@
+"""Speed of a training iteration, as `hiper bench train`: `python benchmarks/train_loop.py [--data DIR] [OVERRIDE ...]` prints JSON."""
+
+from __future__ import annotations
+
+import sys
+
+from hiper.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["bench", "train", *sys.argv[1:]]))
