@@ -142,6 +142,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--repeats", type=int, default=3, metavar="N", help="iterations of each scheme; the fastest counts")
     _overrides(train)
     train.set_defaults(measure=_bench_train)
+    webshop = kinds.add_parser("webshop", help="the WebShop of a catalogue beside recordings of the original", parents=[common])
+    webshop.add_argument("--catalogue", type=Path, required=True, metavar="DIR", help="items_shuffle*.json and items_ins_v2*.json")
+    webshop.add_argument("--recordings", type=Path, nargs="+", default=[], metavar="FILE", help="of the original to agree with")
+    webshop.add_argument("--full", action="store_true", help="the full product list where the one of 1,000 is there, too")
+    webshop.set_defaults(measure=_bench_webshop)
     return parser
 
 
@@ -426,6 +431,12 @@ def _bench_train(options: argparse.Namespace) -> object:
     cfg = compose([*SETTINGS, *options.overrides])
     with _games(options.data, cfg.games) as root, track("bench train") as progress:
         return bench(cfg, index_games(root, splits=["train"], limit=cfg.games.train), options.repeats, progress)
+
+
+def _bench_webshop(options: argparse.Namespace) -> object:
+    from hiper.envs.webshop.bench import bench
+
+    return bench(options.catalogue, options.recordings, full=options.full)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
