@@ -37,7 +37,8 @@ _EMOJI = r"[[\p{Extended_Pictographic}--\p{ASCII}]\u2600-\u2605\u2607-\u2612\u26
 # Possessive throughout: no text is read twice, however odd.
 _WORD = regex.compile(
     rf"""
-    (?: (?<!{_JOINER}{_MARKS[:-1]}) (?:{_JOINER}{_MARKS})++ )?+ (?: {_SIGN} ) (?: {_SIGN} | {_JOINER}{_MARKS} )*+
+    [a-z0-9]++ (?= [\ \-/()] | \Z )  # most words, sooner
+    | (?: (?<!{_JOINER}{_MARKS[:-1]}) (?:{_JOINER}{_MARKS})++ )?+ (?: {_SIGN} ) (?: {_SIGN} | {_JOINER}{_MARKS} )*+
     | [\p{{Han}}\p{{Hiragana}}]{_MARKS}
     | \p{{Line_Break=Complex_Context}}++
     | \p{{RI}}{_MARKS}\p{{RI}}{_MARKS}
@@ -56,7 +57,7 @@ def terms(text: str) -> list[str]:
 def words(text: str) -> list[str]:
     """The words of a text, lower-cased, long ones cut."""
     found: list[str] = _WORD.findall(text.lower())
-    if any(len(word) > MAX_TOKEN for word in found):
+    if max(map(len, found), default=0) > MAX_TOKEN:
         return [word[start : start + MAX_TOKEN] for word in found for start in range(0, len(word), MAX_TOKEN)]
     return found
 
