@@ -12,7 +12,7 @@ help:
 	@echo "make run    games, demos, warm start, HAE training, evaluation and report, on this machine's CPU"
 	@echo "make test   the tests"
 	@echo "make lint   ruff and mypy"
-	@echo "make bench  speed and exactness of the ALFWorld engine and of HAE"
+	@echo "make bench  speed and exactness of ALFWorld, WebShop and HAE"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
 run: $(STAMP)
@@ -29,6 +29,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/hiper bench alfworld
 	$(BIN)/hiper bench hae
+	$(BIN)/hiper bench webshop
 
 # torch comes first and alone: its exact pin decides between a CPU build and gigabytes of CUDA.
 $(STAMP): pyproject.toml requirements/constraints.txt scripts/check_build.py
