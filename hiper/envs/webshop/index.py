@@ -26,6 +26,10 @@ _BATCH = 1 << 20
 """Tokens gathered before they are sorted."""
 _FEW = 20_000
 """Postings that are added up faster than candidates are narrowed down."""
+_LEADERS = 500
+"""Documents of a term that are looked at to tell how good the best are."""
+_SPARSE = 16
+"""Postings a candidate from where looking it up is faster than adding all up."""
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -150,43 +154,39 @@ class Index:
         """The best documents with their scores."""
         counted = Counter(term for word in words(query) if (term := term_of(word)) is not None)
         wanted = [(number, np.float32(count)) for term, count in counted.items() if (number := self._find(term)) is not None]
-        # Once no document can get among the best on the terms left, only those that can stay there are looked up in their postings.
         wanted.sort(key=lambda pair: -float(self._best[pair[0]] * pair[1]))
         left = np.cumsum([0.0, *(float(self._best[number] * count) for number, count in reversed(wanted))])[::-1]
         total = np.zeros(self.size)
         summed = 0
-        candidates: NDArray[np.int64] | None = None
-        for place, (number, count) in enumerate(wanted):
+        # Once the terms left cannot lift a document among the best that has none of the others, only those met can be found; and of them,
+        # fewer with each term. Whether it is so is seen on the leaders, the best few among each term's documents.
+        leaders = np.empty(0, np.int32)
+        candidates: NDArray[np.int32] | None = None
+        for place, (number, count) in enumerate(wanted, start=1):
             chosen = slice(self._starts[number], self._starts[number + 1])
             documents, scores = self._documents[chosen], self._scores[chosen]
-            if candidates is None and summed + len(documents) > _FEW and summed:
-                candidates = self._narrow(np.flatnonzero(total), total, left[place], most)
-            if candidates is None:
+            if candidates is not None and _SPARSE * len(candidates) < len(documents):
+                at = np.searchsorted(documents, candidates)
+                at[at == len(documents)] = 0
+                there = documents[at] == candidates
+                total[candidates[there]] += scores[at[there]] * count
+            else:
                 total[documents] += scores * count
                 summed += len(documents)
-                continue
-            at = np.searchsorted(documents, candidates)
-            at[at == len(documents)] = 0
-            there = documents[at] == candidates
-            total[candidates[there]] += scores[at[there]] * count
-            narrowed = self._narrow(candidates, total, left[place + 1], most)
-            candidates = candidates if narrowed is None else narrowed
+            if candidates is None and summed > _FEW:
+                best = np.argpartition(total[documents], -_LEADERS)[-_LEADERS:] if len(documents) > _LEADERS else slice(None)
+                leaders = np.union1d(leaders, documents[best])
+                if left[place] < _least(total[leaders], most):
+                    candidates = np.flatnonzero(total).astype(np.int32)
+            if candidates is not None:
+                totals = total[candidates]
+                candidates = candidates[totals + left[place] >= _least(totals, most)]
         found = np.flatnonzero(total) if candidates is None else candidates
         totals = total[found].astype(np.float32)
-        if len(found) > most:
-            least = np.partition(totals, len(found) - most)[len(found) - most]
-            found, totals = found[totals >= least], totals[totals >= least]
+        kept = totals >= _least(totals, most)
+        found, totals = found[kept], totals[kept]
         order = np.lexsort((self._ranks[found], -totals))[:most]
         return list(zip(found[order].tolist(), totals[order].tolist(), strict=True))
-
-    @staticmethod
-    def _narrow(met: NDArray[np.int64], total: NDArray[np.float64], left: float, most: int) -> NDArray[np.int64] | None:
-        """Those met so far that can still be among the best, if `left` is all that can be added; None: so could others."""
-        if len(met) <= most:
-            return None
-        totals = total[met]
-        least = np.partition(totals, len(met) - most)[len(met) - most] * (1 - 1e-6)  # room for rounding
-        return met[totals + left >= least] if left < least else None
 
     def _find(self, term: str) -> int | None:
         """A term's number, by binary search in the sorted text of all terms."""
@@ -199,3 +199,8 @@ class Index:
                 return middle
             low, high = (middle + 1, high) if found < wanted else (low, middle)
         return None
+
+
+def _least(totals: NDArray[np.floating], most: int) -> float:
+    """What a document must have to be among the `most` best of these, with some room for rounding; 0 if there are fewer."""
+    return 0.0 if len(totals) <= most else float(np.partition(totals, len(totals) - most)[len(totals) - most]) * (1 - 1e-6)

@@ -56,13 +56,14 @@ def oracle(texts: list[str], ranks: list[int], query: str, most: int) -> list[in
     return [number for _, _, number in best][:most]
 
 
-@pytest.mark.parametrize("few", [20_000, 40])
-def test_rankings_are_those_of_the_formula(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
-    monkeypatch.setattr(module, "_FEW", few)
+@pytest.mark.parametrize(("few", "leaders", "sparse"), [(20_000, 500, 16), (40, 12, 2), (0, 500, 16), (0, 11, 0)])
+def test_rankings_are_those_of_the_formula(monkeypatch: pytest.MonkeyPatch, few: int, leaders: int, sparse: int) -> None:
+    for name, value in (("_FEW", few), ("_LEADERS", leaders), ("_SPARSE", sparse)):
+        monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, "_BATCH", 500)
     rng = random.Random(1)
-    for _ in range(6):
-        texts = documents(rng, 150)
+    for _ in range(4):
+        texts = documents(rng, 120)
         ranks = rng.sample(range(len(texts)), len(texts))
         index = build(texts, ranks)
         for _ in range(15):
