@@ -144,6 +144,7 @@ def result_table(directory: Path) -> list[dict[str, str | int | float]]:
                         "success %": round(100 * found["success_rate"], 1),
                         "95 % from": round(100 * found["wilson_low"], 1),
                         "95 % to": round(100 * found["wilson_high"], 1),
+                        "score": round(found["score_mean"], 3),
                         "turns": round(found["turns_mean"], 1),
                     }
                 )

@@ -13,7 +13,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,7 +23,9 @@ from hiper import __version__
 from hiper.errors import ConfigError, HiperError, MissingDependencyError, ModelError, WorkflowError
 
 if TYPE_CHECKING:
-    from hiper.config import GamesConfig, RunConfig
+    from hiper.config import RunConfig
+    from hiper.envs.benchmark import Benchmark
+    from hiper.envs.index import GameIndex
     from hiper.stages import StageResult
 
 logger = logging.getLogger(__name__)
@@ -118,9 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     _overrides(study)
 
     play = add("play", _play, "play a game in the terminal, or watch the expert")
-    play.add_argument("game", nargs="?", type=Path, help="a game.tw-pddl file")
+    play.add_argument("words", nargs="*", metavar="GAME | OVERRIDE", help="a game.tw-pddl file; " + OVERRIDES)
     play.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it a game is generated")
-    play.add_argument("--split", default="valid_unseen", metavar="SPLIT")
+    play.add_argument("--split", metavar="SPLIT", help="the last of evaluate.splits, if not given")
     play.add_argument("--index", type=int, default=0, metavar="N", help="which game of the split")
     play.add_argument("--expert", action="store_true", help="watch the expert")
 
@@ -194,6 +198,7 @@ def outcome(run: Path) -> str:
         for split, found in read_evaluation(folder)["splits"].items():
             rate, low, high = (100 * found[name] for name in ("success_rate", "wilson_low", "wilson_high"))
             share = f"{found['successes']} of {found['games']} games"
+            share += f", mean score {found['score_mean']:.3f}" if found["score_mean"] != found["success_rate"] else ""
             lines.append(f"{folder.name.replace('_', ' '):<12}{split:<14}{rate:5.1f} %  (95 % interval {low:.1f}-{high:.1f}, {share})")
     return "\n".join([*lines, f"report: {run / 'report' / REPORT_FILE}"])
 
@@ -266,14 +271,15 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.data is None:
         raise ConfigError("--model, --planner and --executor need --data DIR, a folder of games in the official layout: RUN/games/data.")
     from hiper.compose import compose, override
-    from hiper.envs.alfworld.games import index_games
+    from hiper.config import GamesConfig
+    from hiper.envs import benchmark_of
     from hiper.evaluate import evaluate
     from hiper.progress import track
 
     saved = saved_config(model)
     cfg = override(saved, options.overrides) if saved is not None else compose(options.overrides)
     cfg = override(cfg, _changes(options))
-    index = index_games(options.data, splits=cfg.evaluate.splits)
+    index = benchmark_of(cfg).index(options.data, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
     for split in cfg.evaluate.splits:
         index.split(split)  # an empty one is refused before the model is loaded
     out = options.out or Path("evaluations") / "+".join(_label(path) for path in (options.planner, model) if path is not None)
@@ -351,44 +357,41 @@ def saved_config(model: Path) -> RunConfig | None:
 
 
 def _play(options: argparse.Namespace) -> int:
-    from hiper.envs.alfworld import Game
-    from hiper.envs.alfworld.expert import Expert
-    from hiper.play import learn_prior, play, watch
+    from hiper.compose import compose
+    from hiper.envs import benchmark_of
+    from hiper.play import PRIOR_GAMES, play, watch
 
-    if options.game is not None and not options.expert:
-        play(Game.load(options.game), input, print)
+    files = [word for word in options.words if "=" not in word]
+    cfg = compose([word for word in options.words if "=" in word])
+    benchmark = benchmark_of(cfg)
+    if len(files) > 1:
+        raise ConfigError(f"{', '.join(files)}: only one game can be played at a time.")
+    if files and not options.expert:
+        play(benchmark.make_env(cfg, Path(files[0])), input, print)
         return 0
-    from hiper.config import GamesConfig
-
-    unseen = options.index + 1
-    made = GamesConfig(train=60 if options.expert else 1, valid_seen=unseen, valid_unseen=unseen)
-    with _games(options.data, made) as root:
-        game = Game.load(options.game or _pick(root, options.split, options.index))
+    split = options.split or cfg.evaluate.splits[-1]
+    with _games(benchmark, cfg, options.data, 60 if options.expert else 1, options.index + 1) as root:
+        path = Path(files[0]) if files else _pick(benchmark.index(root, cfg, [split]), split, options.index)
+        env = benchmark.make_env(cfg, path)
         if options.expert:
-            watch(game, Expert(learn_prior(root)), print)
+            seen = replace(cfg, games=replace(cfg.games, limit=PRIOR_GAMES))
+            watch(env, benchmark.expert(benchmark.index(root, seen, ["train"]), cfg, Random(0)), print)
         else:
-            play(game, input, print)
+            play(env, input, print)
     return 0
 
 
 @contextlib.contextmanager
-def _games(data: Path | None, made: GamesConfig) -> Iterator[Path]:
+def _games(benchmark: Benchmark, cfg: RunConfig, data: Path | None, train: int, held_out: int) -> Iterator[Path]:
     """The folder of games that was named, or one made for the moment."""
     if data is not None:
         yield data
         return
-    from hiper.envs.alfworld.generate import generate_games
-
     with tempfile.TemporaryDirectory(prefix="hiper-games-") as folder:
-        root = Path(folder) / "data"
-        generate_games(root, made)
-        yield root
+        yield benchmark.data(Path(folder) / "data", benchmark.small(cfg, train, held_out))
 
 
-def _pick(root: Path, split: str, number: int) -> Path:
-    from hiper.envs.alfworld.games import index_games
-
-    index = index_games(root, splits=[split])
+def _pick(index: GameIndex, split: str, number: int) -> Path:
     entries = index.split(split)
     if not 0 <= number < len(entries):
         raise ConfigError(f"--index {number} is not in {split}, which has games 0 to {len(entries) - 1}.")
@@ -409,10 +412,11 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _bench_alfworld(options: argparse.Namespace) -> object:
-    from hiper.config import GamesConfig
+    from hiper.config import RunConfig
     from hiper.envs.alfworld.bench import bench
+    from hiper.envs.alfworld.benchmark import ALFWorld
 
-    with _games(options.data, GamesConfig(train=1, valid_seen=options.games, valid_unseen=options.games)) as root:
+    with _games(ALFWorld(), RunConfig(), options.data, 1, options.games) as root:
         return bench(root, options.split, options.games)
 
 
@@ -424,13 +428,15 @@ def _bench_hae(options: argparse.Namespace) -> object:
 
 def _bench_train(options: argparse.Namespace) -> object:
     from hiper.compose import compose
-    from hiper.envs.alfworld.games import index_games
+    from hiper.envs.alfworld.benchmark import ALFWorld
     from hiper.progress import track
     from hiper.train.bench import SETTINGS, bench
 
     cfg = compose([*SETTINGS, *options.overrides])
-    with _games(options.data, cfg.games) as root, track("bench train") as progress:
-        return bench(cfg, index_games(root, splits=["train"], limit=cfg.games.train), options.repeats, progress)
+    with _games(ALFWorld(), cfg, options.data, cfg.games.train, 1) as root, track("bench train") as progress:
+        return bench(
+            cfg, ALFWorld().index(root, replace(cfg, games=replace(cfg.games, limit=cfg.games.train)), ["train"]), options.repeats, progress
+        )
 
 
 def _bench_webshop(options: argparse.Namespace) -> object:

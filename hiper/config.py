@@ -233,7 +233,7 @@ class GamesConfig:
     task_types: list[str] = field(default_factory=lambda: list(TASK_TYPES))
     """Which of the six task types to keep."""
     limit: int | None = None
-    """Keep at most this many games per split of the official source; unset: all."""
+    """Keep at most this many games per split; unset: all."""
 
     def __post_init__(self) -> None:
         for name in ("train", "valid_seen", "valid_unseen"):
@@ -532,7 +532,7 @@ class TrainerConfig:
     keep_last: int = 2
     """Newest checkpoints that are kept, besides the one with the best evaluation in between."""
     eval_every: int = 5
-    """Iterations between evaluations on `eval_games` of `valid_seen`; 0: never."""
+    """Iterations between evaluations on `eval_games` of the first of `evaluate.splits`; 0: never."""
     eval_games: int = 64
     samples: int = 8
     """Trajectories with their credit written each iteration, for the report and the viewer."""

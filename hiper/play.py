@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from hiper.envs.alfworld.expert import Expert
-from hiper.envs.alfworld.games import index_games
-from hiper.envs.alfworld.prior import LocationPrior
 from hiper.envs.base import TextEnv
+from hiper.envs.expert import Expert
 
 HELP = "? lists what can be done now; q leaves"
 PRIOR_GAMES = 300
-"""Training games the expert learns its habits from; more change little."""
+"""Training games an expert sees before it is watched; more change little."""
 MAX_TURNS = 100
 
 
@@ -58,12 +55,3 @@ def watch(game: TextEnv, expert: Expert, say: Callable[[str], object]) -> bool:
         turns += 1
     say(f"The expert {'won' if game.won else 'gave up'} after {turns} turns.")
     return game.won
-
-
-def learn_prior(root: Path) -> LocationPrior:
-    """Where things usually lie, from the training split under `root`.
-
-    Raises:
-        DataError: it has none.
-    """
-    return LocationPrior.learn(index_games(root, splits=["train"], limit=PRIOR_GAMES))

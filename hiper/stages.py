@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiper import __version__
-from hiper.config import RunConfig, Source
+from hiper.config import RunConfig
+from hiper.envs import benchmark_of
 from hiper.errors import ConfigError
 from hiper.progress import Progress
 from hiper.runs import CONFIG, Fact, StageFolder, begun_stage, fingerprint, read_stage, save_config, stage_folder
 
 if TYPE_CHECKING:
-    from hiper.envs.alfworld.games import GameIndex
+    from hiper.envs.index import GameIndex
 
 logger = logging.getLogger(__name__)
 
@@ -84,15 +84,8 @@ def games(cfg: RunConfig, progress: Progress | None = None, *, force: bool = Fal
     """
 
     def work(folder: StageFolder) -> None:
-        if cfg.games.source is Source.generated:
-            from hiper.envs.alfworld.generate import generate_games
-
-            index = generate_games(folder.path / "data", cfg.games, progress)
-        else:
-            from hiper.envs.alfworld.games import index_games
-            from hiper.envs.alfworld.official import official_data
-
-            index = index_games(official_data(cfg.games.data), task_types=cfg.games.task_types, limit=cfg.games.limit)
+        benchmark = benchmark_of(cfg)
+        index = benchmark.index(benchmark.data(folder.path / "data", cfg, progress), cfg)
         index.save(folder.path / INDEX_FILE)
         folder.facts.update({split: sum(counts.values()) for split, counts in index.counts().items()})
 
@@ -191,9 +184,7 @@ def stage_fingerprint(cfg: RunConfig, stage: str) -> str:
         parts["warm_start"] = {key: value for key, value in parts["warm_start"].items() if key != "seed"}
     parts["upstream"] = [stage_fingerprint(cfg, name) for name in UPSTREAM[stage]]
     parts["version"] = __version__
-    if stage == "games" and cfg.games.source is Source.official:
-        # `alfworld` sets the variable to its default when it is imported: unset and that default are the same place
-        parts["data"] = cfg.games.data or os.environ.get("ALFWORLD_DATA") or str(Path("~/.cache/alfworld").expanduser())
+    parts |= benchmark_of(cfg).settings(cfg, stage)
     return fingerprint(parts)
 
 
@@ -209,7 +200,7 @@ def check_upstream(cfg: RunConfig, stage: str) -> None:
 
 def game_index(cfg: RunConfig) -> GameIndex:
     """The games of a run whose `games` stage has finished."""
-    from hiper.envs.alfworld.games import GameIndex
+    from hiper.envs.index import GameIndex
 
     return GameIndex.load(_directory(cfg, "games") / INDEX_FILE)
 

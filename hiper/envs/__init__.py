@@ -1,28 +1,27 @@
-"""Environments behind one surface, see `hiper.envs.base`."""
+"""Environments behind one surface, see `hiper.envs.base`; benchmarks behind another, see `hiper.envs.benchmark`."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hiper.config import Engine, EnvConfig
+from hiper.config import RunConfig
 from hiper.envs.base import StepResult, TextEnv
 
-__all__ = ["StepResult", "TextEnv", "make_env"]
+if TYPE_CHECKING:
+    from hiper.envs.benchmark import Benchmark
+
+__all__ = ["StepResult", "TextEnv", "benchmark_of", "make_env"]
 
 
-def make_env(cfg: EnvConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
-    """An environment for one game file, played by the engine the config names.
+def benchmark_of(cfg: RunConfig) -> Benchmark:
+    """The benchmark that `env.name` names."""
+    from hiper.envs.alfworld.benchmark import ALFWorld
 
-    Args:
-        cfg: which engine.
-        path: the game file.
-        rng: renumbers objects and receptacles (native engine only); None keeps the game's own names.
-    """
-    if cfg.engine is Engine.textworld:
-        from hiper.envs.alfworld.textworld import TextWorldGame
+    return ALFWorld()
 
-        return TextWorldGame.load(path)
-    from hiper.envs.alfworld import Game
 
-    return Game.load(path, rng)
+def make_env(cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
+    """An environment for one game, as `Benchmark.make_env`."""
+    return benchmark_of(cfg).make_env(cfg, path, rng)

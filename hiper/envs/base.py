@@ -32,6 +32,10 @@ class TextEnv(Protocol):
     def won(self) -> bool:
         """Whether the goal holds."""
 
+    @property
+    def score(self) -> float:
+        """How much of the goal is reached, 0 to 1; 1 is won."""
+
     def reset(self) -> str:
         """Start the episode again; the first observation."""
 

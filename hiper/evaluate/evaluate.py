@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.config import RunConfig
-from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.envs.index import GameEntry, GameIndex
 from hiper.evaluate.write import write_evaluation
 from hiper.progress import Progress
 from hiper.runs import environment
@@ -29,10 +29,13 @@ class SplitResult:
     low: float
     high: float
     """Wilson's 95 % interval."""
+    score: float
+    """Mean of what was reached of the goals, 0 to 1."""
 
     def __str__(self) -> str:
         interval = f"95 % interval {100 * self.low:.1f}-{100 * self.high:.1f}"
-        return f"{self.successes} of {self.games} games won, {100 * self.success:.1f} % ({interval})"
+        text = f"{self.successes} of {self.games} games won, {100 * self.success:.1f} % ({interval})"
+        return text if self.score == self.success else f"{text}, mean score {self.score:.3f}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def evaluate(
     )
     record = write_evaluation(out.parent, out.name, trajectories, _meta(cfg, model, planner, index, chosen))
     splits = {
-        split: SplitResult(found["games"], found["successes"], found["success_rate"], found["wilson_low"], found["wilson_high"])
+        split: SplitResult(*(found[name] for name in ("games", "successes", "success_rate", "wilson_low", "wilson_high", "score_mean")))
         for split, found in record["splits"].items()
     }
     for split, result in splits.items():

@@ -22,6 +22,7 @@ KEYS = (
     "success_rate",
     "wilson_low",
     "wilson_high",
+    "score_mean",
     "turns_mean",
     "turns_median",
     "turns_won_mean",
@@ -77,6 +78,7 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
         `{"overall": S, "splits": {split: {**S, "macro_success_rate", "task_types": {type: S}}}}`. S holds
 
         * `games`, `successes`, `success_rate` (micro: each game counts once), `wilson_low`, `wilson_high` (95 %);
+        * `score_mean`: how much of the goal was reached, 0 to 1, in the mean; the success rate where nothing counts but that;
         * `turns_mean`, `turns_median`, of all episodes, and `turns_won_mean`, `turns_won_median`, of won ones;
         * `return_mean`: the environment's reward summed over an episode;
         * `stops`: episodes by `StopReason`; `truncated`: those not terminated;
@@ -127,6 +129,7 @@ def _statistics(episodes: Sequence[Trajectory]) -> dict[str, Any]:
         "success_rate": successes / n,
         "wilson_low": low,
         "wilson_high": high,
+        "score_mean": statistics.fmean(float(episode.won) if episode.score is None else episode.score for episode in episodes),
         "turns_mean": statistics.fmean(lengths),
         "turns_median": statistics.median(lengths),
         "turns_won_mean": statistics.fmean(won) if won else None,

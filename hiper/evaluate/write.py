@@ -70,6 +70,8 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     try:
         sets = [record["overall"], *record["splits"].values()]
         sets += [found for split in record["splits"].values() for found in split["task_types"].values()]
+        for found in sets:
+            found.setdefault("score_mean", found["success_rate"])  # not kept before WebShop came
         lacking = [key for found in sets for key in KEYS if key not in found]
         if not isinstance(record["meta"], dict) or not isinstance(record["name"], str) or lacking:
             raise KeyError(*lacking[:1])

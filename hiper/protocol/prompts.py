@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from hiper.config import Context, Dialect, ProtocolConfig, Style
 
+HOUSEHOLD = "You act in a household, in text."
+"""Where an agent of ALFWorld acts, for prompts that have to explain."""
+
 _BANNER = "-= Welcome to TextWorld, ALFRED! =-"
 
 
@@ -28,15 +31,15 @@ def describe(observation: str) -> str:
     return observation.replace(_BANNER, "").strip()
 
 
-def instructions(dialect: Dialect) -> str:
-    """How to answer, for a model that has to be told."""
+def instructions(dialect: Dialect, scene: str = HOUSEHOLD) -> str:
+    """How to answer, for a model that has to be told; `scene` says where it acts."""
     kept = (
         "On KEEP repeat the current subgoal word for word."
         if dialect is Dialect.full
         else "On KEEP leave the subgoal block out: the current subgoal stays."
     )
     return (
-        "You act in a household, in text. Work towards the task through subgoals: short goals that take one or more actions.\n"
+        f"{scene} Work towards the task through subgoals: short goals that take one or more actions.\n"
         "Each turn, first decide whether the current subgoal still stands, then act. Answer in exactly this form:\n"
         "<switch>KEEP or SWITCH</switch> <subgoal>the subgoal</subgoal> <action>one action</action>\n"
         "SWITCH when there is no subgoal yet, when it is reached, or when it leads nowhere; then write the new one. " + kept
@@ -46,14 +49,15 @@ def instructions(dialect: Dialect) -> str:
 class Prompter:
     """Words the messages of one experiment."""
 
-    def __init__(self, cfg: ProtocolConfig) -> None:
+    def __init__(self, cfg: ProtocolConfig, scene: str = HOUSEHOLD) -> None:
         self.context = cfg.context
         self._cfg = cfg
+        self._instructions = instructions(cfg.dialect, scene)
 
     def first(self, observation: str) -> str:
         """`append`: the message that opens the conversation. The environment's first observation states the task."""
         text = describe(observation)
-        return text if self._cfg.style is Style.terse else f"{instructions(self._cfg.dialect)}\n\n{text}"
+        return text if self._cfg.style is Style.terse else f"{self._instructions}\n\n{text}"
 
     def later(self, observation: str, task: str, subgoal: str) -> str:
         """`append`: each message after the first. A small model need not look far back when it is reminded of task and subgoal."""
@@ -71,7 +75,7 @@ class Prompter:
             admissible: commands the environment admits now.
         """
         shown = past[-self._cfg.history :] if self._cfg.history else []
-        parts = [] if self._cfg.style is Style.terse else [instructions(self._cfg.dialect)]
+        parts = [] if self._cfg.style is Style.terse else [self._instructions]
         parts.append(f"Your task is to: {task}")
         if shown:
             first = len(past) - len(shown) + 1

@@ -229,7 +229,9 @@ def _behaviour(record: RunRecord) -> dict[str, Any] | None:
     columns = [(f"{_words(split)}, {label}", found[split]) for split in splits for label, found in pairs if split in found]
     if not columns:
         return None
+    scored = any(found.get("score_mean") != found["success_rate"] for _, found in columns)
     rows = (
+        *([("Score, mean", "score_mean", plain)] if scored else []),
         ("Turns an episode, mean", "turns_mean", plain),
         ("Turns an episode, median", "turns_median", plain),
         ("Turns of won episodes, mean", "turns_won_mean", plain),

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Constrain, Dialect, RolloutConfig, RunConfig
 from hiper.device import pick_device
-from hiper.envs import make_env
-from hiper.envs.alfworld.games import GameEntry
+from hiper.envs import benchmark_of, make_env
 from hiper.envs.base import TextEnv
+from hiper.envs.index import GameEntry
 from hiper.errors import ModelError
 from hiper.model.actor import load_actor, load_tokenizer
 from hiper.protocol import Prompter, Reply, ReplySpans, decide, locate, parse, reply_text, token_ends
@@ -88,7 +88,7 @@ class Collector:
         self._max_turns = max_turns or cfg.env.max_turns
         self._rollout: RolloutConfig = cfg.rollout
         self._dialect = cfg.protocol.dialect
-        self._prompter = Prompter(cfg.protocol)
+        self._prompter = Prompter(cfg.protocol, benchmark_of(cfg).scene)
         self._reader = ReplyReader(codec.tokenizer, cfg.protocol.dialect)
 
     def play(
@@ -211,6 +211,7 @@ class Collector:
             task_type=run.entry.task_type,
             task=run.task,
             won=run.env.won,
+            score=run.env.score,
             stop=run.stop,
             turns=run.turns,
             final_observation=run.observation,
@@ -261,6 +262,6 @@ def play_games(
         return TransformersPolicy(actor, codec, slots=slots, temperature=temperature, max_reply_tokens=most, generator=generator)
 
     policy = load(model) if planner is None else PairPolicy(load(planner), load(model), codec, cfg.protocol.dialect, most)
-    games = ((entry, make_env(cfg.env, root / entry.path)) for entry in entries)
+    games = ((entry, make_env(cfg, root / entry.path)) for entry in entries)
     episodes = Collector(policy, codec, cfg).play(games, slots, len(entries), progress)
     return [episode.trajectory for episode in episodes]

@@ -7,7 +7,6 @@ error made on purpose, which the warm start shows and does not teach.
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -15,14 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hiper.config import RunConfig, Source
-from hiper.envs.alfworld import Game
-from hiper.envs.alfworld.expert import Demonstration, Expert, demonstrate
-from hiper.envs.alfworld.games import GameEntry, GameIndex
-from hiper.envs.alfworld.generate import make_game
-from hiper.envs.alfworld.prior import LocationPrior
-from hiper.envs.alfworld.world import World
-from hiper.errors import ConfigError, DataError
+from hiper.config import RunConfig
+from hiper.envs import benchmark_of
+from hiper.envs.expert import Demonstration, demonstrate
+from hiper.envs.index import GameIndex
+from hiper.errors import DataError
 from hiper.protocol import Prompter, Switch, render
 from hiper.protocol.prompts import Past
 
@@ -60,8 +56,7 @@ class DemosSummary:
 def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[[int, int], None] | None = None) -> DemosSummary:
     """Play training games with the expert and write what it did.
 
-    Games are taken in a seeded order and again from the start when they run out, with new numbers for objects and receptacles if
-    `demos.renumber`. With `demos.fresh` every demonstration plays a game of its own, generated in memory in the training rooms.
+    Games are taken in a seeded order, see `Benchmark.training_games`.
 
     Args:
         index: games; only the training split is read.
@@ -70,25 +65,21 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
         progress: called with (written, wanted).
 
     Raises:
-        ConfigError: `demos.fresh` with official games.
+        ConfigError: `demos` asks for what the benchmark cannot do, such as fresh games of an official set.
         DataError: no training games, or the expert fails on all of them.
     """
-    if cfg.demos.fresh and cfg.games.source is not Source.generated:
-        raise ConfigError(
-            f"demos.fresh=true needs games.source=generated, got {cfg.games.source.value}: official games cannot be made anew."
-        )
+    benchmark = benchmark_of(cfg)
     entries = index.split(TRAIN)
     rng = random.Random(f"demos-{cfg.demos.seed}")
-    prior = LocationPrior.learn(index)
-    expert = Expert(prior, detours=cfg.demos.detours, rng=rng)
-    prompter = Prompter(cfg.protocol)
+    expert = benchmark.expert(index, cfg, rng)
+    games = benchmark.training_games(index, cfg, rng)
+    prompter = Prompter(cfg.protocol, benchmark.scene)
     out.parent.mkdir(parents=True, exist_ok=True)
-    prior.save(out.with_name("location_prior.json"))
     temporary = out.with_name(out.name + ".tmp")
     written = won = turns = switches = failed = 0
     used: set[str] = set()
     with temporary.open("w", encoding="utf-8") as file:
-        for entry, game in _fresh(cfg) if cfg.demos.fresh else _cycle(index, entries, rng, cfg.demos.renumber):
+        for entry, game in games:
             if written == cfg.demos.count:
                 break
             if failed >= max(10, len(entries)) and not written:
@@ -143,24 +134,6 @@ def _read_line(line: str, where: str) -> Conversation:
             f"{where}: {len(admissible)} lists of admissible commands for {len(messages) // 2} replies; there must be one a reply."
         )
     return Conversation(messages, admissible)
-
-
-def _cycle(index: GameIndex, entries: list[GameEntry], rng: random.Random, renumber: bool) -> Iterator[tuple[GameEntry, Game]]:
-    """The index's games in random order, again and again; from the second time on with new numbers."""
-    again = False
-    while True:
-        for entry in rng.sample(entries, len(entries)):
-            yield entry, Game.load(index.resolve(entry), rng if again and renumber else None)
-        again = True
-
-
-def _fresh(cfg: RunConfig) -> Iterator[tuple[GameEntry, Game]]:
-    """Games without end, each made for one demonstration and never written."""
-    for number in itertools.count():
-        name = f"{TRAIN}_demo_{cfg.demos.seed}_{number:06d}"
-        task_type = cfg.games.task_types[number % len(cfg.games.task_types)]
-        made = make_game(name, TRAIN, task_type, random.Random(f"{cfg.games.seed}/{name}"), cfg.games)
-        yield GameEntry(name, TRAIN, task_type, made.task.scene), Game(World.from_data(made.record, Path(name)))
 
 
 def _conversations(demo: Demonstration, prompter: Prompter, cfg: RunConfig) -> Iterator[tuple[list[Message], list[list[str]]]]:

@@ -74,6 +74,8 @@ class Trajectory:
     stop: StopReason
     turns: list[Turn]
     final_observation: str
+    score: float | None = None
+    """How much of the goal was reached, 0 to 1; None in records from before it was kept."""
     iteration: int | None = None
     """Training iteration; None for an evaluation."""
     extra: dict[str, str] = field(default_factory=dict)

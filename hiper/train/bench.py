@@ -30,7 +30,7 @@ from hiper import __version__
 from hiper.config import Constrain, Context, Estimator, RunConfig
 from hiper.device import pick_device
 from hiper.envs import make_env
-from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.envs.index import GameEntry, GameIndex
 from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.model.tiny import build_tiny
@@ -218,7 +218,7 @@ def _iterate(
     learner = Learner.create(actor, cfg, torch.Generator().manual_seed(cfg.seed + 1))
     slots = min(cfg.rollout.slots, len(recordings))
     policy = _policy(scheme, cfg, actor, codec, slots, Script(script))
-    games = ((one.entry, make_env(cfg.env, index.resolve(one.entry))) for one in recordings)
+    games = ((one.entry, make_env(cfg, index.resolve(one.entry))) for one in recordings)
     found = Measured()
     with _phase(found, "rollout", actor):
         episodes = Collector(policy, codec, cfg).play(games, slots)

@@ -22,6 +22,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> Metrics:
     won = [trajectory for trajectory in trajectories if trajectory.won]
     return {
         "rollout/success_rate": len(won) / count,
+        "rollout/score": sum(float(t.won) if t.score is None else t.score for t in trajectories) / count,
         "rollout/turns": len(turns) / count,
         "rollout/turns_won": sum(len(trajectory.turns) for trajectory in won) / max(1, len(won)),
         "rollout/truncated_rate": sum(trajectory.stop != "terminated" for trajectory in trajectories) / count,

@@ -9,7 +9,7 @@ import torch
 
 from hiper.config import RunConfig
 from hiper.envs import make_env
-from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.envs.index import GameEntry, GameIndex
 from hiper.model.actor import Actor
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
@@ -52,7 +52,7 @@ class Player:
 
     def evaluate(self) -> Metrics:
         """Success on the watched games, always the same ones with the same draws; the run's own sampler is not touched."""
-        games, count = self.index.split("valid_seen"), self.cfg.trainer.eval_games
+        games, count = self.index.split(self.cfg.evaluate.splits[0]), self.cfg.trainer.eval_games
         watched = [games[i * len(games) // count] for i in range(count)] if count < len(games) else games
         generator = torch.Generator(self.actor.device).manual_seed(self.cfg.evaluate.seed)
         episodes = self._play(watched, self.cfg.evaluate.temperature, generator)
@@ -71,7 +71,7 @@ class Player:
             max_reply_tokens=self.cfg.rollout.max_reply_tokens,
             generator=generator,
         )
-        games = ((entry, make_env(self.cfg.env, self.index.resolve(entry))) for entry in entries)
+        games = ((entry, make_env(self.cfg, self.index.resolve(entry))) for entry in entries)
         return Collector(policy, self.codec, self.cfg, max_turns).play(games, slots)
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from hiper.envs.alfworld.games import GameEntry
+from hiper.envs.index import GameEntry
 from hiper.errors import CheckpointError
 
 

@@ -27,7 +27,7 @@ import torch
 
 from hiper.config import Estimator, OnAlarm, RunConfig, SwitchCredit
 from hiper.device import pick_device
-from hiper.envs.alfworld.games import GameIndex
+from hiper.envs.index import GameIndex
 from hiper.errors import CheckpointError, CollapseError
 from hiper.files import write_text
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
@@ -76,7 +76,7 @@ def train(cfg: RunConfig, model: Path, index: GameIndex, out: Path, resume: bool
     Args:
         cfg: everything.
         model: the warm start; also the reference of the KL.
-        index: games; the training split is played, `valid_seen` is sampled for evaluations in between.
+        index: games; the training split is played, the first split of `evaluate.splits` is sampled for evaluations in between.
         out: the training directory.
         resume: continue from the newest good checkpoint in `out`, or start if there is none.
         progress: called with (iterations done, all).
@@ -112,7 +112,7 @@ class _Run:
             torch.Generator(self.device).manual_seed(cfg.seed),
         )
         if cfg.trainer.eval_every:
-            index.split("valid_seen")  # an empty one is refused before work is lost
+            index.split(cfg.evaluate.splits[0])  # an empty one is refused before work is lost
         self.learner = Learner.create(self.actor, cfg, torch.Generator().manual_seed(cfg.seed + 1))
         self.iteration = 0
         self.env_turns = 0

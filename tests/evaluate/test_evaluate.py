@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hiper.config import TASK_TYPES, RunConfig
-from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.envs.index import GameEntry, GameIndex
 from hiper.errors import DataError
 from hiper.evaluate import evaluate, read_evaluation, write_evaluation
 from hiper.evaluate.evaluate import choose

@@ -21,10 +21,11 @@ import pytest
 from hiper.config import Constrain, Context, Dialect, EnvConfig, ProtocolConfig, RolloutConfig, RunConfig, Style
 from hiper.envs import make_env
 from hiper.envs.alfworld import Game
-from hiper.envs.alfworld.expert import Demonstration, Expert, demonstrate
-from hiper.envs.alfworld.games import GameEntry, GameIndex
+from hiper.envs.alfworld.expert import Expert
 from hiper.envs.alfworld.prior import LocationPrior
 from hiper.envs.base import StepResult, TextEnv
+from hiper.envs.expert import Demonstration, demonstrate
+from hiper.envs.index import GameEntry, GameIndex
 from hiper.protocol import BlockId, Switch, describe, parse, render
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector, play_games
@@ -74,7 +75,7 @@ def experts_play(game_index: GameIndex) -> dict[str, Demonstration]:
 
 @pytest.fixture
 def games(game_index: GameIndex) -> Iterator[list[tuple[GameEntry, Recorded]]]:
-    yield [(entry, Recorded(make_env(EnvConfig(), game_index.resolve(entry)))) for entry in game_index.split("train")]
+    yield [(entry, Recorded(make_env(RunConfig(), game_index.resolve(entry)))) for entry in game_index.split("train")]
 
 
 @pytest.fixture

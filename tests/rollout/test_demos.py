@@ -17,7 +17,9 @@ import pytest
 
 from hiper.config import Context, DemosConfig, Dialect, EnvConfig, ProtocolConfig, RunConfig, Style
 from hiper.envs.alfworld import Game
-from hiper.envs.alfworld.games import GameEntry, GameIndex, index_games
+from hiper.envs.alfworld.games import index_games
+from hiper.envs.expert import demonstrate
+from hiper.envs.index import GameEntry, GameIndex
 from hiper.errors import DataError
 from hiper.protocol import Switch, parse
 from hiper.rollout.demos import Conversation, read_demos, write_demos
@@ -99,7 +101,7 @@ def test_replaying_the_actions_wins(game_index: GameIndex, tmp_path: Path, diale
 
 def test_renumbered_games_are_won_with_their_own_names(official_games: Path) -> None:
     """What `demos.renumber` rests on: a renumbered game keeps its task, has other numbers, and the expert's play of it wins it again."""
-    from hiper.envs.alfworld.expert import Expert, demonstrate
+    from hiper.envs.alfworld.expert import Expert
     from hiper.envs.alfworld.prior import LocationPrior
 
     index = index_games(official_games / "2.1.1", ["valid_seen"], limit=6)

@@ -17,7 +17,7 @@ import torch
 
 from hiper.config import Constrain, Context, Dialect, EnvConfig, ProtocolConfig, RolloutConfig, RunConfig, Style, TinyConfig
 from hiper.envs import make_env
-from hiper.envs.alfworld.games import GameIndex
+from hiper.envs.index import GameIndex
 from hiper.errors import ModelError
 from hiper.model.actor import Actor, save_actor
 from hiper.model.tiny import build_tiny
@@ -51,7 +51,7 @@ def pair(planner: Actor, executor: Actor, codec: ChatCodec, dialect: Dialect, te
 
 def play(policy: Policy, codec: ChatCodec, cfg: RunConfig, index: GameIndex) -> list[Episode]:
     entries = index.split("train")[:5]
-    return Collector(policy, codec, cfg).play(((entry, make_env(cfg.env, index.resolve(entry))) for entry in entries), 3)
+    return Collector(policy, codec, cfg).play(((entry, make_env(cfg, index.resolve(entry))) for entry in entries), 3)
 
 
 @pytest.mark.parametrize("context", Context)

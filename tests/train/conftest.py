@@ -9,7 +9,7 @@ import torch
 
 from hiper.config import Constrain, Context, EnvConfig, ModelConfig, ProtocolConfig, RolloutConfig, RunConfig, Style
 from hiper.envs import make_env
-from hiper.envs.alfworld.games import GameIndex
+from hiper.envs.index import GameIndex
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
@@ -47,6 +47,6 @@ def play(speaker: Path, game_index: GameIndex) -> dict[tuple[Context, Constrain]
                 generator = torch.Generator().manual_seed(turns)
                 policy = TransformersPolicy(network, codec, slots=3, temperature=TEMPERATURE, max_reply_tokens=24, generator=generator)
                 entries = game_index.split("train")[turns : turns + turns // 2 + 1]
-                found += Collector(policy, codec, cfg).play(((e, make_env(cfg.env, game_index.resolve(e))) for e in entries), 3)
+                found += Collector(policy, codec, cfg).play(((e, make_env(cfg, game_index.resolve(e))) for e in entries), 3)
             episodes[context, constrain] = found
     return episodes

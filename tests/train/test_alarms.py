@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from hiper.config import AlarmsConfig, OnAlarm, RunConfig
-from hiper.envs.alfworld.games import GameIndex
+from hiper.envs.index import GameIndex
 from hiper.errors import CollapseError
 from hiper.train import checkpoint as ckpt
 from hiper.train import trainer

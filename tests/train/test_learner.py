@@ -44,8 +44,8 @@ from hiper.config import (
     TrainerConfig,
     Tune,
 )
-from hiper.envs.alfworld.games import GameEntry
 from hiper.envs.base import StepResult
+from hiper.envs.index import GameEntry
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.protocol import BlockId
 from hiper.rollout.chat import ChatCodec

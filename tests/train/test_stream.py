@@ -11,7 +11,7 @@ import json
 
 import pytest
 
-from hiper.envs.alfworld.games import GameEntry
+from hiper.envs.index import GameEntry
 from hiper.errors import CheckpointError
 from hiper.train.stream import TaskStream
 

@@ -30,8 +30,8 @@ from hiper.config import (
     Tune,
 )
 from hiper.envs import make_env
-from hiper.envs.alfworld.games import GameIndex
 from hiper.envs.base import StepResult, TextEnv
+from hiper.envs.index import GameIndex
 from hiper.errors import CheckpointError, DataError
 from hiper.model.actor import load_actor
 from hiper.rollout.episode import Episode
@@ -228,7 +228,7 @@ def test_groups_without_a_difference_are_played_anew(
 
     class Paying:
         def __init__(self, game: TextEnv) -> None:
-            self._game, self.task, self.won = game, game.task, False
+            self._game, self.task, self.won, self.score = game, game.task, False, 0.0
 
         @property
         def admissible_commands(self) -> list[str]:
@@ -240,7 +240,7 @@ def test_groups_without_a_difference_are_played_anew(
         def step(self, command: str) -> StepResult:
             return StepResult("You see nothing.", float(command in self.admissible_commands[::2]), True)
 
-    monkeypatch.setattr(play, "make_env", lambda env, path: Paying(make_env(env, path)))
+    monkeypatch.setattr(play, "make_env", lambda cfg, path: Paying(make_env(cfg, path)))
     monkeypatch.setattr(trainer, "make_batch", recorded)
     summary = train(cfg, speaker, game_index, tmp_path)
     (rewards,) = learned

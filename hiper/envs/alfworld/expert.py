@@ -4,21 +4,18 @@ It names a subgoal for every turn, from a small vocabulary: `find a mug` (search
 mug`, `put the mug in the cabinet`; for two objects `find another mug`; for lamps `find a desklamp` and `look at the mug under the
 desklamp`. A new subgoal is a SWITCH; staying with one is a KEEP.
 
-Whatever it finds itself holding or doing, it goes on from there: a wrong thing is put down, a wrong subgoal replaced. `demonstrate` can
-spoil its play on purpose, in two of the ways human action fails (Reason, Human Error, 1990): by slips, things done that were not meant, so
-that demonstrations show the way back from an agent's likely errors; and by lapses, things meant and not done: it takes a thing to the
-appliance or lamp and does not work that, so that it is left to reward to teach what they are for.
+Whatever it finds itself holding or doing, it goes on from there: a wrong thing is put down, a wrong subgoal replaced. In a lapse it takes a
+thing to the appliance or lamp and does not work that, so that it is left to reward to teach what they are for.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
 
-from hiper.envs.alfworld.game import Game
 from hiper.envs.alfworld.prior import LocationPrior
 from hiper.envs.alfworld.tasks import TaskSpec, Treatment, parse_task
+from hiper.envs.expert import PlanStep
 
 _LISTED = re.compile(r", you see ([^.]*)\.")
 _NAME = re.compile(r"\ban? ([a-z]+ \d+)")
@@ -30,34 +27,6 @@ _TREATED = re.compile(r"You (clean|heat|cool) the ([a-z]+ \d+) using")
 # what always follows on putting something down, `find another`, takes the same thing up again, is rewarded for getting it right the
 # second time, and forgets that of two things the first is to be left where it is.
 _IDLE_TURNS = 4
-# A network that has gone to and fro a few times finds going on like that the likeliest. Walks of so many turns show how one ends.
-_ROUND_TURNS = (2, 6)
-
-
-@dataclass(frozen=True, slots=True)
-class PlanStep:
-    """One decision: whether to start a new subgoal, the subgoal in force, and the command."""
-
-    switch: bool
-    subgoal: str
-    action: str
-    slip: bool = False
-    """Not the expert's own choice: an error made on purpose, to be shown but not to be learned."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demonstration:
-    """An episode played by the expert."""
-
-    task: str
-    turns: list[tuple[str, PlanStep]]
-    """The observation each decision was taken on, and the decision."""
-    admissible: list[list[str]]
-    """Commands that did something, turn by turn."""
-    won: bool
-    complete: bool
-    """Whether the expert came to its end: won, or all done but for a lapse."""
-    final_observation: str
 
 
 def indefinite(noun: str) -> str:
@@ -115,9 +84,14 @@ class Expert:
         self._task = parse_task(task)
 
     @property
-    def idle(self) -> int:
-        """Turns it has spent looking around after a lapse, taking itself to be done."""
-        return self._idle
+    def through(self) -> bool:
+        """It takes itself to be done, after a lapse."""
+        return self._idle > 0
+
+    @property
+    def stops(self) -> bool:
+        """It has looked around long enough since."""
+        return self._idle == _IDLE_TURNS
 
     def act(self, observation: str, admissible: list[str]) -> PlanStep:
         """The next decision.
@@ -333,53 +307,3 @@ class Expert:
             self._place = place
             return f"open {place}"
         return f"examine {place}" if f"examine {place}" in admissible else "look"
-
-
-def demonstrate(
-    game: Game,
-    expert: Expert,
-    max_turns: int,
-    slips: float = 0.0,
-    rng: random.Random | None = None,
-    *,
-    lapse: bool = False,
-    rounds: float = 0.0,
-) -> Demonstration:
-    """Let the expert play one game.
-
-    Args:
-        game: reset here.
-        expert: started here.
-        max_turns: turns before giving up.
-        slips: probability that a turn is an error made on purpose.
-        rng: needed for slips.
-        lapse: let the expert leave the appliance or lamp alone; the episode ends soon after it takes itself to be done.
-        rounds: probability that a turn begins a walk of several turns round places it has seen already, each an error made on purpose.
-
-    Raises:
-        DataError: the task is in none of the official wordings.
-    """
-    observation = game.reset()
-    expert.start(game.task, observation, lapse)
-    rng = rng if rng is not None else random.Random(0)
-    turns, commands = [], []
-    straying = 0
-    for _ in range(max_turns):
-        admissible = game.admissible_commands
-        step = expert.act(observation, admissible)
-        if rounds and not straying and rng.random() < rounds:
-            straying = rng.randint(*_ROUND_TURNS)
-        strayed = expert.stray(step, admissible, rng) if straying else None
-        straying = straying - 1 if strayed is not None else 0
-        if strayed is not None:
-            step = strayed
-        elif slips and rng.random() < slips:
-            step = expert.slip(step, admissible, rng)
-        turns.append((observation, step))
-        commands.append(admissible)
-        result = game.step(step.action)
-        observation = result.observation
-        if result.terminated or expert.idle == _IDLE_TURNS:
-            break
-    complete = game.won or expert.idle > 0
-    return Demonstration(game.task, turns, commands, game.won, complete, observation)

@@ -115,6 +115,11 @@ class Game:
         return self._won
 
     @property
+    def score(self) -> float:
+        """1 once the goal holds; nothing counts before."""
+        return float(self.won)
+
+    @property
     def admissible_commands(self) -> list[str]:
         """Commands that do something now, sorted as the original sorts them. The list is the caller's own."""
         return list(self._options()[1])

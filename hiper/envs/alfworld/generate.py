@@ -20,9 +20,10 @@ from typing import Any
 from hiper.config import SPLITS, GamesConfig
 from hiper.envs.alfworld.floorplans import HELD_OUT_SCENES, LAMP, scenes, tables
 from hiper.envs.alfworld.game import Game
-from hiper.envs.alfworld.games import GAME_FILE, GameIndex, index_games
+from hiper.envs.alfworld.games import GAME_FILE, index_games
 from hiper.envs.alfworld.layout import Layout, Task, furnish, solve, tasks_in
 from hiper.envs.alfworld.problem import problem_text
+from hiper.envs.index import GameIndex
 from hiper.errors import DataError, GameError
 
 logger = logging.getLogger(__name__)

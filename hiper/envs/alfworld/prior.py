@@ -6,10 +6,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from hiper.envs.alfworld.games import GameIndex
+from hiper.envs.index import GameIndex
 from hiper.errors import DataError
 
 _TYPE = re.compile(r"\((?:object|receptacle)Type (\S+) (\w+)Type\)")
@@ -70,26 +70,6 @@ class LocationPrior:
             instances={thing: dict(places) for thing, places in instances.items()},
             openable={place: shut[place] / total[place] for place in shut},
         )
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, replacing the file in one move."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> LocationPrior:
-        """The inverse of `save`.
-
-        Raises:
-            DataError: the file is missing or is not a prior.
-        """
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return cls(record["counts"], record["instances"], record["openable"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is not a location prior ({error}). Learn it again from the training games.") from error
 
 
 def _problem(file: Path) -> str:

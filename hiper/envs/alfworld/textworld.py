@@ -82,6 +82,11 @@ class TextWorldGame:
         """Whether the goal holds."""
         return bool(self._now()["won"])
 
+    @property
+    def score(self) -> float:
+        """1 once the goal holds; nothing counts before."""
+        return float(self.won)
+
     def reset(self) -> str:
         """Start the episode again; the intro.
 

@@ -21,11 +21,13 @@ from statistics import fmean
 import pytest
 
 from hiper.config import TASK_TYPES, GamesConfig
-from hiper.envs.alfworld.expert import Demonstration, Expert, PlanStep, demonstrate, indefinite
+from hiper.envs.alfworld.expert import Expert, indefinite
 from hiper.envs.alfworld.game import Game
-from hiper.envs.alfworld.games import GameIndex, index_games
+from hiper.envs.alfworld.games import index_games
 from hiper.envs.alfworld.prior import LocationPrior
 from hiper.envs.alfworld.tasks import TaskSpec, Treatment, parse_task
+from hiper.envs.expert import Demonstration, PlanStep, demonstrate
+from hiper.envs.index import GameIndex
 from hiper.errors import DataError
 
 ROOM = (
@@ -103,11 +105,6 @@ def test_prior_by_hand(tmp_path: Path) -> None:
     assert prior.score("pen", "safe") == 1.0
     assert prior.score("cup", "safe") == prior.score("spoon", "shelf") == 0.0
     assert prior.openable == {"safe": 0.5}
-    prior.save(tmp_path / "prior.json")
-    assert LocationPrior.load(tmp_path / "prior.json") == prior
-    (tmp_path / "prior.json").write_text("[]")
-    with pytest.raises(DataError, match="not a location prior"):
-        LocationPrior.load(tmp_path / "prior.json")
 
 
 def test_prior_reads_the_training_split_only(games: GameIndex) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from hiper.config import SPLITS, TASK_TYPES
 from hiper.envs.alfworld import official
-from hiper.envs.alfworld.games import GAME_FILE, GameEntry, GameIndex, index_games
+from hiper.envs.alfworld.games import GAME_FILE, index_games
+from hiper.envs.index import GameEntry, GameIndex
 from hiper.errors import DataError, MissingDependencyError
 
 SIMPLE, LOOK = TASK_TYPES[0], TASK_TYPES[1]

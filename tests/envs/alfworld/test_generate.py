@@ -33,10 +33,11 @@ from hiper.config import SPLITS, TASK_TYPES, GamesConfig
 from hiper.envs.alfworld import floorplans
 from hiper.envs.alfworld.floorplans import HELD_OUT_SCENES, floor_plan, scenes, tables
 from hiper.envs.alfworld.game import Game
-from hiper.envs.alfworld.games import GameIndex, index_games
+from hiper.envs.alfworld.games import index_games
 from hiper.envs.alfworld.generate import MANIFEST, GeneratedGame, generate_games, make_game
 from hiper.envs.alfworld.layout import SEARCH_TURNS, tasks_in
 from hiper.envs.alfworld.problem import display_names
+from hiper.envs.index import GameIndex
 from hiper.errors import DataError, MissingDependencyError
 
 SMALL: dict[str, Any] = {"train": 12, "valid_seen": 6, "valid_unseen": 6}

@@ -1,0 +1,99 @@
+"""ALFWorld as a benchmark of `hiper.envs.benchmark`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hiper.config import Engine, RunConfig, Source
+from hiper.envs.alfworld.expert import Expert
+from hiper.envs.alfworld.game import Game
+from hiper.envs.alfworld.games import index_games
+from hiper.envs.alfworld.prior import LocationPrior
+from hiper.envs.base import TextEnv
+from hiper.envs.index import GameEntry, GameIndex
+from hiper.errors import ConfigError
+from hiper.progress import Progress
+from hiper.protocol.prompts import HOUSEHOLD
+
+TRAIN = "train"
+
+
+class ALFWorld:
+    """Household games from files."""
+
+    scene = HOUSEHOLD
+
+    def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
+        """Where official games lie, when the config leaves that to the machine."""
+        if stage != "games" or cfg.games.source is not Source.official:
+            return {}
+        # `alfworld` sets the variable to its default when it is imported: unset and that default are the same place
+        return {"data": cfg.games.data or os.environ.get("ALFWORLD_DATA") or str(Path("~/.cache/alfworld").expanduser())}
+
+    def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
+        """Generated games, or the released ones."""
+        if cfg.games.source is Source.official:
+            from hiper.envs.alfworld.official import official_data
+
+            return official_data(cfg.games.data)
+        from hiper.envs.alfworld.generate import generate_games
+
+        return generate_games(folder, cfg.games, progress).root
+
+    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
+        """Games in the official layout."""
+        return index_games(root, splits, cfg.games.task_types, cfg.games.limit)
+
+    def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
+        """A game on the engine the config names; `rng` renumbers objects and receptacles (native engine only)."""
+        if cfg.env.engine is Engine.textworld:
+            from hiper.envs.alfworld.textworld import TextWorldGame
+
+            return TextWorldGame.load(path)
+        return Game.load(path, rng)
+
+    def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
+        """One that knows where things usually lie."""
+        return Expert(LocationPrior.learn(index), detours=cfg.demos.detours, rng=rng)
+
+    def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
+        """The index's games, again and again, from the second time on with new numbers if `demos.renumber`. With `demos.fresh` each is
+        generated in memory in the training rooms, and never written.
+        """
+        if not cfg.demos.fresh:
+            return _cycle(index, rng, cfg.demos.renumber)
+        if cfg.games.source is not Source.generated:
+            raise ConfigError(
+                f"demos.fresh=true needs games.source=generated, got {cfg.games.source.value}: official games cannot be made anew."
+            )
+        return _fresh(cfg)
+
+    def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
+        """Splits of the sizes given."""
+        return replace(cfg, games=replace(cfg.games, train=train, valid_seen=held_out, valid_unseen=held_out))
+
+
+def _cycle(index: GameIndex, rng: random.Random, renumber: bool) -> Iterator[tuple[GameEntry, TextEnv]]:
+    entries = index.split(TRAIN)
+    again = False
+    while True:
+        for entry in rng.sample(entries, len(entries)):
+            yield entry, Game.load(index.resolve(entry), rng if again and renumber else None)
+        again = True
+
+
+def _fresh(cfg: RunConfig) -> Iterator[tuple[GameEntry, TextEnv]]:
+    from hiper.envs.alfworld.generate import make_game
+    from hiper.envs.alfworld.world import World
+
+    for number in itertools.count():
+        name = f"{TRAIN}_demo_{cfg.demos.seed}_{number:06d}"
+        task_type = cfg.games.task_types[number % len(cfg.games.task_types)]
+        made = make_game(name, TRAIN, task_type, random.Random(f"{cfg.games.seed}/{name}"), cfg.games)
+        yield GameEntry(name, TRAIN, task_type, made.task.scene), Game(World.from_data(made.record, Path(name)))
