@@ -147,9 +147,10 @@ def _parser() -> argparse.ArgumentParser:
     _overrides(train)
     train.set_defaults(measure=_bench_train)
     webshop = kinds.add_parser("webshop", help="the WebShop of a catalogue beside recordings of the original", parents=[common])
-    webshop.add_argument("--catalogue", type=Path, metavar="DIR", help="the official files; without it 1,000 products are generated")
+    webshop.add_argument(
+        "--catalogue", type=Path, metavar="DIR", help="the official files, or one product list of several; if not given, generated"
+    )
     webshop.add_argument("--recordings", type=Path, nargs="+", default=[], metavar="FILE", help="of the original to agree with")
-    webshop.add_argument("--full", action="store_true", help="the full product list where the one of 1,000 is there, too")
     webshop.set_defaults(measure=_bench_webshop)
     return parser
 
@@ -444,7 +445,7 @@ def _bench_webshop(options: argparse.Namespace) -> object:
     from hiper.envs.webshop.generate import generate_catalogue
 
     if options.catalogue is not None:
-        return bench(options.catalogue, options.recordings, full=options.full)
+        return bench(options.catalogue, options.recordings)
     with tempfile.TemporaryDirectory(prefix="hiper-webshop-") as folder:
         return bench(generate_catalogue(Path(folder) / "data", 1000), options.recordings)
 

@@ -156,6 +156,13 @@ class KeepMode(StrEnum):
     normalized = "normalized"
 
 
+class Pay(StrEnum):
+    """What an episode of WebShop pays: 1 for a score of exactly 1 and nothing for less (published), or its score."""
+
+    success = "success"
+    score = "score"
+
+
 class OnAlarm(StrEnum):
     """What an alarm does: nothing; a warning; the end of the run, resumable; or a return to before the trouble, with smaller steps."""
 
@@ -184,6 +191,9 @@ TASK_TYPES = (
 """ALFWorld's six task types, in the order of their ALFRED numbers (`pick_two` is 6; `movable`, 5, is left out)."""
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
+
+BENCHMARKS = ("alfworld", "webshop")
+"""What `env.name` may be, see `hiper.envs.benchmark`."""
 
 
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
@@ -251,13 +261,34 @@ class EnvConfig:
 
     name: str = "alfworld"
     engine: Engine = Engine.native
-    """`native`: ours; `textworld`: the original `alfworld` package, hundreds of times slower."""
+    """ALFWorld, `native`: ours; `textworld`: the original `alfworld` package, hundreds of times slower."""
     max_turns: int = 50
-    """Turns before an episode is truncated (paper, ALFWorld: 50)."""
+    """Turns before an episode is truncated (paper, ALFWorld: 50; WebShop, by its log: 15)."""
 
     def __post_init__(self) -> None:
-        _require(self.name == "alfworld", "env.name", self.name, "alfworld")
+        _require(self.name in BENCHMARKS, "env.name", self.name, " or ".join(BENCHMARKS))
         _require(self.max_turns >= 1, "env.max_turns", self.max_turns, "at least 1")
+
+
+@dataclass
+class WebShopConfig:
+    """What only WebShop has; the catalogue is that of `games.source`, `games.data` and `games.seed`."""
+
+    products: int = 240
+    """Generated products."""
+    goal_seed: int = 233
+    """Seed of true prices, price caps and the order of the goals (the original shuffles with 233)."""
+    human: bool = False
+    """Goals that people wrote (`items_human_ins.json`) instead of synthetic ones (published: synthetic)."""
+    test: int = 500
+    """Goals held out, from the start of the list (published: 500)."""
+    pay: Pay = Pay.success
+    mended: bool = False
+    """Leave out a next page beyond the last (published: it is there)."""
+
+    def __post_init__(self) -> None:
+        for name in ("products", "test"):
+            _require(getattr(self, name) >= 1, f"webshop.{name}", getattr(self, name), "at least 1")
 
 
 @dataclass
@@ -645,6 +676,7 @@ class RunConfig:
     """CPU threads torch uses; 0: all cores."""
     games: GamesConfig = field(default_factory=GamesConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
+    webshop: WebShopConfig = field(default_factory=WebShopConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

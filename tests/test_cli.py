@@ -335,6 +335,20 @@ def test_a_person_plays_in_the_terminal(generated_games: Path, monkeypatch: pyte
     assert "You left after 2 turns." in shown
 
 
+def test_both_benchmarks_are_played(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.setenv("HIPER_CACHE", str(tmp_path))
+    shop = ["play", "env=webshop", "webshop.products=48", "webshop.test=100"]
+    assert main([*shop, "--expert", "--index", "3"]) == 0
+    assert "[buy it]\n> click[buy now]\nThank you for shopping with us!" in capsys.readouterr().out
+    typed = iter(["?", "search[pants]", "click[back to search]", "q"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    assert main(shop) == 0
+    shown = capsys.readouterr().out
+    assert "search[<your query>]" in shown
+    assert "Page 1 (Total results:" in shown
+    assert main(["play", "a.tw-pddl", "b.tw-pddl"]) == 2
+
+
 def test_help_is_quick_and_light() -> None:
     code = """
 import sys

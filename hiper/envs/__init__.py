@@ -17,6 +17,10 @@ __all__ = ["StepResult", "TextEnv", "benchmark_of", "make_env"]
 
 def benchmark_of(cfg: RunConfig) -> Benchmark:
     """The benchmark that `env.name` names."""
+    if cfg.env.name == "webshop":
+        from hiper.envs.webshop.benchmark import WebShop
+
+        return WebShop()
     from hiper.envs.alfworld.benchmark import ALFWorld
 
     return ALFWorld()

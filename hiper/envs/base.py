@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+WORDS = "<your query>"
+"""In a command: words of the agent's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -26,7 +29,7 @@ class TextEnv(Protocol):
 
     @property
     def admissible_commands(self) -> list[str]:
-        """Commands that do something now, in the environment's own order."""
+        """Commands that do something now, in the environment's own order. One may hold `WORDS` once."""
 
     @property
     def won(self) -> bool:

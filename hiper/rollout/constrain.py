@@ -15,14 +15,17 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Dialect
+from hiper.envs.base import WORDS
 from hiper.protocol import Switch, render
 from hiper.rollout.episode import Limit
 
 _TAG = "<action>"
 _TEXT = "\x00"  # stands where a reply's free text goes; no tokenizer's text holds it
 _SUBGOAL_TOKENS = 16  # a longer subgoal is closed; the expert's have at most six words
+_QUERY_TOKENS = 32  # likewise the words of the agent's own in a command
 
 Node = dict[int, "Node"]
+_FREE = -1  # instead of a token: free text, up to the token that goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,18 @@ class CommandTries:
         self._encoded: dict[str, tuple[int, ...]] = {}
         self._pieces: dict[int, str] = {}
         self._overshoot: Limit | None = None
-        self._text: tuple[Limit, Limit] | None = None
+        self._text: dict[tuple[int, str], tuple[Limit, Limit]] = {}
 
     def build(self, commands: Sequence[str]) -> Node | None:
         """Trie of `command</action>` and the end token, for what follows `<action>`.
 
         Commands with a word the tokenizer does not know are left out: chosen, they would read as something else. None: there are no others.
         """
-        spelled = [self._after_tag(f"{command}</action>") for command in commands]
-        return _trie([*tokens, self._end] for tokens in spelled if self._tokenizer.unk_token_id not in tokens) or None
+        return trie([*tokens, self._end] for tokens in map(self._spell, commands) if self._tokenizer.unk_token_id not in tokens) or None
+
+    def _spell(self, command: str) -> tuple[int, ...]:
+        head, words, tail = f"{command}</action>".partition(WORDS)
+        return (*self._after_tag(head), _FREE, *self.encode(tail)) if words else self._after_tag(head)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a fixed piece of a reply."""
@@ -91,13 +97,56 @@ class CommandTries:
             self._overshoot = Limit(ids, barred=True)
         return self._overshoot if self._overshoot.ids else None
 
-    def text(self, closing: int, *, empty: bool) -> Limit:
-        """Bars what no subgoal's text holds: tags, special tokens, blanks, commands; and, while it is `empty`, the token that closes it."""
-        if self._text is None:
+    def text(self, closing: int, marks: str, *, empty: bool) -> Limit:
+        """Bars what free text does not hold: special tokens, `marks`, and, while it is `empty`, the token that closes it."""
+        if (closing, marks) not in self._text:
             pieces = ((i, self.piece(i).strip()) for i in range(len(self._tokenizer)))
-            barred = [i for i, piece in pieces if i != closing and (not piece or any(mark in piece for mark in "<> "))]
-            self._text = Limit(barred, barred=True), Limit([*barred, closing], barred=True)
-        return self._text[empty]
+            barred = [i for i, piece in pieces if i != closing and (not piece or any(mark in piece for mark in marks))]
+            self._text[closing, marks] = Limit(barred, barred=True), Limit([*barred, closing], barred=True)
+        return self._text[closing, marks][empty]
+
+
+class Walk:
+    """Goes along a trie, token by token, through free text where it has that."""
+
+    def __init__(self, tries: CommandTries, node: Node, marks: str, most: int) -> None:
+        """Start at the root.
+
+        Args:
+            tries: what tokens are.
+            node: the root.
+            marks: characters that free text does not hold.
+            most: tokens after which free text is closed.
+        """
+        self._tries, self._marks, self._most = tries, marks, most
+        self._node: Node | None = node
+        self._written = 0  # of free text
+
+    @property
+    def allowed(self) -> Limit | None:
+        """What may come next; None: any token, off the trie."""
+        if self._node is None:
+            return None
+        after = self._node.get(_FREE)
+        if after is None:
+            return Limit(list(self._node))
+        (closing,) = after
+        return Limit([closing]) if self._written >= self._most else self._tries.text(closing, self._marks, empty=self._written == 0)
+
+    @property
+    def ended(self) -> bool:
+        """At a leaf."""
+        return self._node == {}
+
+    def push(self, token: int) -> None:
+        """Take a step."""
+        if self._node is None:
+            return
+        after = self._node.get(_FREE)
+        if after is not None and token not in after:
+            self._written += 1
+        else:
+            self._node, self._written = (after or self._node).get(token), 0
 
 
 class ActionGuard:
@@ -106,24 +155,24 @@ class ActionGuard:
     def __init__(self, tries: CommandTries, commands: Sequence[str]) -> None:
         self._tries = tries
         self._commands = commands
-        self._node: Node | None = None
+        self._walk: Walk | None = None
         self._tail = ""
 
     @property
     def allowed(self) -> Limit | None:
         """What may come next; None: any token."""
-        if self._node is not None:
-            return Limit(list(self._node))
+        if self._walk is not None:
+            return self._walk.allowed
         return self._tries.overshoots() if self._half_open() else None
 
     def push(self, token: int) -> None:
         """Record the sampled token."""
-        if self._node is not None:
-            self._node = self._node.get(token)
+        if self._walk is not None:
+            self._walk.push(token)
             return
         self._tail = (self._tail + self._tries.piece(token))[-len(_TAG) :]
         if self._tail == _TAG:
-            self._node = self._tries.build(self._commands)
+            self._walk = _commands(self._tries, self._commands)
 
     def _half_open(self) -> bool:
         return any(self._tail.endswith(_TAG[:cut]) for cut in range(2, len(_TAG)))
@@ -139,44 +188,34 @@ class GrammarGuard:
     def __init__(self, tries: CommandTries, form: Form, commands: Sequence[str]) -> None:
         self._tries, self._commands = tries, commands
         opening, closing = render(Switch.SWITCH, _TEXT, _TEXT, form.dialect).split(_TEXT)[:2]
-        self._switching, self._closing = tries.encode(opening), tries.encode(closing.strip())
-        openings = [self._switching]
+        plans = [[*tries.encode(opening), _FREE, *tries.encode(closing.strip())]]
         if form.subgoal is not None:
-            openings.append(tries.encode(render(Switch.KEEP, form.subgoal, _TEXT, form.dialect).split(_TEXT)[0]))
-        self._node: Node | None = _trie(openings)
-        self._opening: list[int] | None = []
-        self._words: int | None = None  # tokens of the subgoal so far, while it is being written
+            plans.append([*tries.encode(render(Switch.KEEP, form.subgoal, _TEXT, form.dialect).split(_TEXT)[0])])
+        self._walk: Walk | None = Walk(tries, trie(plans), "<> ", _SUBGOAL_TOKENS)
+        self._planning = True
 
     @property
     def allowed(self) -> Limit | None:
         """What may come next; None: any token, where no admissible command can be spelled."""
-        if self._words is not None:
-            first = self._closing[0]
-            return Limit([first]) if self._words >= _SUBGOAL_TOKENS else self._tries.text(first, empty=self._words == 0)
-        return None if self._node is None else Limit(list(self._node))
+        return None if self._walk is None else self._walk.allowed
 
     def push(self, token: int) -> None:
         """Record a token of the reply."""
-        if self._words is not None:
-            if token != self._closing[0]:
-                self._words += 1
-                return
-            self._words, self._node = None, _trie([self._closing])
-        if self._node is None:
+        if self._walk is None:
             return
-        self._node = self._node[token]
-        if self._opening is not None:
-            self._opening.append(token)
-        if self._node:
-            return
-        if self._opening is not None and tuple(self._opening) == self._switching:
-            self._words, self._opening = 0, None
-        else:
-            self._opening = None
-            self._node = self._tries.build(self._commands)
+        self._walk.push(token)
+        if self._planning and self._walk.ended:
+            self._planning = False
+            self._walk = _commands(self._tries, self._commands)
 
 
-def _trie(sequences: Iterable[Sequence[int]]) -> Node:
+def _commands(tries: CommandTries, commands: Sequence[str]) -> Walk | None:
+    node = tries.build(commands)
+    return None if node is None else Walk(tries, node, "<> []", _QUERY_TOKENS)
+
+
+def trie(sequences: Iterable[Sequence[int]]) -> Node:
+    """A trie of token sequences."""
     root: Node = {}
     for tokens in sequences:
         node = root

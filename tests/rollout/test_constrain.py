@@ -3,7 +3,8 @@
 1. What follows `<action>` is one of the commands, its closing tag and the end, whatever the tokenizer merges, however the tag came about.
 2. Before `<action>` nothing is limited but tokens that would slip past the tag.
 3. `grammar`: the reply has the protocol's form; a token without an alternative is written without asking the network.
-4. Log-probabilities are those of the renormalised distribution, and the learner computes the same ones; so it does without limits.
+4. Where a command takes words of the agent's own, they are free up to what closes them.
+5. Log-probabilities are those of the renormalised distribution, and the learner computes the same ones; so it does without limits.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Critic, Dialect, Init, TinyConfig
+from hiper.envs.base import WORDS
+from hiper.envs.webshop.env import Commands
 from hiper.model.actor import Actor
 from hiper.model.tiny import build_tiny
+from hiper.model.tokenizer import build_tokenizer
 from hiper.protocol import Switch, decide, parse, reply_text
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import ActionGuard, CommandTries, Form, GrammarGuard
+from hiper.rollout.constrain import ActionGuard, CommandTries, Form, GrammarGuard, Guard
 from hiper.rollout.episode import Limit
 from hiper.rollout.policy import TransformersPolicy, apply_limits
 from hiper.train.batch import make_batch, passes
@@ -243,6 +247,57 @@ def test_under_the_grammar_every_reply_has_the_form(
         actions.add(reply.action)
     assert switches == ({Switch.SWITCH} if subgoal is None else {Switch.KEEP, Switch.SWITCH})
     assert actions == set(COMMANDS)
+
+
+SHOP = [f"search[{WORDS}]", "click[buy now]", "click[< prev]"]
+
+
+@pytest.fixture(scope="module")
+def shop() -> PreTrainedTokenizerBase:
+    """A word tokenizer that knows brackets."""
+    return build_tokenizer(["search [ red shoes ] click [ buy now ] click [ < prev ] find mug SWITCH KEEP"])
+
+
+@pytest.mark.parametrize("grammar", [True, False])
+@pytest.mark.parametrize("name", ["shop", "qwen"])
+def test_a_command_may_hold_words_of_ones_own(name: str, grammar: bool, request: pytest.FixtureRequest) -> None:
+    """At least one word and none with a bracket or a tag, up to the bracket that closes them."""
+    tokenizer: PreTrainedTokenizerBase = request.getfixturevalue(name)
+    codec = ChatCodec(tokenizer)
+    tries = CommandTries(tokenizer, codec.end)
+    closing = tokenizer.encode("]</action>", add_special_tokens=False)[0]
+    rng = random.Random(2)
+    admissible, said = Commands(["buy now", "< prev"], searches=True), set()
+    for _ in range(60):
+        guard: Guard = GrammarGuard(tries, Form(Dialect.full, "find mug"), SHOP) if grammar else ActionGuard(tries, SHOP)
+        written: list[int] = []
+        opening = "<switch>KEEP</switch> <subgoal>find mug</subgoal> <action>"
+        for token in tokenizer.encode(opening, add_special_tokens=False):
+            written.append(token)
+            guard.push(token)
+        while written[-1] != codec.end:
+            limit = guard.allowed
+            assert limit is not None
+            choices = limit.ids
+            if limit.barred:
+                choices = [i for i in (*rng.sample(range(len(tokenizer)), 20), *[closing] * 3) if i not in set(limit.ids)]
+            written.append(rng.choice(choices))
+            guard.push(written[-1])
+        reply = parse(reply_text(tokenizer, written))
+        assert reply.faults == ()
+        assert reply.action in admissible, reply.action
+        said.add(reply.action.split("[")[0].strip())
+    assert said == {"search", "click"}
+
+
+def test_endless_words_are_closed(shop: PreTrainedTokenizerBase) -> None:
+    guard = ActionGuard(CommandTries(shop, ChatCodec(shop).end), SHOP)
+    for token in shop.encode("<action> search ["):
+        guard.push(token)
+    for _ in range(32):
+        assert guard.allowed is not None and guard.allowed.barred
+        guard.push(shop.convert_tokens_to_ids("shoes"))
+    assert guard.allowed == Limit([shop.convert_tokens_to_ids("]")])
 
 
 def test_an_endless_subgoal_is_closed(words: PreTrainedTokenizerBase) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -358,6 +359,7 @@ def test_episodes_count_once_each() -> None:
     found = rollout_metrics([played([True, False], True), played([True, True, False, True, False, True], False, faults)])
     assert found == {
         "rollout/success_rate": 0.5,
+        "rollout/score": 0.5,
         "rollout/turns": 4.0,
         "rollout/turns_won": 2.0,
         "rollout/truncated_rate": 0.5,
@@ -369,6 +371,11 @@ def test_episodes_count_once_each() -> None:
         "switch/segment_length": 8 / 5,
         "switch/segments": 2.5,
     }
+
+
+def test_a_score_is_not_a_success() -> None:
+    found = rollout_metrics([replace(played([True], False), score=0.6), replace(played([True], True), score=1.0)])
+    assert (found["rollout/success_rate"], found["rollout/score"]) == (0.5, 0.8)
 
 
 def test_no_wins_and_single_turns_divide_by_nothing() -> None:

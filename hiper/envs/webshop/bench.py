@@ -34,14 +34,13 @@ Difference = tuple[str, Any, Any]
 """What was compared, as recorded, and as it is here."""
 
 
-def bench(catalogue: Path, recordings: Sequence[Path] = (), *, full: bool = False, walks: int = WALKS) -> dict[str, Any]:
+def bench(catalogue: Path, recordings: Sequence[Path] = (), *, walks: int = WALKS) -> dict[str, Any]:
     """Compare a catalogue's shop with recordings of the original, and time it.
 
     Args:
-        catalogue: directory of the official files.
+        catalogue: the official files, see `Shop.load`.
         recordings: JSON lines, plain or xz, of goals, prices, searches, analyses, rewards or episodes, or JSON of seeds; what a record is
             shows in its fields.
-        full: see `Shop.load`.
         walks: episodes to time: a search, a look at three products, a purchase.
 
     Returns:
@@ -54,12 +53,12 @@ def bench(catalogue: Path, recordings: Sequence[Path] = (), *, full: bool = Fals
     """
     with tempfile.TemporaryDirectory(prefix="hiper-webshop-") as folder:
         begun = perf_counter()
-        Shop.load(catalogue, full=full, cache=Path(folder))
+        Shop.load(catalogue, cache=Path(folder))
         built = perf_counter()
-        Shop.load(catalogue, full=full, cache=Path(folder))
+        Shop.load(catalogue, cache=Path(folder))
         cached = perf_counter()
-    shop = Shop.load(catalogue, full=full)
-    compared, different, examples = _compare(catalogue, recordings, full)
+    shop = Shop.load(catalogue)
+    compared, different, examples = _compare(catalogue, recordings)
     begun_memory = _peak_mb()
     episodes = [_begun(shop, number) for number in range(ENVIRONMENTS)]
     memory = _peak_mb() - begun_memory
@@ -84,7 +83,7 @@ def bench(catalogue: Path, recordings: Sequence[Path] = (), *, full: bool = Fals
 _UNKNOWN = "unknown"
 
 
-def _compare(catalogue: Path, recordings: Sequence[Path], full: bool) -> tuple[Counter[str], Counter[str], list[Record]]:
+def _compare(catalogue: Path, recordings: Sequence[Path]) -> tuple[Counter[str], Counter[str], list[Record]]:
     """Counts of what was compared and of what differed, by kind, and a few differences."""
     compared: Counter[str] = Counter()
     different: Counter[str] = Counter()
@@ -94,7 +93,7 @@ def _compare(catalogue: Path, recordings: Sequence[Path], full: bool) -> tuple[C
     def shop_of(seed: int) -> Shop:
         # the recordings had a stand-in for the tagger; so that the reward's own rules are compared, so has this shop
         if seed not in shops:
-            shops[seed] = Shop.load(catalogue, full=full, seed=seed, tagger=all_words())
+            shops[seed] = Shop.load(catalogue, seed=seed, tagger=all_words())
         return shops[seed]
 
     for path in recordings:

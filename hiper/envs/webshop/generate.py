@@ -67,9 +67,10 @@ def make_product(number: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]
         wanted["is"] = attributes["is"][:1]
     noun, brand = rng.choice(kind["nouns"]), rng.choice(table["brands"])
     listed = [name for role in ROLES for name in attributes[role]]
-    shown = rng.sample(listed, 2)
+    # The kind's own name is in every title: by the nouns of titles the reward tells whether two products are of a kind.
+    title = f"{brand} {rng.choice(listed)} {kind['query']} {noun}"
     record = {
-        "name": f"{brand} {' '.join(name.title() for name in shown)} {noun}",
+        "name": " ".join(word[0].upper() + word[1:] for word in title.split()),
         "full_description": f"{brand} {noun.lower()} for those who look for {kind['query']}: {', '.join(listed)}.",
         "pricing": _price(kind["price"], rng),
         "images": ["none"],

@@ -59,7 +59,6 @@ class Shop:
         cls,
         folder: Path | str,
         *,
-        full: bool = False,
         seed: int = SEED,
         human: bool = False,
         tagger: Tagger | None = None,
@@ -70,8 +69,7 @@ class Shop:
         """Open the official files in a directory.
 
         Args:
-            folder: holds `items_shuffle*.json` and `items_ins_v2*.json`.
-            full: take the full product list where the one of 1,000 is there, too.
+            folder: holds `items_shuffle*.json` and `items_ins_v2*.json`; or, where it holds several, the product list itself.
             seed: of goal order and prices.
             human: goals people wrote (`items_human_ins*.json`) instead of synthetic ones.
             tagger: tells nouns for the reward; None: `find_tagger()`.
@@ -82,7 +80,7 @@ class Shop:
         Raises:
             DataError: files are missing or damaged, or hold no goals.
         """
-        catalogue = load_catalogue(find_files(Path(folder), full=full), cache, progress)
+        catalogue = load_catalogue(find_files(Path(folder)), cache, progress)
         return cls(catalogue, Goals(catalogue, seed, human=human), tagger or find_tagger(), mended)
 
     def episode(self, goal: int, mode: Mode | str = Mode.text) -> Episode:
@@ -152,6 +150,11 @@ class Episode:
     def reward(self) -> float:
         """Of the purchase, 0 to 1; 0 before one."""
         return 0.0 if self.score is None else self.score.total
+
+    @property
+    def lines(self) -> list[str]:
+        """The pieces of text on the page, as `text` mode joins them."""
+        return [run.text.strip() for run in self._runs]
 
     @property
     def observation(self) -> str:

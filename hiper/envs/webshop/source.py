@@ -25,6 +25,8 @@ _WINDOW = 1 << 22
 """Bytes read at a time."""
 _LONGEST = 1 << 26
 """Characters an element may have; what goes on longer has lost its end."""
+_SMALL = "_1000"
+"""What the names of the small list and of its attributes have."""
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
@@ -48,26 +50,25 @@ class Element(NamedTuple):
     end: int
 
 
-def find_files(folder: Path, *, full: bool = False) -> Files:
+def find_files(root: Path) -> Files:
     """The files in a directory laid out as the official download.
 
     Args:
-        folder: the directory.
-        full: choose the full product list where the one of 1,000 products is there, too.
+        root: the directory, where the list of 1,000 products is taken if that is there; or the very product list to take.
 
     Raises:
         DataError: no such directory, or one of the files is missing.
     """
+    folder, named = (root.parent, root) if root.is_file() else (root, None)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a directory. A WebShop catalogue is one with items_shuffle*.json and items_ins_v2*.json.")
+    small = named is None or _SMALL in named.name
 
     def choose(pattern: str) -> Path | None:
-        found = sorted(folder.glob(pattern))
-        small = [path for path in found if "_1000" in path.name]
-        wanted = [path for path in found if path not in small] or small if full else small or found
-        return wanted[0] if wanted else None
+        found = sorted(folder.glob(pattern), key=lambda path: ((_SMALL in path.name) is not small, path.name))
+        return found[0] if found else None
 
-    products, attributes = choose("items_shuffle*.json"), choose("items_ins_v2*.json")
+    products, attributes = named or choose("items_shuffle*.json"), choose("items_ins_v2*.json")
     if products is None or attributes is None:
         missing = " and ".join(
             name for name, path in (("items_shuffle*.json", products), ("items_ins_v2*.json", attributes)) if path is None

@@ -60,7 +60,9 @@ def test_the_small_list_is_taken_unless_the_full_one_is_asked_for(tmp_path: Path
     for name in ("items_shuffle_1000.json", "items_ins_v2_1000.json"):
         (tmp_path / name).write_text("[]")
     assert find_files(tmp_path).products.name == "items_shuffle_1000.json"
-    assert find_files(tmp_path, full=True).attributes.name == "items_ins_v2.json"
+    full = find_files(tmp_path / "items_shuffle.json")
+    assert (full.products.name, full.attributes.name) == ("items_shuffle.json", "items_ins_v2.json")
+    assert find_files(tmp_path / "items_shuffle_1000.json").attributes.name == "items_ins_v2_1000.json"
     assert find_files(tmp_path).human is None
 
 

@@ -1,0 +1,121 @@
+"""WebShop as a benchmark of `hiper.envs.benchmark`: a game is a goal, named `synthetic/SEED/INDEX` or `human/SEED/INDEX`."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hiper.config import RunConfig, Source
+from hiper.envs.base import TextEnv
+from hiper.envs.index import GameEntry, GameIndex
+from hiper.envs.webshop.env import ShopEnv
+from hiper.envs.webshop.expert import Expert
+from hiper.envs.webshop.shop import Shop
+from hiper.errors import ConfigError, DataError
+from hiper.progress import Progress
+
+TRAIN, TEST = "train", "test"
+VARIABLE = "WEBSHOP_DATA"
+_KINDS = {False: "synthetic", True: "human"}
+
+
+class WebShop:
+    """Goals in a shop. What is held out is the start of the goals' list, as published; its products are also sold in training."""
+
+    scene = (
+        "You shop in an online store, in text: search[words] looks for products where there is a search bar, click[text] follows what the "
+        "page names. Find what the task asks for, choose its options, and buy it."
+    )
+
+    def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
+        """WebShop's own section, as far as a stage has to do with it."""
+        own = vars(cfg.webshop)
+        names = {
+            "games": ("products", "goal_seed", "human", "test"),
+            "demos": ("mended",),
+            "train": ("mended", "pay"),
+            "evaluate": ("mended",),
+        }.get(stage, ())
+        found: dict[str, Any] = {f"webshop.{name}": own[name] for name in names}
+        if stage == "games" and cfg.games.source is Source.official:
+            found["data"] = cfg.games.data or os.environ.get(VARIABLE)
+        return found
+
+    def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
+        """A generated catalogue, or the one in `games.data` or $WEBSHOP_DATA."""
+        if cfg.games.source is Source.generated:
+            from hiper.envs.webshop.generate import generate_catalogue
+
+            return generate_catalogue(folder, cfg.webshop.products, cfg.games.seed)
+        named = cfg.games.data or os.environ.get(VARIABLE)
+        if named is None:
+            raise DataError(
+                f"games.source=official needs games.data or ${VARIABLE}: the folder with items_shuffle*.json and items_ins_v2*.json, which "
+                "princeton-nlp/WebShop's setup.sh fetches. games.source=generated needs no download."
+            )
+        return Path(named).expanduser()
+
+    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
+        """The goals of a catalogue: `test` is the first `webshop.test` of them, `train` the rest; `games.limit` spreads over each."""
+        shop = _shop(root, cfg.webshop.goal_seed, cfg.webshop.human, cfg.webshop.mended)
+        test, total = cfg.webshop.test, len(shop.goals)
+        if test >= total:
+            raise DataError(f"webshop.test={test} of the {total} goals in {root} leaves none for training. Lower it.")
+        unknown = [split for split in splits or () if split not in (TRAIN, TEST)]
+        if unknown:
+            raise DataError(f"WebShop has no split {', '.join(unknown)}; it has {TRAIN} and {TEST}.")
+        entries: list[GameEntry] = []
+        left_out = 0
+        for split, numbers in ((TRAIN, range(test, total)), (TEST, range(test))):
+            if splits is not None and split not in splits:
+                continue
+            count = min(len(numbers), cfg.games.limit or len(numbers))
+            left_out += len(numbers) - count
+            for place in range(count):
+                goal = shop.goals[numbers[place * len(numbers) // count]]
+                name = f"{_KINDS[cfg.webshop.human]}/{cfg.webshop.goal_seed}/{goal.index:07d}"
+                entries.append(GameEntry(name, split, goal.category))
+        return GameIndex(root, tuple(entries), {"beyond games.limit": left_out} if left_out else {})
+
+    def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
+        """An episode of one goal. Things keep their names: they are the catalogue's."""
+        try:
+            kind, seed, index = path.parts[-3:]
+            human = {name: flag for flag, name in _KINDS.items()}[kind]
+            root = path.parents[2]
+            shop, goal = _shop(root, int(seed), human, cfg.webshop.mended), int(index)
+        except (ValueError, KeyError, IndexError) as error:
+            raise DataError(f"{path} names no goal; expected CATALOGUE/synthetic/SEED/INDEX or CATALOGUE/human/SEED/INDEX.") from error
+        return ShopEnv(shop.episode(goal), cfg.webshop.pay)
+
+    def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
+        """One that knows how to shop, and no catalogue."""
+        return Expert()
+
+    def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
+        """Training goals in a random order, again and again."""
+        if cfg.demos.fresh:
+            raise ConfigError(
+                "demos.fresh=true is ALFWorld's: WebShop's goals are those of its catalogue. Raise webshop.products for more."
+            )
+        return self._cycle(index, cfg, rng)
+
+    def _cycle(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
+        entries = index.split(TRAIN)
+        while True:
+            for entry in rng.sample(entries, len(entries)):
+                yield entry, self.make_env(cfg, index.resolve(entry))
+
+    def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
+        """The settings as they are: a generated catalogue takes no time."""
+        return cfg
+
+
+@lru_cache(maxsize=4)
+def _shop(root: Path, seed: int, human: bool, mended: bool) -> Shop:
+    """One shop for all episodes of a process."""
+    return Shop.load(root, seed=seed, human=human, mended=mended)

@@ -1,0 +1,99 @@
+"""A WebShop episode as agents play it: a `hiper.envs.base.TextEnv`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from hiper.config import Pay
+from hiper.envs.base import WORDS, StepResult
+from hiper.envs.webshop.pages import SEARCH
+from hiper.envs.webshop.shop import Episode
+
+_ACTION = re.compile(r"\s*(search|click)\s*\[\s*([^\[\]]+?)\s*\]\s*")
+_LOOSE = re.compile(r"[\s.,:;!?]+")
+
+
+class Commands(list[str]):
+    """Commands that do something now; `in` also knows other spellings of them, and what stands for words of one's own."""
+
+    def __init__(self, clickables: Iterable[str], *, searches: bool) -> None:
+        self._clicks = {_LOOSE.sub(" ", text).strip(): text for text in clickables}
+        super().__init__([f"search[{WORDS}]"] * searches + [f"click[{text}]" for text in self._clicks.values()])
+
+    def spelled(self, command: str) -> str:
+        """The command as the shop reads it: without blanks at the brackets, and with the page's own punctuation."""
+        found = _ACTION.fullmatch(command)
+        if found is None:
+            return command
+        verb, text = found.groups()
+        return f"{verb}[{self._clicks.get(_LOOSE.sub(' ', text.lower()).strip(), text) if verb == 'click' else text}]"
+
+    def __contains__(self, command: object) -> bool:
+        found = _ACTION.fullmatch(command) if isinstance(command, str) else None
+        if found is None:
+            return False
+        return super().__contains__(f"search[{WORDS}]" if found[1] == "search" else self.spelled(found[0]))
+
+
+class ShopEnv:
+    """Words the task and pages for an agent, and pays it."""
+
+    def __init__(self, episode: Episode, pay: Pay) -> None:
+        """Wrap an episode.
+
+        Args:
+            episode: of `Shop.episode`.
+            pay: `success`: 1 for a score of exactly 1; `score`: the score. Both on the purchase.
+        """
+        self._episode, self._pay = episode, pay
+
+    @property
+    def task(self) -> str:
+        """The goal's instruction."""
+        return self._episode.goal.instruction
+
+    @property
+    def admissible_commands(self) -> list[str]:
+        """Commands that do something now: a search with any words, where there is a search bar, and clicks."""
+        if self._episode.terminated:
+            return []
+        available = self._episode.available_actions
+        clickables = (text for text in available.clickables if text != SEARCH.lower())  # listed by the original, but dead
+        return Commands(clickables, searches=available.has_search_bar)
+
+    @property
+    def won(self) -> bool:
+        """Whether what was bought is all that was asked for."""
+        return self.score == 1.0
+
+    @property
+    def score(self) -> float:
+        """Of the purchase; 0 before one."""
+        return self._episode.reward
+
+    def reset(self) -> str:
+        """Start the episode again; the task and the start page."""
+        self._episode.reset()
+        return f"Your task is to: {self.task}\n\n{self._page()}"
+
+    def step(self, command: str) -> StepResult:
+        """Play one command; an unknown one changes nothing."""
+        admissible = self.admissible_commands
+        result = self._episode.step(admissible.spelled(command) if isinstance(admissible, Commands) else command)
+        paid = result.reward if self._pay is Pay.score else float(result.reward == 1.0)
+        return StepResult(self._page(), paid, result.terminated)
+
+    def state(self) -> Any:
+        """The episode so far, as JSON."""
+        return self._episode.state()
+
+    def restore(self, state: Any) -> None:
+        """Continue from a state of the same goal."""
+        self._episode.restore(state)
+
+    def _page(self) -> str:
+        """The page, a line for each piece of text, without the instruction that every page repeats."""
+        lines = self._episode.lines
+        return "\n".join(lines[lines.index(self.task) + 1 :] if self.task in lines else lines)

@@ -1,0 +1,180 @@
+"""An expert that shops by what it reads: the task, the page and what can be clicked.
+
+It searches for what the task describes, options included, opens the first product that is not too dear, goes back if an option it needs
+is not to be had, chooses options, and buys. Its subgoals: `find ...` with the words the task has for the thing, `choose ...` with the
+options as the task writes them, `buy it`. After an error it goes on from the page it finds itself on.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from hiper.envs.base import WORDS
+from hiper.envs.expert import PlanStep
+from hiper.envs.webshop.pages import BACK, BUY, NEXT, PREV, SUB_PAGES
+
+TRIES = 4
+"""Products looked at before the best of them is bought, whatever it lacks."""
+
+_PRICE = re.compile(r",? and price lower than ([\d.]+) dollars$")
+_NAME = r"(?:(?! with )[^:,])+"  # of an option
+_OPTIONS = re.compile(rf" with ({_NAME}: .+)$")
+_BUY = "buy it"
+_HEAD = 8  # words of a subgoal, where a task without a form would fill it
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a task asks for."""
+
+    thing: str
+    """What it is to be, with all it is to have: "hand wash women's sweaters with long sleeve"."""
+    head: str
+    """The thing itself: "women's sweaters"."""
+    options: dict[str, str]
+    """Name -> value."""
+    options_text: str
+    """As the task writes them."""
+    cap: float
+    """Most it may cost, in dollars."""
+
+
+def parse_task(task: str) -> Wanted:
+    """Read an instruction. One that a person wrote has no form: all of it then describes the thing."""
+    price = _PRICE.search(task)
+    rest = _PRICE.sub("", task)
+    listed = _OPTIONS.search(rest)
+    options = dict(part.split(": ", 1) for part in re.split(rf", and (?={_NAME}: )", listed[1])) if listed else {}
+    thing = re.sub(r"[\[\]]", " ", (rest[: listed.start()] if listed else rest).removeprefix("Find me "))
+    head = re.split(r" with | for ", thing, maxsplit=1)[0].rsplit(", ", 1)[-1]
+    return Wanted(thing, " ".join(head.split()[:_HEAD]), options, listed[1] if listed else "", float(price[1]) if price else float("inf"))
+
+
+class Expert:
+    """Shops."""
+
+    def __init__(self) -> None:
+        self._task = ""
+
+    def start(self, task: str, observation: str, lapse: bool = False) -> None:
+        """Begin an episode.
+
+        Args:
+            task: the instruction.
+            observation: the first one.
+            lapse: buy without choosing options.
+        """
+        self._task, self._wanted, self._lapse = task, parse_task(task), lapse
+        self._tried: dict[str, int] = {}  # ASIN, as clicked -> options it lacks
+        self._product: str | None = None
+        self._chosen: dict[str, str] = {}
+        self._subgoal: str | None = None
+        self._before: tuple[str | None, dict[str, str]] = (None, {})
+        self._bought = False
+
+    @property
+    def through(self) -> bool:
+        """It has bought something and left out nothing but what a lapse is to leave out."""
+        return self._bought and self._lapse
+
+    @property
+    def stops(self) -> bool:
+        """Never: a purchase ends the episode."""
+        return False
+
+    def act(self, observation: str, admissible: list[str]) -> PlanStep:
+        """The next decision.
+
+        Args:
+            observation: what the environment said last.
+            admissible: commands that do something now.
+        """
+        clickables = [command.removeprefix("click[").removesuffix("]") for command in admissible if command.startswith("click[")]
+        lines = observation.split("\n")
+        self._before = self._product, dict(self._chosen)
+        subgoal, action = self._decide(lines, clickables)
+        self._went(action, clickables, lines)
+        switch, self._subgoal = subgoal != self._subgoal, subgoal
+        return PlanStep(switch, subgoal, action)
+
+    def slip(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep:
+        """An error instead of the decision just taken: any click but the purchase, or a search for something else.
+
+        Args:
+            step: what `act` returned.
+            admissible: commands that do something now.
+            rng: advanced.
+        """
+        self._product, self._chosen = self._before
+        self._bought = False
+        clicks = [command for command in admissible if command not in (f"click[{BUY.lower()}]", f"search[{WORDS}]", step.action)]
+        if clicks:
+            action = rng.choice(clicks)
+        else:
+            words = self._wanted.thing.split()
+            action = f"search[{' '.join(rng.sample(words, (len(words) + 1) // 2))}]"
+        subgoals = [f"find {self._wanted.head}", _BUY, *([self._choosing] if self._wanted.options else [])]
+        switch, subgoal = step.switch, step.subgoal
+        if rng.random() < 0.5:
+            switch, subgoal = True, rng.choice([other for other in subgoals if other != step.subgoal])
+        self._subgoal = subgoal
+        clickables = [command.removeprefix("click[").removesuffix("]") for command in admissible if command.startswith("click[")]
+        self._went(action, clickables, [])
+        return PlanStep(switch, subgoal, action, slip=True)
+
+    @property
+    def _choosing(self) -> str:
+        return f"choose {self._wanted.options_text}"
+
+    def _decide(self, lines: list[str], clickables: list[str]) -> tuple[str, str]:
+        find = f"find {self._wanted.head}"
+        if BACK.lower() not in clickables:
+            return find, f"search[{' '.join([self._wanted.thing, *self._wanted.options.values()])}]"
+        if NEXT.lower() in clickables or lines[1:2] and lines[1].startswith("Page "):
+            return find, self._open(lines, clickables)
+        if BUY.lower() not in clickables:
+            return self._subgoal or find, f"click[{PREV.lower()}]"
+        lacking = [value for value in self._wanted.options.values() if value not in clickables]
+        if self._product is not None and lacking and self._product not in self._tried:
+            self._tried[self._product] = len(lacking)
+            return find, f"click[{PREV.lower()}]"
+        for name, value in self._wanted.options.items():
+            if not self._lapse and value in clickables and self._chosen.get(name) != value:
+                return self._choosing, f"click[{value}]"
+        return _BUY, f"click[{BUY.lower()}]"
+
+    def _open(self, lines: list[str], clickables: list[str]) -> str:
+        """A product of a page of results."""
+        offers = [
+            (place, line.lower()) for place, line in enumerate(lines) if line.lower() in clickables and line not in (BACK, PREV, NEXT)
+        ]
+        if not offers:
+            return f"click[{BACK.lower()}]"
+        prices = {asin: re.match(r"\$([\d.]+)", (lines[place : place + 3] + ["", ""])[2]) for place, asin in offers}
+        fit = [asin for asin, price in prices.items() if price is None or float(price[1]) <= self._wanted.cap] or list(prices)
+        fresh = [asin for asin in fit if asin not in self._tried]
+        if fresh and len(self._tried) < TRIES:
+            return f"click[{fresh[0]}]"
+        return f"click[{min(fit, key=lambda asin: self._tried.get(asin, len(self._wanted.options)))}]"
+
+    def _went(self, action: str, clickables: list[str], lines: list[str]) -> None:
+        """Remember which product is open and what has been chosen: pages do not show it."""
+        text = action.removeprefix("click[").removesuffix("]")
+        if action.startswith("search[") or text == BACK.lower():
+            self._product, self._chosen = None, {}
+        elif text == PREV.lower():
+            if BUY.lower() in clickables:
+                self._product, self._chosen = None, {}
+        elif text == BUY.lower():
+            self._bought = True
+        elif BUY.lower() in clickables:
+            if text not in (name.lower() for name in SUB_PAGES):
+                name = next((name for name, value in self._wanted.options.items() if value == text), None)
+                if name is None:
+                    self._chosen = {}  # which option that was is not known; choose all again
+                else:
+                    self._chosen[name] = text
+        elif text != NEXT.lower():
+            self._product, self._chosen = text, {}
