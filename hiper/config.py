@@ -282,12 +282,14 @@ class WebShopConfig:
     """Goals that people wrote (`items_human_ins.json`) instead of synthetic ones (published: synthetic)."""
     test: int = 500
     """Goals held out, from the start of the list (published: 500)."""
+    valid: int = 100
+    """Goals after those, kept out of training, too, to watch it by (published: none; Princeton's scripts keep 1,000)."""
     pay: Pay = Pay.success
     mended: bool = False
     """Leave out a next page beyond the last (published: it is there)."""
 
     def __post_init__(self) -> None:
-        for name in ("products", "test"):
+        for name in ("products", "test", "valid"):
             _require(getattr(self, name) >= 1, f"webshop.{name}", getattr(self, name), "at least 1")
 
 

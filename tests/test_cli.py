@@ -337,7 +337,7 @@ def test_a_person_plays_in_the_terminal(generated_games: Path, monkeypatch: pyte
 
 def test_both_benchmarks_are_played(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.setenv("HIPER_CACHE", str(tmp_path))
-    shop = ["play", "env=webshop", "webshop.products=48", "webshop.test=100"]
+    shop = ["play", "env=webshop", "webshop.products=48", "webshop.test=100", "webshop.valid=20"]
     assert main([*shop, "--expert", "--index", "3"]) == 0
     assert "[buy it]\n> click[buy now]\nThank you for shopping with us!" in capsys.readouterr().out
     typed = iter(["?", "search[pants]", "click[back to search]", "q"])

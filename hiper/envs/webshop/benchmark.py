@@ -18,7 +18,7 @@ from hiper.envs.webshop.shop import Shop
 from hiper.errors import ConfigError, DataError
 from hiper.progress import Progress
 
-TRAIN, TEST = "train", "test"
+TRAIN, VALID, TEST = "train", "valid", "test"
 VARIABLE = "WEBSHOP_DATA"
 _KINDS = {False: "synthetic", True: "human"}
 
@@ -35,7 +35,7 @@ class WebShop:
         """WebShop's own section, as far as a stage has to do with it."""
         own = vars(cfg.webshop)
         names = {
-            "games": ("products", "goal_seed", "human", "test"),
+            "games": ("products", "goal_seed", "human", "test", "valid"),
             "demos": ("mended",),
             "train": ("mended", "pay"),
             "evaluate": ("mended",),
@@ -60,19 +60,20 @@ class WebShop:
         return Path(named).expanduser()
 
     def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
-        """The goals of a catalogue: `test` is the first `webshop.test` of them, `train` the rest; `games.limit` spreads over each."""
+        """The goals of a catalogue: first those of `test`, then of `valid`, and `train` is the rest; `games.limit` spreads over each."""
         shop = _shop(root, cfg.webshop.goal_seed, cfg.webshop.human, cfg.webshop.mended)
-        test, total = cfg.webshop.test, len(shop.goals)
-        if test >= total:
-            raise DataError(f"webshop.test={test} of the {total} goals in {root} leaves none for training. Lower it.")
-        unknown = [split for split in splits or () if split not in (TRAIN, TEST)]
+        test, held_out, total = cfg.webshop.test, cfg.webshop.test + cfg.webshop.valid, len(shop.goals)
+        if held_out >= total:
+            asked = f"webshop.test={test} and webshop.valid={cfg.webshop.valid}"
+            raise DataError(f"{asked} leave none of the {total} goals in {root} for training. Lower them.")
+        parts = {TRAIN: range(held_out, total), VALID: range(test, held_out), TEST: range(test)}
+        unknown = [split for split in splits or () if split not in parts]
         if unknown:
-            raise DataError(f"WebShop has no split {', '.join(unknown)}; it has {TRAIN} and {TEST}.")
+            raise DataError(f"WebShop has no split {', '.join(unknown)}; it has {', '.join(parts)}.")
         entries: list[GameEntry] = []
         left_out = 0
-        for split, numbers in ((TRAIN, range(test, total)), (TEST, range(test))):
-            if splits is not None and split not in splits:
-                continue
+        for split in parts if splits is None else splits:
+            numbers = parts[split]
             count = min(len(numbers), cfg.games.limit or len(numbers))
             left_out += len(numbers) - count
             for place in range(count):

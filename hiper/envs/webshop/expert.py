@@ -124,6 +124,10 @@ class Expert:
         self._went(action, clickables, [])
         return PlanStep(switch, subgoal, action, slip=True)
 
+    def stray(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep | None:
+        """Never: in a shop there is no going round."""
+        return None
+
     @property
     def _choosing(self) -> str:
         return f"choose {self._wanted.options_text}"

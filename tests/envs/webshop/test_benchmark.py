@@ -22,7 +22,7 @@ def cfg() -> RunConfig:
     """A small generated shop."""
     return RunConfig(
         env=EnvConfig(name="webshop", max_turns=15),
-        webshop=WebShopConfig(products=48, test=100),
+        webshop=WebShopConfig(products=48, test=100, valid=20),
         protocol=ProtocolConfig(style=Style.instructed),
         demos=DemosConfig(count=12),
     )
@@ -36,7 +36,8 @@ def index(cfg: RunConfig, tmp_path: Path) -> GameIndex:
 
 def test_the_first_goals_are_held_out(cfg: RunConfig, index: GameIndex, tmp_path: Path) -> None:
     assert [entry.path for entry in index.split("test")] == [f"synthetic/233/{number:07d}" for number in range(100)]
-    assert index.split("train")[0].path == "synthetic/233/0000100"
+    assert [entry.path for entry in index.split("valid")] == [f"synthetic/233/{number:07d}" for number in range(100, 120)]
+    assert index.split("train")[0].path == "synthetic/233/0000120"
     assert len(index.split("train")) > 100
     index.save(tmp_path / "index.json")
     assert GameIndex.load(tmp_path / "index.json").entries == index.entries
@@ -50,9 +51,9 @@ def test_the_first_goals_are_held_out(cfg: RunConfig, index: GameIndex, tmp_path
 
 def test_what_is_no_game_is_refused(cfg: RunConfig, index: GameIndex) -> None:
     benchmark = benchmark_of(cfg)
-    with pytest.raises(DataError, match="webshop.test=100000 of the"):
+    with pytest.raises(DataError, match="webshop.test=100000 and webshop.valid=100 leave none of the"):
         benchmark.index(index.root, replace(cfg, webshop=WebShopConfig(test=100_000)))
-    with pytest.raises(DataError, match="no split valid_seen; it has train and test"):
+    with pytest.raises(DataError, match="no split valid_seen; it has train, valid, test"):
         benchmark.index(index.root, cfg, ["valid_seen"])
     for path in ("synthetic/233/last", "odd/233/0000001", "1"):
         with pytest.raises(DataError, match="names no goal"):
