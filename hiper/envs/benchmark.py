@@ -23,6 +23,9 @@ class Benchmark(Protocol):
     def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
         """What decides a stage's files beside the settings that all benchmarks share."""
 
+    def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
+        """What an evaluation has to say of how success is told, where that depends on the machine."""
+
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """The games: generated into `folder`, or where the official ones are, fetched when missing and possible.
 

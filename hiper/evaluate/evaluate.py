@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.config import RunConfig
+from hiper.envs import benchmark_of
 from hiper.envs.index import GameEntry, GameIndex
 from hiper.evaluate.write import write_evaluation
 from hiper.progress import Progress
@@ -107,6 +108,8 @@ def _meta(
             for split, games in chosen.items()
         },
         "limit": cfg.evaluate.limit,
+        "benchmark": cfg.env.name,
+        **benchmark_of(cfg).judged_by(cfg),
         "source": cfg.games.source.value,
         "temperature": cfg.evaluate.temperature,
         "seed": cfg.evaluate.seed,

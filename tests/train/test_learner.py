@@ -511,6 +511,10 @@ class Choice:
     def admissible_commands(self) -> list[str]:
         return ["go to cabinet 1", "go to drawer 1", "go to fridge 1"]
 
+    @property
+    def score(self) -> float:
+        return float(self.won)
+
     def reset(self) -> str:
         self.won = False
         return "You are in the middle of a room. You see a cabinet 1, a drawer 1, and a fridge 1.\n\nYour task is to: find a mug."

@@ -36,6 +36,10 @@ class ALFWorld:
         # `alfworld` sets the variable to its default when it is imported: unset and that default are the same place
         return {"data": cfg.games.data or os.environ.get("ALFWORLD_DATA") or str(Path("~/.cache/alfworld").expanduser())}
 
+    def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
+        """Nothing: the goal is in the game file."""
+        return {}
+
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """Generated games, or the released ones."""
         if cfg.games.source is Source.official:

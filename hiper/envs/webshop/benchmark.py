@@ -14,6 +14,7 @@ from hiper.envs.base import TextEnv
 from hiper.envs.index import GameEntry, GameIndex
 from hiper.envs.webshop.env import ShopEnv
 from hiper.envs.webshop.expert import Expert
+from hiper.envs.webshop.nouns import find_tagger
 from hiper.envs.webshop.shop import Shop
 from hiper.errors import ConfigError, DataError
 from hiper.progress import Progress
@@ -44,6 +45,10 @@ class WebShop:
         if stage == "games" and cfg.games.source is Source.official:
             found["data"] = cfg.games.data or os.environ.get(VARIABLE)
         return found
+
+    def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
+        """Who told the nouns."""
+        return {"type_matching": find_tagger().name}
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """A generated catalogue, or the one in `games.data` or $WEBSHOP_DATA."""

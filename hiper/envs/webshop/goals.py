@@ -178,6 +178,15 @@ def _read_human(catalogue: Catalogue) -> list[tuple[int, dict[str, Any]]]:
         if product is None:
             continue
         for record in element.value:
-            if record.get("instruction_attributes"):
+            try:
+                wanted, text, options = (record[name] for name in ("instruction_attributes", "instruction", "instruction_options"))
+                whole = all(isinstance(value, str) for value in (text, *wanted, *options))
+            except (KeyError, TypeError):
+                whole = False
+            if not whole:
+                raise DataError(
+                    f"{path}, near byte {element.start}: an instruction for {element.key} lacks its text, attributes or options."
+                )
+            if wanted:
                 found.append((product, record))
     return sorted(found, key=lambda pair: pair[0])

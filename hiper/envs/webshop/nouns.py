@@ -11,7 +11,7 @@ import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 _MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -40,6 +40,7 @@ class Tagger:
     """The nouns of a title, lower-cased, in order, repeats included."""
 
 
+@cache
 def find_tagger() -> Tagger:
     """spaCy with the best English model installed here, else the rule."""
     for model in _MODELS:

@@ -204,26 +204,34 @@ class Episode:
             "draws": self._draws,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Any) -> None:
         """Continue from a state of the same goal in the same shop.
 
         Raises:
-            DataError: it belongs to another goal or another catalogue.
+            DataError: it belongs to another goal or catalogue, or is damaged; the episode is left as it was.
         """
-        if state["goal"] != self.goal.index:
-            raise DataError(f"a state of goal {state['goal']} cannot be restored in an episode of goal {self.goal.index}.")
-        asin = state["product"]
-        number = None if asin is None else self.shop.catalogue.find(asin)
-        if asin is not None and number is None:
+        try:
+            page, asin, options = Page(state["page"]), state["product"], dict(state["options"])
+            keywords, number, sub, visited, draws = (state[name] for name in ("keywords", "number", "sub", "visited", "draws"))
+            goal = state["goal"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"not the state of a WebShop episode: {str(state)[:80]!r}; pass back what Episode.state() returned") from error
+        if goal != self.goal.index:
+            raise DataError(f"a state of goal {goal} cannot be restored in an episode of goal {self.goal.index}.")
+        found = self.shop.catalogue.find(asin) if isinstance(asin, str) else None
+        if asin is not None and found is None:
             raise DataError(f"a state on product {asin} cannot be restored: this shop does not have it.")
+        words = keywords is None or (isinstance(keywords, list) and bool(keywords) and all(isinstance(word, str) for word in keywords))
+        there = {Page.start: True, Page.results: keywords is not None}.get(page, keywords is not None and asin is not None)
+        texts = all(isinstance(text, str) for text in (*options, *options.values(), *visited))
+        if not (words and there and texts and type(number) is type(draws) is int and sub in pages.SUB_PAGES):
+            raise DataError(f"the state of goal {goal} is damaged: {str(state)[:160]!r}; pass back what Episode.state() returned")
         self.reset()
-        self._keywords, self._number, self._sub = state["keywords"], state["number"], state["sub"]
-        self._visited, self._draws = list(state["visited"]), state["draws"]
-        if self._keywords is not None:
-            self._found = self.shop.search(self._keywords, self._rng())
-        self._product = None if number is None else self.shop.catalogue.product(number)
-        self._options = dict(state["options"])
-        self._show(Page(state["page"]))
+        self._keywords, self._number, self._sub, self._visited, self._draws = keywords, number, sub, list(visited), draws
+        self._found = [] if keywords is None else self.shop.search(keywords, self._rng())
+        self._product = None if found is None else self.shop.catalogue.product(found)
+        self._options = options
+        self._show(page)
 
     def _leave(self) -> None:
         """Go to the start page and forget the search."""

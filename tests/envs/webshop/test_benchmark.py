@@ -12,6 +12,7 @@ import pytest
 from hiper.config import DemosConfig, EnvConfig, GamesConfig, ProtocolConfig, RunConfig, Source, Style, WebShopConfig
 from hiper.envs import benchmark_of, make_env
 from hiper.envs.index import GameIndex
+from hiper.envs.webshop.nouns import find_tagger
 from hiper.errors import ConfigError, DataError
 from hiper.protocol import parse
 from hiper.rollout.demos import write_demos
@@ -80,6 +81,11 @@ def test_settings_belong_to_their_stages(cfg: RunConfig) -> None:
     assert "webshop.pay" not in found["games"] | found["demos"] | found["evaluate"]
     assert found["warm_start"] == found["report"] == set()
     assert set.union(*found.values()) == {f"webshop.{name}" for name in vars(cfg.webshop)}, "every setting decides something"
+
+
+def test_an_evaluation_says_who_told_the_nouns(cfg: RunConfig) -> None:
+    assert benchmark_of(cfg).judged_by(cfg) == {"type_matching": find_tagger().name}
+    assert benchmark_of(RunConfig()).judged_by(RunConfig()) == {}
 
 
 def test_demonstrations(cfg: RunConfig, index: GameIndex, tmp_path: Path) -> None:

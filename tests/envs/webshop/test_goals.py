@@ -82,6 +82,13 @@ def test_human_goals(opened: Catalogue) -> None:
     assert (goals[0].options, goals[0].attributes, goals[0].weight) == (("7",), ("hand wash",), 1.0)
 
 
+def test_instructions_that_lack_something_are_refused(tmp_path: Path) -> None:
+    folder = write_catalogue(tmp_path)
+    (folder / "items_human_ins.json").write_text('{"B000000002": [{"instruction": "i want boots", "instruction_attributes": ["warm"]}]}')
+    with pytest.raises(DataError, match="near byte 15: an instruction for B000000002 lacks"):
+        Goals(load_catalogue(find_files(folder)), 1, human=True)
+
+
 def test_a_catalogue_without_goals_is_refused(tmp_path: Path) -> None:
     opened = load_catalogue(find_files(write_catalogue(tmp_path, facts={})))
     with pytest.raises(DataError, match="gives no goals"):

@@ -203,8 +203,17 @@ def test_an_episode_can_be_taken_up_where_it_was_left(shop: Shop) -> None:
                 episode.reset()
     with pytest.raises(DataError, match="goal 0 cannot be restored in an episode of goal 1"):
         shop.episode(1).restore(shop.episode(0).state())
+    fresh = shop.episode(1)
     with pytest.raises(DataError, match="product B777777777 cannot be restored"):
-        shop.episode(1).restore({**shop.episode(1).state(), "product": "B777777777"})
+        fresh.restore({**fresh.state(), "product": "B777777777"})
+    fresh.step("search[pumps]")
+    before = fresh.state()
+    damaged: list[object] = [None, {}, {**before, "page": "cellar"}, {**before, "page": "item_page"}, {**before, "keywords": [3]}]
+    damaged += [{**before, "number": "1"}, {**before, "sub": "Attributes"}, {**before, "options": {"size": 3}}]
+    for state in damaged:
+        with pytest.raises(DataError, match=r"Episode\.state\(\)"):
+            fresh.restore(state)
+        assert fresh.state() == before
 
 
 def test_a_goal_that_is_not_there_is_refused(shop: Shop) -> None:
