@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -215,9 +215,23 @@ def stage_folder(
     _swap(run, stage)
 
 
+def link_stages(source: Path, run: Path, stages: Iterable[str]) -> None:
+    """Let a run use finished stages of another one by symbolic links; they stay the other's."""
+    run.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        link = run / stage
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(os.path.relpath(source / stage, run), target_is_directory=True)
+
+
 @contextlib.contextmanager
-def locked(run: Path) -> Iterator[None]:
+def locked(run: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the run's directory against other processes; the lock goes with the process, however that ends.
+
+    Args:
+        run: the run's directory.
+        wait: until the other process is done with it, instead of giving up.
 
     Raises:
         ConfigError: another process works in it.
@@ -225,7 +239,7 @@ def locked(run: Path) -> Iterator[None]:
     run.mkdir(parents=True, exist_ok=True)
     with (run / ".lock").open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             raise ConfigError(f"another process works in {run}. Wait for it, or name another directory with paths.run=...") from error
         yield
@@ -237,11 +251,19 @@ def _replaced(run: Path, stage: str) -> Path:
 
 def _swap(run: Path, stage: str) -> None:
     final, replaced = run / stage, _replaced(run, stage)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
     if final.exists():
         final.rename(replaced)
     (run / f"{stage}.partial").rename(final)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder; of a link to one, the link alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _recover(run: Path, stage: str) -> None:

@@ -60,6 +60,8 @@ class Series:
     """(x, lower, upper): drawn as an area behind a line, as whiskers on points."""
     dots: bool = False
     """Draw points in place of a line."""
+    bare: bool = False
+    """The legend leaves the last value out, where the last is not the latest."""
 
     @property
     def last(self) -> float | None:
@@ -112,6 +114,8 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     zero: bool = False,
     healthy: tuple[float, float] | None = None,
+    x_ticks: Sequence[float] | None = None,
+    x_text: Callable[[float], str] | None = None,
 ) -> Markup:
     """A chart; with no value at all, an empty frame that says so.
 
@@ -123,7 +127,10 @@ def line_chart(
         y_range: fixed ends of the axis; unset: what the data needs.
         zero: the axis includes zero.
         healthy: a range shaded in the background.
+        x_ticks: where the axis is labelled, its ends included; unset: whole numbers.
+        x_text: how a place on the axis is written; unset: as a number.
     """
+    place = x_text or plain
     show: Callable[[float], str] = percent if as_percent else plain
     drawn = [one for one in series if one.last is not None]
     described = "; ".join(f"{one.label}: {show(one.last)} at last" for one in drawn if one.last is not None) or "no data"
@@ -134,13 +141,13 @@ def line_chart(
     if not drawn:
         note = f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">not recorded</text>'
         return Markup(head + _frame() + note + "</svg>")
-    scale = _Scale(drawn, y_range, zero, as_percent)
+    scale = _Scale(drawn, y_range, zero, as_percent, x_ticks)
     parts = [head, _legend(drawn, show)]
     if healthy is not None:
         top, bottom = scale.y(healthy[1]), scale.y(healthy[0])
         parts.append(f'<rect class="range" x="{_LEFT}" y="{top:.1f}" width="{WIDTH - _LEFT - _RIGHT}" height="{bottom - top:.1f}"/>')
-    parts += [_axes(scale, show, x_label)]
-    parts += [_draw(one, scale, show) for one in drawn]
+    parts += [_axes(scale, show, place, x_label)]
+    parts += [_draw(one, scale, show, place) for one in drawn]
     return Markup("".join(parts) + "</svg>")
 
 
@@ -173,6 +180,30 @@ def interval_chart(rows: Sequence[tuple[str, str, float, float, float]]) -> Mark
     return Markup("".join(parts) + "</svg>")
 
 
+def share_chart(rows: Sequence[tuple[str, float]]) -> Markup:
+    """Shares of a whole as bars, one below the other.
+
+    Args:
+        rows: (label, share of 1).
+    """
+    left, right, row = 190, 50, 22
+    width, bottom = 480, row * len(rows) + 4
+    described = "; ".join(f"{label} {percent(share)}" for label, share in rows)
+    head = (
+        f'<svg class="chart" viewBox="0 0 {width} {bottom}" role="img" aria-label="{escape(described)}" xmlns="http://www.w3.org/2000/svg">'
+    )
+    parts = [head]
+    for number, (label, share) in enumerate(rows):
+        y = 2 + row * number
+        length = share * (width - left - right)
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(label)}</text>'
+            f'<rect x="{left}" y="{y + 4}" width="{length:.1f}" height="{row - 8}" fill="var(--low)"/>'
+            f'<text class="now" x="{left + length + 6:.1f}" y="{y + 14}">{escape(percent(share))}</text>'
+        )
+    return Markup("".join(parts) + "</svg>")
+
+
 def standalone(chart: Markup) -> str:
     """The chart as a file of its own, with its colours and style."""
     head, _, rest = str(chart).partition(">")
@@ -183,8 +214,15 @@ def standalone(chart: Markup) -> str:
 class _Scale:
     """From data to pixels."""
 
-    def __init__(self, series: Sequence[Series], y_range: tuple[float, float] | None, zero: bool, as_percent: bool) -> None:
-        xs = [x for one in series for x, _ in one.points]
+    def __init__(
+        self,
+        series: Sequence[Series],
+        y_range: tuple[float, float] | None,
+        zero: bool,
+        as_percent: bool,
+        x_ticks: Sequence[float] | None,
+    ) -> None:
+        xs = [x for one in series for x, _ in one.points] + list(x_ticks or ())
         self.x_low, self.x_high = min(xs), max(xs)
         if self.x_low == self.x_high:
             self.x_low, self.x_high = self.x_low - 1, self.x_high + 1
@@ -201,7 +239,8 @@ class _Scale:
                 low, high = max(0.0, low - 0.02), min(1.0, high + 0.02) if high <= 1 else high
             self.y_ticks = nice_ticks(low, high, 4)
             self.y_low, self.y_high = self.y_ticks[0], self.y_ticks[-1]
-        self.x_ticks = [tick for tick in nice_ticks(self.x_low, self.x_high, 5) if self.x_low <= tick <= self.x_high and tick == int(tick)]
+        whole = [tick for tick in nice_ticks(self.x_low, self.x_high, 5) if self.x_low <= tick <= self.x_high and tick == int(tick)]
+        self.x_ticks = whole if x_ticks is None else x_ticks
 
     def x(self, value: float) -> float:
         return _LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - _LEFT - _RIGHT)
@@ -216,7 +255,7 @@ def _frame() -> str:
     return f'<line class="baseline" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>'
 
 
-def _axes(scale: _Scale, show: Callable[[float], str], x_label: str) -> str:
+def _axes(scale: _Scale, show: Callable[[float], str], place: Callable[[float], str], x_label: str) -> str:
     parts = []
     for tick in scale.y_ticks:
         y = scale.y(tick)
@@ -229,7 +268,7 @@ def _axes(scale: _Scale, show: Callable[[float], str], x_label: str) -> str:
         x, y = scale.x(tick), HEIGHT - _BOTTOM
         anchor = "end" if x > WIDTH - _RIGHT - 12 else "middle"
         parts.append(f'<line class="baseline" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 4}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{y + 15}" text-anchor="{anchor}">{escape(plain(tick))}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{y + 15}" text-anchor="{anchor}">{escape(place(tick))}</text>')
     parts.append(f'<text x="{(WIDTH + _LEFT - _RIGHT) / 2}" y="{HEIGHT - 2}" text-anchor="middle">{escape(x_label)}</text>')
     return "".join(parts)
 
@@ -241,7 +280,7 @@ def _legend(series: Sequence[Series], show: Callable[[float], str]) -> str:
     parts, x = [], 0.0
     for one in series:
         assert one.last is not None
-        value = show(one.last)
+        value = "" if one.bare else show(one.last)
         colour = f"var(--{one.colour})"
         if one.dots:
             parts.append(f'<circle class="hollow" cx="{x + 6:.1f}" cy="28" r="3" stroke="{colour}"/>')
@@ -252,7 +291,7 @@ def _legend(series: Sequence[Series], show: Callable[[float], str]) -> str:
     return "".join(parts)
 
 
-def _draw(one: Series, scale: _Scale, show: Callable[[float], str]) -> str:
+def _draw(one: Series, scale: _Scale, show: Callable[[float], str], place: Callable[[float], str]) -> str:
     colour = f"var(--{one.colour})"
     known = [(x, y) for x, y in one.points if y is not None]
     if one.dots:
@@ -263,7 +302,7 @@ def _draw(one: Series, scale: _Scale, show: Callable[[float], str]) -> str:
                 f'y1="{scale.y(low):.1f}" y2="{scale.y(high):.1f}"/>'
             )
         for x, y in known:
-            tip = f"<title>{escape(one.label)}, {escape(plain(x))}: {escape(show(y))}</title>"
+            tip = f"<title>{escape(one.label)}, {escape(place(x))}: {escape(show(y))}</title>"
             parts.append(f'<circle class="hollow" cx="{scale.x(x):.1f}" cy="{scale.y(y):.1f}" r="3" stroke="{colour}">{tip}</circle>')
         return "".join(parts)
     parts = []

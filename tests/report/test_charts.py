@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiper.report.charts import HEIGHT, WIDTH, Series, interval_chart, line_chart, nice_ticks, percent, plain, standalone
+from hiper.report.charts import HEIGHT, WIDTH, Series, interval_chart, line_chart, nice_ticks, percent, plain, share_chart, standalone
 
 SVG = "{http://www.w3.org/2000/svg}"
 numbers = st.floats(-1e9, 1e9, allow_nan=False)
@@ -118,3 +118,20 @@ def test_a_file_of_its_own_carries_its_colours() -> None:
     root = ElementTree.fromstring(text)
     style = root.find(f"{SVG}style")
     assert style is not None and "--low:" in (style.text or "") and "prefers-color-scheme: dark" in (style.text or "")
+
+
+def test_places_on_an_axis_can_be_named() -> None:
+    series = [Series("complete", "low", [(0, 0.25), (1, 0.5)], dots=True, bare=True)]
+    chart = str(line_chart("keep_mode", series, as_percent=True, x_ticks=[0, 1], x_text=["off", "<fixed>"].__getitem__))
+    root = ElementTree.fromstring(chart)
+    assert [one.text for one in root.iter(f"{SVG}text")][-3:-1] == ["off", "<fixed>"]
+    assert [one.text for one in root.iter(f"{SVG}title")] == ["complete, off: 25\u202f%", "complete, <fixed>: 50\u202f%"]
+    (label,) = [one for one in root.iter(f"{SVG}text") if (one.text or "").startswith("complete")]
+    assert not label[0].text, "no last value where the order means nothing"
+
+
+def test_shares_are_bars_of_their_length() -> None:
+    root = ElementTree.fromstring(str(share_chart([("algo.gamma", 0.75), ("a<b", 0.25)])))
+    first, second = (float(bar.get("width", "0")) for bar in root.iter(f"{SVG}rect"))
+    assert first == pytest.approx(3 * second)
+    assert [one.text for one in root.iter(f"{SVG}text")] == ["algo.gamma", "75\u202f%", "a<b", "25\u202f%"]
