@@ -7,30 +7,25 @@ stages decide themselves what is up to date, so Prefect caches nothing and keeps
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from flows.shared import progress_artifact
 from hiper import stages
 from hiper.compose import compose, override
 from hiper.config import RunConfig, Source
 from hiper.errors import ConfigError, GameError, MissingDependencyError
-from hiper.progress import Progress, both, track
+from hiper.progress import both, track
 from hiper.runs import begin_run, load_config, locked
 from hiper.stages import StageFunction, StageResult
 
 logger = logging.getLogger("hiper.pipeline")
-
-ARTIFACT_SECONDS = 5.0
-"""Seconds between two updates of a progress artifact."""
 
 
 def _worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
@@ -154,32 +149,7 @@ def result_table(directory: Path) -> list[dict[str, str | int | float]]:
 def _show(stage: StageFunction, cfg: RunConfig, force: bool) -> StageResult:
     """Run a stage with a bar on the terminal and a progress artifact in Prefect."""
     name = stage.__name__.replace("_", "-")
-    with track(name) as bar, _progress_artifact(name) as artifact:
+    with track(name) as bar, progress_artifact(name) as artifact:
         result = stage(cfg, both(bar, artifact), force=force)
     logger.info("%s", result)
     return result
-
-
-@contextmanager
-def _progress_artifact(name: str) -> Iterator[Progress]:
-    """A progress artifact that follows a stage, updated every few seconds; made when the stage first reports."""
-    made: UUID | None = None
-    last = 0.0
-
-    def report(done: int, total: int) -> None:
-        nonlocal made, last
-        if total < 1 or (time.monotonic() - last < ARTIFACT_SECONDS and done < total):
-            return
-        last = time.monotonic()
-        share = min(100.0, 100.0 * done / total)
-        if made is None:
-            made = _id(create_progress_artifact(progress=share, key=name, description=f"{name}: {done} of {total}"))
-        else:
-            update_progress_artifact(artifact_id=made, progress=share, description=f"{name}: {done} of {total}")
-
-    yield report
-
-
-def _id(created: Any) -> UUID:
-    assert isinstance(created, UUID), "outside an event loop Prefect's artifact calls return the id itself"
-    return created

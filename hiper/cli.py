@@ -48,7 +48,7 @@ STAGE_HELP = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. What the user can mend is said in a sentence, without a traceback (HIPER_DEBUG=1 shows it)."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     previous = signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar a file, drawn across our own
     if not _debug():
@@ -72,6 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options and overrides in any order: argparse takes no second group of words after an option, and leaves them over."""
+    parser = _parser()
+    options, left = parser.parse_known_args(arguments)
+    if left and (not hasattr(options, "overrides") or any(word.startswith("-") or "=" not in word for word in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.overrides += left
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,6 +131,12 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--split", default="valid_seen", metavar="SPLIT", help="whose games the page is about (valid_seen)")
     study.add_argument("--report-only", action="store_true", help="write the page from what is there")
     _overrides(study)
+    sweep = add("sweep", _sweep, "search settings of the training with Optuna; goes on with a study that was begun")
+    sweep.add_argument("file", type=Path, metavar="FILE", help="a file of sweeps/")
+    sweep.add_argument("--workers", type=_count, default=1, metavar="N", help="processes on this machine (1)")
+    sweep.add_argument("--join", action="store_true", help="only work for the study, which was begun elsewhere")
+    sweep.add_argument("--direct", "--no-prefect", action="store_true", help="without Prefect")
+    sweep.add_argument("overrides", nargs="*", metavar="CHANGE", help="changes to the file: trials=8 sampler.seed=1")
 
     play = add("play", _play, "play a game in the terminal, or watch the expert")
     play.add_argument("words", nargs="*", metavar="GAME | OVERRIDE", help="a game.tw-pddl file; " + OVERRIDES)
@@ -153,6 +170,12 @@ def _parser() -> argparse.ArgumentParser:
     webshop.add_argument("--recordings", type=Path, nargs="+", default=[], metavar="FILE", help="of the original to agree with")
     webshop.set_defaults(measure=_bench_webshop)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
 
 
 def _overrides(parser: argparse.ArgumentParser) -> None:
@@ -220,7 +243,16 @@ def _direct(cfg: RunConfig, force: bool) -> list[StageResult]:
 
 
 def _through_prefect(parameters: dict[str, Any], force: bool) -> list[StageResult]:
-    """Run the pipeline flow, with a server of its own where PREFECT_API_URL names none."""
+    """Run the pipeline flow."""
+    _start_prefect()
+    from flows.pipeline import pipeline
+
+    results: list[StageResult] = pipeline(**parameters, force=force)
+    return results
+
+
+def _start_prefect() -> None:
+    """Make Prefect ready, with a server of its own where PREFECT_API_URL names none."""
     quiet = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -234,7 +266,6 @@ def _through_prefect(parameters: dict[str, Any], force: bool) -> list[StageResul
     if "PREFECT_API_URL" not in os.environ:
         logger.info("starting Prefect's embedded server, which takes some ten seconds (--direct goes without)")
     try:
-        from flows.pipeline import pipeline
         from flows.server import start_embedded_server
     except ImportError as error:
         raise MissingDependencyError(
@@ -243,9 +274,29 @@ def _through_prefect(parameters: dict[str, Any], force: bool) -> list[StageResul
     try:
         start_embedded_server()
     except RuntimeError as error:
-        raise WorkflowError(f"{error}. `--direct` runs the same stages without Prefect.") from error
-    results: list[StageResult] = pipeline(**parameters, force=force)
-    return results
+        raise WorkflowError(f"{error}. `--direct` does the same work without Prefect.") from error
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    try:
+        import tuning.spec
+        import tuning.sweep
+    except ImportError as error:
+        raise MissingDependencyError(f"sweeps need Optuna ({error}): pip install -e '.[sweep]'.") from error
+    from hiper.progress import track
+
+    spec = tuning.spec.load_spec(options.file, options.overrides)  # refused here, before Prefect takes its seconds to start
+    options.place = str(spec.place)
+    if options.join or options.direct:
+        with track("trials", spec.trials) as progress:
+            do = tuning.sweep.join if options.join else tuning.sweep.sweep
+            print(do(options.file, options.overrides, options.workers, progress))
+        return 0
+    _start_prefect()
+    from flows.sweep import sweep
+
+    print(sweep(str(options.file), options.overrides, options.workers))
+    return 0
 
 
 def _stage(options: argparse.Namespace) -> int:
@@ -482,6 +533,8 @@ def _interrupted(options: argparse.Namespace) -> str:
     place = getattr(options, "place", None)
     if place is None:
         return "interrupted."
+    if options.verb == "sweep":
+        return f"interrupted; trials so far are kept in {place}. Give the command again to go on."
     if options.verb == "evaluate" and _model(options) is not None:
         return f"interrupted; {place} holds no evaluation of this command. Give it again to start over."
     if not Path(place).exists():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows import pipeline as module
+from flows import shared
 from flows.pipeline import pipeline, result_table, settings
 from hiper.compose import compose
 from hiper.errors import ConfigError, DataError
@@ -21,9 +22,9 @@ def test_a_task_is_a_call_into_the_library(tmp_path: Path, small_settings: list[
     run = begin_run(cfg)
     with pytest.MonkeyPatch.context() as patch:
         reports: list[float] = []
-        patch.setattr(module, "create_progress_artifact", lambda progress, **rest: reports.append(progress))
-        patch.setattr(module, "update_progress_artifact", lambda progress, **rest: reports.append(progress))
-        patch.setattr(module, "_id", lambda created: created)
+        patch.setattr(shared, "create_progress_artifact", lambda progress, **rest: reports.append(progress))
+        patch.setattr(shared, "update_progress_artifact", lambda progress, **rest: reports.append(progress))
+        patch.setattr(shared, "_id", lambda created: created)
         result = module.games.fn(cfg)
     assert (result.stage, result.directory, result.reused) == ("games", run / "games", False)
     assert read_stage(run, "games") is not None
@@ -66,7 +67,7 @@ def test_the_flow_does_what_is_not_done_and_shows_it(prefect_server: None, finis
     with get_client(sync_client=True) as client:
         flow_runs = client.read_flow_runs()
         artifacts: list[Any] = client.read_artifacts()
-    assert [(one.name, one.state_name) for one in flow_runs] == [("smoke-seed-0", "Completed")]
+    assert ("smoke-seed-0", "Completed") in [(one.name, one.state_name) for one in flow_runs]
     assert {"evaluate", "evaluation", "report"} <= {one.key for one in artifacts}
     rows = result_table(run / "evaluate")
     kinds = {(row["model"], row["split"]): row["games"] for row in rows if row["tasks"] == "all"}
