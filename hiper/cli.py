@@ -37,6 +37,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Errors of writing that are the machine's, not the program's."""
 
 OVERRIDES = "Hydra overrides: experiment=NAME, group=FILE or key.path=value, such as algo.lam_high=0.9"
+CONFIG_HELP = "settings saved in a file, or in a run's directory; overrides go on top"
 STAGE_HELP = {
     "games": "generate the games, or find and index the official ones",
     "demos": "let the expert write plan-execute demonstrations",
@@ -102,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     _overrides(whole)
     for name, text in STAGE_HELP.items():
         stage = add(name, _stage, text)
-        stage.add_argument("--force", action="store_true", help="do it again even if it has finished under these settings")
+        _stage_options(stage)
+        if name == "report":
+            stage.add_argument("--timeless", action="store_true", help="leave out when, how long and on what machine")
         _overrides(stage)
 
     play_split = add(
@@ -116,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     play_split.add_argument("--out", type=Path, metavar="DIR", help="where to write evaluation.json and the trajectories")
     play_split.add_argument("--temperature", type=float, metavar="T", help="0: greedy")
     play_split.add_argument("--limit", type=int, metavar="N", help="games per split")
-    play_split.add_argument("--force", action="store_true", help="do it again even if it has finished under these settings")
+    _stage_options(play_split)
     _overrides(play_split)
 
     resume = add("resume", _resume, "continue a run from where it stopped")
@@ -144,6 +147,15 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--split", metavar="SPLIT", help="the last of evaluate.splits, if not given")
     play.add_argument("--index", type=int, default=0, metavar="N", help="which game of the split")
     play.add_argument("--expert", action="store_true", help="watch the expert")
+
+    config = add("config", _config, "every setting as it would run, as YAML")
+    config.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings saved in a file, or in a run's directory; overrides go on top"
+    )
+    config.add_argument("--out", type=Path, metavar="FILE", help="write it to a file")
+    _overrides(config)
+
+    add("models", _models, "the trained models that DVC versions, with their success and commit")
 
     doctor = add("doctor", _doctor, "what this machine has and lacks")
     doctor.add_argument("--json", action="store_true", help="as JSON")
@@ -180,6 +192,21 @@ def _count(text: str) -> int:
 
 def _overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
+
+
+def _stage_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings saved in a file, or in a run's directory; overrides go on top"
+    )
+    parser.add_argument("--force", action="store_true", help="do it again even if it has finished under these settings")
+
+
+def _settings(options: argparse.Namespace) -> RunConfig:
+    """The config of a stage: composed, or a saved one."""
+    from hiper.compose import compose, override
+    from hiper.runs import load_config
+
+    return compose(options.overrides) if options.config is None else override(load_config(options.config), options.overrides)
 
 
 def _flow_options(parser: argparse.ArgumentParser) -> None:
@@ -299,20 +326,31 @@ def _sweep(options: argparse.Namespace) -> int:
     return 0
 
 
+def _config(options: argparse.Namespace) -> int:
+    from hiper.runs import save_config, shown_config
+
+    cfg = _settings(options)
+    if options.out is None:
+        print(shown_config(cfg), end="")
+    else:
+        save_config(cfg, options.out)
+    return 0
+
+
 def _stage(options: argparse.Namespace) -> int:
-    from hiper.compose import compose
     from hiper.progress import track
     from hiper.runs import begin_run, locked
     from hiper.stages import STAGES, check_upstream
 
-    cfg = compose(options.overrides)
+    cfg = _settings(options)
     stage = options.verb.replace("-", "_")
     check_upstream(cfg, stage)
     options.place = cfg.paths.run
     with locked(Path(cfg.paths.run)):
         begin_run(cfg)
+        more = {"timeless": True} if getattr(options, "timeless", False) else {}
         with track(options.verb) as progress:
-            print(STAGES[stage](cfg, progress, force=options.force))
+            print(STAGES[stage](cfg, progress, force=options.force, **more))
     return 0
 
 
@@ -320,6 +358,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     model = _model(options)
     if model is None:
         return _stage(options)
+    if options.config is not None:
+        raise ConfigError("--config belongs to a run's own evaluation; --model brings the settings saved beside it.")
     if options.data is None:
         raise ConfigError("--model, --planner and --executor need --data DIR, a folder of games in the official layout: RUN/games/data.")
     from hiper.compose import compose, override
@@ -448,6 +488,14 @@ def _pick(index: GameIndex, split: str, number: int) -> Path:
     if not 0 <= number < len(entries):
         raise ConfigError(f"--index {number} is not in {split}, which has games 0 to {len(entries) - 1}.")
     return index.resolve(entries[number])
+
+
+def _models(options: argparse.Namespace) -> int:
+    from hiper.versions import models
+
+    found = models(Path.cwd())
+    print("\n".join(map(str, found)) if found else "no commit has a trained model in dvc.lock yet: `dvc repro`, then commit dvc.lock.")
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -44,7 +44,10 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 STAGE = "stage.json"
+TIMES = "times.json"
 BEGUN = "begun.json"
+VOLATILE = (STAGE, TIMES, CONFIG, ENVIRONMENT, BEGUN, "timings.jsonl", "checkpoints", "wandb")
+"""Files and folders of a stage that no later stage reads: its digest leaves them out."""
 PACKAGES = ("torch", "transformers", "tokenizers", "trl", "numpy", "alfworld", "textworld", "prefect", "hydra-core", "omegaconf")
 """Packages whose versions a run records."""
 
@@ -58,17 +61,21 @@ class StageRecord:
 
     stage: str
     fingerprint: str
-    seconds: float
-    finished: str
-    """UTC, ISO 8601."""
     facts: dict[str, Fact]
     sources: dict[str, str]
-    """Upstream stage -> when that had finished: a stage that is done again leaves those after it out of date."""
+    """Upstream stage -> digest of the files that were read: one that comes out differently leaves those after it out of date."""
+    digest: str
+    """SHA-256 of the stage's files, `VOLATILE` ones left out."""
 
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Write every setting, resolved, as YAML that `load_config` reads back."""
-    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+    write_text(path, shown_config(config))
+
+
+def shown_config(config: RunConfig) -> str:
+    """Every setting, resolved, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
 
 
 def load_config(path: Path) -> RunConfig:
@@ -143,6 +150,25 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def read_seconds(run: Path, stage: str) -> float:
+    """How long a finished stage took, in seconds; 0 where that is not known, as in a run that came from another machine."""
+    try:
+        return float(json.loads((run / stage / TIMES).read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of a folder's files and their names, `VOLATILE` ones left out."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part in VOLATILE for part in name.parts):
+            with path.open("rb") as file:
+                whole.update(f"{name.as_posix()}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
 def read_stage(run: Path, stage: str) -> StageRecord | None:
     """The record of a finished stage; None where it has not finished.
 
@@ -154,7 +180,10 @@ def read_stage(run: Path, stage: str) -> StageRecord | None:
     if not file.is_file():
         return None
     try:
-        return StageRecord(**json.loads(file.read_text(encoding="utf-8")))
+        known = json.loads(file.read_text(encoding="utf-8"))
+        if "finished" in known:  # of a version that knew a stage's files by the time they were finished
+            known = {"digest": known["finished"]} | {name: value for name, value in known.items() if name not in ("finished", "seconds")}
+        return StageRecord(**known)
     except (ValueError, TypeError) as error:
         raise DataError(f"{file} is damaged ({error}). Delete {file.parent} to have the stage done again.") from error
 
@@ -190,7 +219,7 @@ def stage_folder(
         run: the run's directory.
         stage: the stage's name.
         fingerprint: of the settings it works under.
-        sources: upstream stage -> when it had finished.
+        sources: upstream stage -> digest of its files.
         resumable: keep the partial folder when the block fails, and continue in it next time if the settings are the same.
     """
     _recover(run, stage)
@@ -205,7 +234,9 @@ def stage_folder(
     started = time.monotonic()
     try:
         yield folder
-        record = StageRecord(stage, fingerprint, round(time.monotonic() - started, 3), _now(), folder.facts, begun["sources"])
+        record = StageRecord(stage, fingerprint, folder.facts, begun["sources"], digest(partial))
+        times = {"seconds": round(time.monotonic() - started, 3), "finished": _now()}
+        write_text(partial / TIMES, json.dumps(times) + "\n")
         write_text(partial / STAGE, json.dumps(asdict(record), indent=2) + "\n")
     except BaseException:
         if not resumable:

@@ -9,6 +9,7 @@ imported where they use it, so that a stage asks only for the packages it needs.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,9 @@ from hiper import __version__
 from hiper.config import RunConfig
 from hiper.envs import benchmark_of
 from hiper.errors import ConfigError
+from hiper.files import write_text
 from hiper.progress import Progress
-from hiper.runs import CONFIG, Fact, StageFolder, begun_stage, fingerprint, read_stage, save_config, stage_folder
+from hiper.runs import CONFIG, Fact, StageFolder, begun_stage, fingerprint, read_seconds, read_stage, save_config, stage_folder
 
 if TYPE_CHECKING:
     from hiper.envs.index import GameIndex
@@ -55,6 +57,8 @@ SHARED = ("games", "demos", "warm_start")
 INDEX_FILE = "index.json"
 DEMOS_FILE = "demos.jsonl"
 MODEL_FOLDER = "model"
+METRICS_FILE = "metrics.json"
+"""Success by model and split, and the number of games, for tools that compare runs."""
 REPORT_FILE = "report.html"
 
 
@@ -139,22 +143,33 @@ def evaluate(cfg: RunConfig, progress: Progress | None = None, *, force: bool = 
         models = {"trained": _directory(cfg, "train") / MODEL_FOLDER}
         if cfg.evaluate.baseline:
             models = {"warm_start": _directory(cfg, "warm_start") / MODEL_FOLDER, **models}
+        found: dict[str, dict[str, float]] = {}
         for name, model in models.items():
             summary = play(cfg, model, index, folder.path / name, progress)
+            found[name] = _success(summary)
+            found["games"] = {split: result.games for split, result in summary.splits.items()}
             folder.facts.update({f"{name} {split}": value for split, value in _success(summary).items()})
+        write_text(folder.path / METRICS_FILE, json.dumps(found, indent=1) + "\n")
 
     return _stage("evaluate", cfg, work, force)
 
 
-def report(cfg: RunConfig, progress: Progress | None = None, *, force: bool = False) -> StageResult:
-    """Write one self-contained page about the run."""
+def report(cfg: RunConfig, progress: Progress | None = None, *, force: bool = False, timeless: bool = False) -> StageResult:
+    """Write one self-contained page about the run, and its curves as SVG and CSV files.
+
+    Args:
+        cfg: everything.
+        progress: called with (0 or 1, 1).
+        force: write it even if it was written under these settings.
+        timeless: leave out when, how long and on what machine: the page then depends on the run's results alone.
+    """
 
     def work(folder: StageFolder) -> None:
         from hiper.report import write_report
 
         if progress is not None:
             progress(0, 1)
-        write_report(Path(cfg.paths.run), folder.path / REPORT_FILE)
+        write_report(Path(cfg.paths.run), folder.path / REPORT_FILE, timeless=timeless)
         folder.facts["page"] = f"report/{REPORT_FILE}"
         if progress is not None:
             progress(1, 1)
@@ -240,7 +255,7 @@ def _stage(name: str, cfg: RunConfig, work: Callable[[StageFolder], None], force
 def _result(run: Path, stage: str, *, reused: bool) -> StageResult:
     record = read_stage(run, stage)
     assert record is not None, "asked for a stage that has not finished"
-    return StageResult(stage, run / stage, record.seconds, reused, record.facts)
+    return StageResult(stage, run / stage, read_seconds(run, stage), reused, record.facts)
 
 
 def _stale(cfg: RunConfig, stage: str) -> str | None:
@@ -252,14 +267,14 @@ def _stale(cfg: RunConfig, stage: str) -> str | None:
     if record.fingerprint != stage_fingerprint(cfg, stage):
         return f"{run / stage} was made under other settings (see its {CONFIG})"
     if record.sources != _finished(cfg, UPSTREAM[stage]):
-        return f"{run / stage} was made from files that have been made again since"
+        return f"{run / stage} was made from files that have changed since"
     return None
 
 
 def _finished(cfg: RunConfig, names: Sequence[str]) -> dict[str, str]:
-    """When stages finished, of those that have."""
+    """Digests of stages' files, of those that have finished."""
     records = {name: read_stage(home(cfg, name), name) for name in names}
-    return {name: record.finished for name, record in records.items() if record is not None}
+    return {name: record.digest for name, record in records.items() if record is not None}
 
 
 def _directory(cfg: RunConfig, stage: str) -> Path:

@@ -124,6 +124,18 @@ def test_ctrl_c_before_anything_was_begun_promises_nothing(
     assert f"hiper: interrupted before {tmp_path / 'new'} was begun." in capsys.readouterr().err
 
 
+def test_a_stage_takes_its_settings_from_a_file(
+    small_settings: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "params.yaml"
+    assert main(["config", *small_settings, f"paths.run={run}", "evaluate.limit=3", "--out", str(file)]) == 0
+    assert main(["evaluate", "--config", str(file), "evaluate.limit=2"]) == 0
+    assert json.loads((run / "evaluate/metrics.json").read_text(encoding="utf-8"))["games"] == {"valid_seen": 2, "valid_unseen": 2}
+    capsys.readouterr()
+    assert main(["config", "--config", str(file)]) == 0
+    assert capsys.readouterr().out == file.read_text(encoding="utf-8")
+
+
 def test_a_run_without_a_critic_has_its_report(small_settings: list[str], run: Path) -> None:
     """What a critic would have logged is missing from every line of the metrics."""
     before = stages(run)
@@ -148,9 +160,10 @@ def test_interrupted_training_goes_on_from_its_checkpoint(
     lines = (run / "train" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2
     assert tree(run / "train" / "model") == uninterrupted
-    record = read_stage(run, "evaluate")
-    assert record is not None
-    assert record.sources["train"] != json.loads((run / "evaluate" / "stage.json").read_text(encoding="utf-8"))["finished"]
+    evaluated, trained = read_stage(run, "evaluate"), read_stage(run, "train")
+    assert evaluated is not None
+    assert trained is not None
+    assert evaluated.sources["train"] == trained.digest, "the same bits: what was made from them stays"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -178,6 +191,8 @@ def test_a_signal_from_outside_ends_the_process_with_130(number: signal.Signals,
         (["train", "experiment=smoke", "paths.run={tmp}/none"], "has no finished 'games' stage. Run `hiper games`"),
         (["resume", "{tmp}"], "it is not a run"),
         (["evaluate", "--split", "valid_seen"], "--split belong with --model"),
+        (["evaluate", "--model", "{tmp}", "--config", "{tmp}"], "--config belongs to a run's own evaluation"),
+        (["train", "--config", "{tmp}"], "it is not a run"),
         (["evaluate", "--model", "{tmp}/absent", "--data", "{games}"], "absent is not a directory"),
         (["evaluate", "--planner", "{tmp}", "--data", "{games}"], "--planner: that does not say who plays. Name --model DIR, or --planner"),
         (["evaluate", "--model", "{tmp}", "--planner", "{tmp}", "--executor", "{tmp}"], "does not say who plays"),

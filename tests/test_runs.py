@@ -14,7 +14,7 @@ import pytest
 
 from hiper.compose import compose
 from hiper.errors import ConfigError, DataError
-from hiper.runs import begin_run, fingerprint, git_state, locked, read_stage, stage_folder
+from hiper.runs import begin_run, fingerprint, git_state, locked, read_seconds, read_stage, stage_folder
 from hiper.stages import SETTINGS, STAGES, UPSTREAM, stage_fingerprint
 
 
@@ -46,6 +46,30 @@ def test_a_redone_stage_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     finish(tmp_path, "two", "b")
     assert (tmp_path / "train" / "weights").read_text(encoding="utf-8") == "two"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train"]
+
+
+def test_the_digest_is_of_what_later_stages_read(tmp_path: Path) -> None:
+    digests = []
+    for text, seconds in (("one", "1"), ("one", "2"), ("two", "1")):
+        with stage_folder(tmp_path, "train", "a") as folder:
+            (folder.path / "model").mkdir()
+            (folder.path / "model" / "weights").write_text(text, encoding="utf-8")
+            (folder.path / "timings.jsonl").write_text(seconds, encoding="utf-8")
+        record = read_stage(tmp_path, "train")
+        assert record is not None
+        digests.append(record.digest)
+    assert digests[0] == digests[1] != digests[2]
+    assert read_seconds(tmp_path, "train") >= 0
+
+
+def test_a_run_of_an_earlier_version_stays_finished(tmp_path: Path) -> None:
+    """Its stages were known by the time they were finished."""
+    (tmp_path / "train").mkdir()
+    old = {"stage": "train", "fingerprint": "a", "seconds": 1.5, "finished": "2026-11-25T10:00", "facts": {}, "sources": {"games": "then"}}
+    (tmp_path / "train" / "stage.json").write_text(json.dumps(old), encoding="utf-8")
+    record = read_stage(tmp_path, "train")
+    assert record is not None
+    assert (record.digest, record.sources) == ("2026-11-25T10:00", {"games": "then"})
 
 
 @pytest.mark.parametrize(

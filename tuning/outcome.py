@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 
 from hiper.compose import config_dir
 from hiper.errors import ConfigError
+from hiper.files import write_text
 from hiper.report.charts import plain
 from hiper.report.sweep import Axis, SweepRecord, TrialRow, write_sweep_report
-from hiper.runs import write_text
 from tuning.spec import SweepSpec, as_override
 from tuning.study import ERROR, Slot, SweepStudy, shown
 

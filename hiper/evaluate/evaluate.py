@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from hiper.config import RunConfig
 from hiper.envs import benchmark_of
 from hiper.envs.index import GameEntry, GameIndex
 from hiper.evaluate.write import write_evaluation
+from hiper.files import write_text
 from hiper.progress import Progress
-from hiper.runs import environment
+from hiper.runs import ENVIRONMENT, environment
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,9 @@ def evaluate(
 ) -> EvaluateSummary:
     """Play the configured splits with a model and write what happened.
 
+    `evaluation.json` says what was played, how, and what came of it: the same bytes for the same inputs, on CPU. When, by which
+    versions and on what machine is in `environment.json` beside it.
+
     Args:
         cfg: splits, temperature, limit and seed (`evaluate`), protocol, environment and rollout settings.
         model: directory or hub id.
@@ -75,6 +80,7 @@ def evaluate(
         cfg, model, entries, index.root, temperature=cfg.evaluate.temperature, seed=cfg.evaluate.seed, progress=progress, planner=planner
     )
     record = write_evaluation(out.parent, out.name, trajectories, _meta(cfg, model, planner, index, chosen))
+    write_text(out / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
     splits = {
         split: SplitResult(*(found[name] for name in ("games", "successes", "success_rate", "wilson_low", "wilson_high", "score_mean")))
         for split, found in record["splits"].items()
@@ -95,7 +101,6 @@ def choose(games: Sequence[GameEntry], limit: int | None) -> list[GameEntry]:
 def _meta(
     cfg: RunConfig, model: Path | str, planner: Path | str | None, index: GameIndex, chosen: dict[str, list[GameEntry]]
 ) -> dict[str, Any]:
-    here = environment()
     return {
         "model": str(model),
         "planner": None if planner is None else str(planner),
@@ -121,9 +126,4 @@ def _meta(
         "dialect": cfg.protocol.dialect.value,
         "style": cfg.protocol.style.value,
         "run_seed": cfg.seed,
-        "time": here["time"],
-        "python": here["python"],
-        "platform": here["platform"],
-        "versions": here["versions"],
-        "git": here["git"],
     }

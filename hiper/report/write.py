@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,6 +21,7 @@ from hiper.report.charts import PALETTE, STYLE, interval_chart, percent, plain, 
 from hiper.report.curves import draw_curves, evaluations
 from hiper.report.episode import show_episode
 from hiper.report.read import RunRecord, read_run
+from hiper.report.tables import tables
 
 MEAN_OF = 5
 """Evaluations in the mean of the last few."""
@@ -28,14 +30,15 @@ _SAME = ("temperature", "seed", "constrain", "engine", "max_turns", "max_tokens"
 """What two evaluations must share to be compared, besides their games."""
 
 
-def write_report(run: Path, out: Path) -> Path:
-    """Write one self-contained page about a run, and its curves as SVG files in `curves/` beside it.
+def write_report(run: Path, out: Path, *, timeless: bool = False) -> Path:
+    """Write one self-contained page about a run, and its curves beside it, as SVG files in `curves/` and as CSV tables.
 
     The page asks for nothing outside itself and runs no script. What the run lacks is named on the page.
 
     Args:
         run: the run's directory.
         out: the page, an HTML file; its directory is created when missing.
+        timeless: leave out when, how long and on what machine; the page is then the same for the same results.
 
     Returns:
         `out`.
@@ -46,6 +49,8 @@ def write_report(run: Path, out: Path) -> Path:
     if not run.is_dir():
         raise DataError(f"{run} is not a run's directory. Name the one that `hiper run` printed, such as runs/quickstart/seed-0.")
     record = read_run(run)
+    if timeless:
+        record = replace(record, environment={}, seconds={}, timings=[])
     curves = draw_curves(record)
     page = render(record, curves)
     try:
@@ -53,6 +58,8 @@ def write_report(run: Path, out: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for name, chart in curves.items():
             write_text(folder / f"{name}.svg", standalone(chart))
+        for name, table in tables(record).items():
+            write_text(out.parent / f"{name}.csv", table)
         write_text(out, page)
     except OSError as error:
         raise DataError(f"The report could not be written to {out}: {error.strerror}.") from error

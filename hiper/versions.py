@@ -1,0 +1,122 @@
+"""Versioned runs: what the programs `git` and `dvc` know of this checkout. DVC is called as a command, never imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from hiper.errors import ConfigError, MissingDependencyError
+from hiper.evaluate.statistics import wilson
+
+PARAMS = "params.yaml"
+"""The resolved config that the stages of dvc.yaml run under."""
+LOCK = "dvc.lock"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A trained model that a commit's dvc.lock names."""
+
+    commit: str
+    date: str
+    """Of the commit, ISO 8601."""
+    path: str
+    md5: str
+    """DVC's hash of the train stage's folder."""
+    success: Mapping[str, float]
+    """Split -> share of games won; empty: the metrics are neither in DVC's cache nor in the workspace."""
+    games: Mapping[str, int]
+
+    def __str__(self) -> str:
+        rates = []
+        for split, rate in self.success.items():
+            low, high = wilson(round(rate * self.games[split]), self.games[split])
+            rates.append(f"{split} {100 * rate:.1f} % ({100 * low:.1f}-{100 * high:.1f})")
+        return f"{self.commit[:9]}  {self.date[:10]}  {self.md5[:8]}  {self.path}  " + (", ".join(rates) or "metrics not pulled")
+
+
+def models(root: Path) -> list[ModelVersion]:
+    """Every trained model in the history of dvc.lock, the newest commit first; each once, at the commit that brought it.
+
+    Raises:
+        ConfigError: `root` is no checkout with DVC.
+        MissingDependencyError: the dvc command is missing.
+    """
+    if not (root / ".dvc").is_dir():
+        raise ConfigError(f"{root} is not a checkout with DVC: it has no .dvc/.")
+    found = {one.md5: one for one in _history(root)}  # from new to old: the oldest commit of each stays
+    shown = _metrics(root) if found else {}
+    versions = []
+    for one in found.values():
+        data = shown.get(one.commit, {}).get(f"{one.path}/evaluate/metrics.json", {}).get("data", {})
+        rates, games = data.get("trained", {}), data.get("games", {})
+        versions.append(ModelVersion(one.commit, one.date, f"{one.path}/train/model", one.md5, rates, games))
+    return versions
+
+
+def dvc_command() -> str:
+    """Path of the dvc command, of this Python's environment if it has one.
+
+    Raises:
+        MissingDependencyError: there is none.
+    """
+    beside = Path(sys.executable).parent / "dvc"
+    found = str(beside) if beside.is_file() else shutil.which("dvc")
+    if found is None:
+        raise MissingDependencyError("the command dvc is missing. Install it with `pip install -e '.[dvc]'`.")
+    return found
+
+
+def dvc_environment() -> dict[str, str]:
+    """Environment for `dvc`: its stages find the `hiper` of this Python; no usage data is sent."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    commit: str
+    date: str
+    path: str
+    """Of the run."""
+    md5: str
+
+
+def _history(root: Path) -> Iterator[_Entry]:
+    for line in _git(root, "log", "--format=%H %cI", "--", LOCK).splitlines():
+        commit, date = line.split()
+        lock: Any = OmegaConf.to_container(OmegaConf.create(_git(root, "show", f"{commit}:{LOCK}")))
+        outs = lock.get("stages", {}).get("train", {}).get("outs", [])
+        if outs and "evaluate" in lock["stages"]:
+            yield _Entry(commit, date, str(Path(outs[0]["path"]).parent), outs[0]["md5"])
+
+
+def _metrics(root: Path) -> dict[str, dict[str, Any]]:
+    """Commit -> metrics file -> what DVC read of it."""
+    ran = subprocess.run(
+        [dvc_command(), "metrics", "show", "--all-commits", "--json"],
+        cwd=root,
+        env=dvc_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ran.returncode != 0:
+        raise ConfigError(f"`dvc metrics show` failed in {root}: {' '.join(ran.stderr.split())[-400:]}")
+    return {commit: found.get("data", {}) for commit, found in json.loads(ran.stdout).items()}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    ran = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        raise ConfigError(f"`git {arguments[0]}` failed in {root}: {ran.stderr.strip()}")
+    return ran.stdout

@@ -1,0 +1,138 @@
+"""Versioned runs.
+
+Rules: dvc.yaml says of each stage what `hiper.stages` says; a stage done twice leaves the same bytes; and, slowly, with the programs
+themselves: a clean clone pulls and has nothing to do, a changed setting does what depends on it, models are listed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from hiper.compose import compose
+from hiper.errors import ConfigError
+from hiper.runs import begin_run, load_config, read_stage, save_config
+from hiper.stages import SETTINGS, STAGES, UPSTREAM, evaluate, report
+from hiper.versions import LOCK, PARAMS, dvc_command, dvc_environment, models
+
+
+def test_dvc_yaml_says_what_the_stages_say(root: Path) -> None:
+    written: Any = OmegaConf.to_container(OmegaConf.load(root / "dvc.yaml"), resolve=False)
+    assert list(written["stages"]) == list(STAGES)
+    for name, stage in written["stages"].items():
+        assert stage["cmd"].split()[1] == name.replace("_", "-")
+        assert tuple(stage["params"]) == SETTINGS[name]
+        assert stage["deps"] == ["hiper/__init__.py", *(f"${{paths.run}}/{upstream}" for upstream in UPSTREAM[name])]
+        assert stage["outs"] == [f"${{paths.run}}/{name}"]
+
+
+def test_the_settings_dvc_runs_under_are_of_this_version(root: Path) -> None:
+    load_config(root / PARAMS)
+    versioned = OmegaConf.load(root / "conf" / "versioned.yaml")
+    assert {"override experiment": "quickstart"} in versioned.defaults
+
+
+def test_stages_done_twice_leave_the_same_bytes(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for files that say so in their name; .dvcignore leaves those out."""
+    ignored = (Path(__file__).parents[1] / ".dvcignore").read_text(encoding="utf-8").splitlines()[1:]
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        shutil.copytree(finished_run, Path(name) / "run")
+        monkeypatch.chdir(tmp_path / name)
+        cfg = load_config(Path("run"))
+        cfg.paths.run = "run"
+        begin_run(cfg)
+        evaluate(cfg, force=True)
+        report(cfg, force=True, timeless=True)
+        monkeypatch.chdir(tmp_path)
+    files = sorted(path.relative_to("one") for path in Path("one/run").glob("*/**/*") if path.is_file())
+    assert len(files) > 40
+    differ = {file.name for file in files if ("one" / file).read_bytes() != ("two" / file).read_bytes()}
+    assert differ <= set(ignored)
+    assert "times.json" in differ
+    first, second = (read_stage(Path(name) / "run", "evaluate") for name in ("one", "two"))
+    assert first == second
+
+
+def test_a_place_without_dvc_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no .dvc/"):
+        models(tmp_path)
+
+
+def run(*command: str, cwd: Path) -> str:
+    """The output of a command that must succeed."""
+    ran = subprocess.run(command, cwd=cwd, env=dvc_environment() | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def commit(folder: Path, subject: str) -> None:
+    run("git", "add", "--all", cwd=folder)
+    run("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", subject, cwd=folder)
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    return run(dvc_command(), *arguments, cwd=folder)
+
+
+@pytest.fixture
+def checkout(root: Path, tmp_path: Path, small_settings: list[str]) -> Path:
+    """A repository with this project's DVC files and settings of a small run; no cache yet."""
+    folder = tmp_path / "checkout"
+    for name in ("dvc.yaml", ".dvcignore", ".dvc/config", ".dvc/.gitignore", "hiper/__init__.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, folder / name)
+    shutil.copytree(root / "conf", folder / "conf")
+    (folder / ".gitignore").write_text("/runs/\n", encoding="utf-8")
+    save_config(compose([*small_settings, "paths.run=runs/small"]), folder / PARAMS)
+    run("git", "init", "--quiet", cwd=folder)
+    commit(folder, "begin")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_round_trip(checkout: Path, small_settings: list[str], tmp_path: Path) -> None:
+    dvc(checkout, "repro")
+    first = (checkout / LOCK).read_text(encoding="utf-8")
+    commit(checkout, "a run")
+    dvc(checkout, "push")
+
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", str(checkout), str(clone), cwd=tmp_path)
+    dvc(clone, "pull")
+    assert "up to date" in dvc(clone, "status")
+    assert "Running stage" not in dvc(clone, "repro")
+    assert (clone / LOCK).read_text(encoding="utf-8") == first
+
+    # From nothing, without the cache: the same files, and so the same lock.
+    again = tmp_path / "again"
+    run("git", "clone", "--quiet", str(checkout), str(again), cwd=tmp_path)
+    (again / LOCK).unlink()
+    dvc(again, "repro")
+    assert (again / LOCK).read_text(encoding="utf-8") == first
+
+    # A changed setting does its stage and those after it again.
+    changes = [*small_settings, "paths.run=runs/small", "evaluate.limit=2"]
+    done = dvc(clone, "exp", "run", *(word for change in changes for word in ("--set-param", change)))
+    assert [line.split("'")[1] for line in done.splitlines() if line.startswith("Running stage")] == ["evaluate", "report"]
+    assert "evaluate.limit" in dvc(clone, "params", "diff")
+    assert "games.valid_seen" in dvc(clone, "metrics", "diff")
+    page = dvc(clone, "plots", "show", "--out", str(tmp_path / "plots")).strip().removeprefix("file://")
+    assert all(name in Path(page).read_text(encoding="utf-8") for name in ("curves.csv", "evaluations.csv", "valid_unseen: all"))
+
+    changes = [*small_settings, "paths.run=runs/small", "algo.lam_high=0.5", "trainer.lr_actor=0.01"]
+    done = dvc(clone, "exp", "run", *(word for change in changes for word in ("--set-param", change)))
+    assert [line.split("'")[1] for line in done.splitlines() if line.startswith("Running stage")] == ["train", "evaluate", "report"]
+    commit(clone, "another model")
+    newest, oldest = models(clone)
+    assert newest.path == oldest.path == "runs/small/train/model"
+    assert newest.md5 != oldest.md5
+    assert oldest.commit == run("git", "rev-parse", "HEAD~1", cwd=clone).strip()
+    assert set(newest.success) == set(newest.games) == {"valid_seen", "valid_unseen"}
+    assert os.linesep not in str(newest)
