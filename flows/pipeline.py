@@ -1,78 +1,35 @@
-"""The whole experiment as a Prefect flow: one task a stage.
-
-Each task's body is a call into `hiper.stages`. Only a download of games is retried; the others resume from what they wrote, and
-stages decide themselves what is up to date, so Prefect caches nothing and keeps no result.
-"""
+"""The whole experiment as a Prefect flow, and its two halves that need a GPU as flows of their own."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 
-from flows.shared import progress_artifact
-from hiper import stages
+from flows.stages import How, do_stages
 from hiper.compose import compose, override
-from hiper.config import RunConfig, Source
-from hiper.errors import ConfigError, GameError, MissingDependencyError
-from hiper.progress import both, track
+from hiper.config import RunConfig
+from hiper.errors import WorkflowError
 from hiper.runs import begin_run, load_config, locked
-from hiper.stages import StageFunction, StageResult
+from hiper.stages import STAGES, StageResult, finished_at, finished_result
+from hiper.versions import versioned_settings
 
-logger = logging.getLogger("hiper.pipeline")
-
-
-def _worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
-    """A network may recover; a mistake in the settings or a missing program will not."""
-    return not isinstance(state.result(raise_on_failure=False), (ConfigError, GameError, MissingDependencyError))
+TO_MODEL = ("games", "demos", "warm_start", "train")
+FROM_MODEL = ("evaluate", "report")
 
 
-@task(name="games", retry_condition_fn=_worth_retrying, cache_policy=NO_CACHE, persist_result=False)
-def games(cfg: RunConfig, force: bool = False) -> StageResult:
-    """See `hiper.stages.games`."""
-    return _show(stages.games, cfg, force)
-
-
-@task(name="demos", cache_policy=NO_CACHE, persist_result=False)
-def demos(cfg: RunConfig, force: bool = False) -> StageResult:
-    """See `hiper.stages.demos`."""
-    return _show(stages.demos, cfg, force)
-
-
-@task(name="warm-start", cache_policy=NO_CACHE, persist_result=False)
-def warm_start(cfg: RunConfig, force: bool = False) -> StageResult:
-    """See `hiper.stages.warm_start`."""
-    return _show(stages.warm_start, cfg, force)
-
-
-@task(name="train", cache_policy=NO_CACHE, persist_result=False)
-def train(cfg: RunConfig, force: bool = False) -> StageResult:
-    """See `hiper.stages.train`."""
-    return _show(stages.train, cfg, force)
-
-
-@task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
-def evaluate(cfg: RunConfig, force: bool = False) -> StageResult:
-    """See `hiper.stages.evaluate`; the result table becomes an artifact."""
-    result = _show(stages.evaluate, cfg, force)
-    create_table_artifact(
-        table=result_table(result.directory), key="evaluation", description=f"Success by split and task type, {cfg.name}, seed {cfg.seed}"
-    )
-    return result
-
-
-@task(name="report", cache_policy=NO_CACHE, persist_result=False)
-def report(cfg: RunConfig, force: bool = False) -> StageResult:
-    """See `hiper.stages.report`; the page's place becomes an artifact."""
-    result = _show(stages.report, cfg, force)
-    create_markdown_artifact(f"`{(result.directory / stages.REPORT_FILE).resolve()}`", key="report", description="Where the page lies")
-    return result
+def settings(overrides: list[str], *, experiment: str | None = None, seed: int | None = None, run: str | None = None) -> RunConfig:
+    """The config of a flow: composed, or loaded from a run directory, which may have moved since."""
+    shorthands = ([f"experiment={experiment}"] if experiment else []) + ([f"seed={seed}"] if seed is not None else [])
+    if run is None:
+        return compose([*shorthands, *overrides])
+    return override(load_config(Path(run)), [*shorthands, *overrides, f"paths.run={run}"])
 
 
 def _run_name() -> str:
@@ -89,6 +46,8 @@ def pipeline(
     seed: int | None = None,
     run: str | None = None,
     force: bool = False,
+    how: How = How.auto,
+    gpu: str | None = None,
 ) -> list[StageResult]:
     """Games, demos, warm start, training, evaluation and report.
 
@@ -98,58 +57,76 @@ def pipeline(
         seed: shorthand for `seed=...`.
         run: continue the run saved in this directory instead of composing one.
         force: do finished stages again.
+        how: in which process stages are done; `versioned`: by DVC.
+        gpu: name of the deployments of `train` and `evaluate` that do the work on a GPU worker, which shares this file system.
 
     Returns:
         What each stage reported, in order.
     """
+    with _run_of(overrides, experiment, seed, run, how) as cfg:
+        if gpu is None:
+            return do_stages(cfg, list(STAGES), how, force)
+        first = do_stages(cfg, ["games", "demos"], how, force)
+        before = {name: finished_at(Path(cfg.paths.run), name) for name in STAGES}
+        for name in ("train", "evaluate"):
+            _deployed(f"{name}/{gpu}", {"run": str(Path(cfg.paths.run).resolve()), "how": how, "force": force})
+        return [*first, *(finished_result(cfg, name, before[name]) for name in list(STAGES)[2:])]
+
+
+@flow(name="train", flow_run_name=_run_name, persist_result=False, validate_parameters=True)
+def train(
+    overrides: list[str] | None = None,
+    experiment: str | None = None,
+    seed: int | None = None,
+    run: str | None = None,
+    force: bool = False,
+    how: How = How.auto,
+) -> list[StageResult]:
+    """The training, and what it needs that has not finished; parameters as of `pipeline`."""
+    with _run_of(overrides, experiment, seed, run, how) as cfg:
+        return [*do_stages(cfg, TO_MODEL[:2], how), *do_stages(cfg, TO_MODEL[2:], how, force)]
+
+
+@flow(name="evaluate", flow_run_name=_run_name, persist_result=False, validate_parameters=True)
+def evaluate(
+    overrides: list[str] | None = None,
+    experiment: str | None = None,
+    seed: int | None = None,
+    run: str | None = None,
+    force: bool = False,
+    how: How = How.auto,
+) -> list[StageResult]:
+    """Evaluation and report of a run that was trained; parameters as of `pipeline`."""
+    with _run_of(overrides, experiment, seed, run, how) as cfg:
+        return do_stages(cfg, FROM_MODEL, how, force)
+
+
+@contextmanager
+def _run_of(overrides: list[str] | None, experiment: str | None, seed: int | None, run: str | None, how: How) -> Iterator[RunConfig]:
+    """The run a flow works on, begun, and its tags on the flow run."""
     cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)
+    _tag([f"experiment:{cfg.name}", f"seed:{cfg.seed}", f"algo:{cfg.algo.name.value}"])
     with locked(Path(cfg.paths.run)):
         begin_run(cfg)
-        fetch = games.with_options(retries=2, retry_delay_seconds=[5, 30]) if _may_download(cfg) else games
-        return [stage(cfg, force) for stage in (fetch, demos, warm_start, train, evaluate, report)]
+    if how is How.versioned:
+        with versioned_settings(Path.cwd(), cfg):
+            yield cfg
+    else:
+        yield cfg
 
 
-def _may_download(cfg: RunConfig) -> bool:
-    """Whether `games` may reach over a network: only then is it worth trying again."""
-    return cfg.games.source is Source.official and cfg.games.data is None
+def _tag(tags: Sequence[str]) -> None:
+    if flow_run.id is not None:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(flow_run.id, tags=sorted({*flow_run.tags, *tags}))
 
 
-def settings(overrides: list[str], *, experiment: str | None = None, seed: int | None = None, run: str | None = None) -> RunConfig:
-    """The config a pipeline runs: composed, or loaded from a run directory, which may have moved since."""
-    shorthands = ([f"experiment={experiment}"] if experiment else []) + ([f"seed={seed}"] if seed is not None else [])
-    if run is None:
-        return compose([*shorthands, *overrides])
-    return override(load_config(Path(run)), [*shorthands, *overrides, f"paths.run={run}"])
+def _deployed(name: str, parameters: dict[str, Any]) -> None:
+    """Have a deployment's worker do it, and wait.
 
-
-def result_table(directory: Path) -> list[dict[str, str | int | float]]:
-    """Rows of the evaluations under a directory: one a model, split and task type, and one for each whole split."""
-    from hiper.evaluate import read_evaluation
-
-    rows: list[dict[str, str | int | float]] = []
-    for folder in sorted(path.parent for path in directory.glob("*/evaluation.json")):
-        for split, whole in read_evaluation(folder)["splits"].items():
-            for name, found in {"all": whole, **whole["task_types"]}.items():
-                rows.append(
-                    {
-                        "model": folder.name,
-                        "split": split,
-                        "tasks": name,
-                        "games": found["games"],
-                        "success %": round(100 * found["success_rate"], 1),
-                        "95 % from": round(100 * found["wilson_low"], 1),
-                        "95 % to": round(100 * found["wilson_high"], 1),
-                        "score": round(found["score_mean"], 3),
-                        "turns": round(found["turns_mean"], 1),
-                    }
-                )
-    return rows
-
-
-def _show(stage: StageFunction, cfg: RunConfig, force: bool) -> StageResult:
-    """Run a stage with a bar on the terminal and a progress artifact in Prefect."""
-    name = stage.__name__.replace("_", "-")
-    with track(name) as bar, progress_artifact(name) as artifact:
-        result = stage(cfg, both(bar, artifact), force=force)
-    logger.info("%s", result)
-    return result
+    Raises:
+        WorkflowError: it did not complete.
+    """
+    done: Any = run_deployment(name, parameters=parameters)
+    if done.state is None or not done.state.is_completed():
+        raise WorkflowError(f"{name} ended as {done.state_name}, flow run {done.name!r}: its log says why. Run this flow again to go on.")

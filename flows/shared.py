@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_image_artifact, create_progress_artifact, update_progress_artifact
 
 from hiper.progress import Progress
 
@@ -34,6 +36,15 @@ def progress_artifact(name: str) -> Iterator[Progress]:
             update_progress_artifact(artifact_id=made, progress=share, description=f"{name}: {done} of {total}")
 
     yield report
+
+
+def show_charts(folder: Path, prefix: str, names: Sequence[str] | None = None) -> None:
+    """The SVG charts of a folder as image artifacts, all or those named."""
+    for chart in sorted(folder.glob("*.svg")):
+        if names is None or chart.stem in names:
+            image = base64.b64encode(chart.read_bytes()).decode()
+            key = f"{prefix}-{chart.stem}".replace(".", "-").replace("_", "-").lower()
+            create_image_artifact(f"data:image/svg+xml;base64,{image}", key=key, description=chart.stem)
 
 
 def _id(created: Any) -> UUID:

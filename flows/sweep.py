@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 import tuning.sweep
-from flows.shared import progress_artifact
+from flows.shared import progress_artifact, show_charts
 from hiper.progress import both, track
 from tuning.sweep import SweepSummary
 
@@ -24,10 +23,7 @@ def study(file: str, changes: list[str], workers: int) -> SweepSummary:
     with track("trials") as bar, progress_artifact("trials") as artifact:
         summary = tuning.sweep.sweep(Path(file), changes, workers, both(bar, artifact))
     create_markdown_artifact(_markdown(summary), key="sweep", description=f"What came of {file}")
-    for chart in sorted((summary.report.parent / "charts").glob("*.svg")):
-        image = base64.b64encode(chart.read_bytes()).decode()
-        key = f"sweep-{chart.stem}".replace(".", "-").replace("_", "-").lower()
-        create_image_artifact(f"data:image/svg+xml;base64,{image}", key=key, description=chart.stem)
+    show_charts(summary.report.parent / "charts", "sweep")
     return summary
 
 

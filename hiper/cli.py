@@ -55,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not _debug():
         warnings.simplefilter("ignore", FutureWarning)  # of packages below; nothing the user of a command can act on
     try:
+        from hiper.leash import end_with_parent
         from hiper.progress import start_logging
 
+        end_with_parent()
         start_logging(options.verbose)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
@@ -211,6 +213,7 @@ def _settings(options: argparse.Namespace) -> RunConfig:
 
 def _flow_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--direct", "--no-prefect", action="store_true", help="call the stages plainly, without Prefect")
+    parser.add_argument("--versioned", action="store_true", help="by DVC, stage by stage; see docs/orchestration.md")
     parser.add_argument("--force", action="store_true", help="do finished stages again")
 
 
@@ -233,6 +236,10 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _pipeline(cfg: RunConfig, options: argparse.Namespace, parameters: dict[str, Any]) -> int:
+    if options.versioned and options.direct:
+        raise ConfigError("--versioned runs `dvc repro` as Prefect tasks; without Prefect, call `dvc repro`.")
+    if options.versioned:
+        parameters["how"] = "versioned"
     results = _direct(cfg, options.force) if options.direct else _through_prefect(parameters, options.force)
     logger.info("all done in %.0f s of work", sum(result.seconds for result in results if not result.reused))
     print(outcome(Path(cfg.paths.run)))

@@ -6,11 +6,13 @@ Library functions know nothing of it: they take a `Progress`, call it with what 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ Progress = Callable[[int, int], None]
 
 LINE_SECONDS = 15.0
 """Seconds between two lines of a log."""
+RELAY_SECONDS = 1.0
+"""Seconds between two writings of a relay."""
+
+RELAY = "HIPER_PROGRESS"
+"""Environment variable: a file that `track` keeps up to date, for the process that started this one."""
 
 
 def start_logging(verbose: bool = False) -> None:
@@ -50,10 +57,18 @@ def track(label: str, total: int = 0) -> Iterator[Progress]:
         label: what is being done.
         total: how much there is to do, if that is known already.
     """
-    if sys.stderr.isatty():
-        yield from _bar(label, total)
-    else:
-        yield _line(label)
+    relay = os.environ.get(RELAY)
+    with _bar(label, total) if sys.stderr.isatty() else nullcontext(_line(label)) as shown:
+        yield shown if relay is None else both(shown, _relay(Path(relay)))
+
+
+def read_relay(path: Path) -> tuple[int, int]:
+    """What a process reported last in its relay: (done, total); (0, 0) before it reports."""
+    try:
+        done, total = path.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return 0, 0
+    return int(done), int(total)
 
 
 def both(first: Progress, second: Progress) -> Progress:
@@ -66,6 +81,7 @@ def both(first: Progress, second: Progress) -> Progress:
     return report
 
 
+@contextmanager
 def _bar(label: str, total: int) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -95,6 +111,20 @@ def _line(label: str) -> Progress:
         if time.monotonic() - said >= LINE_SECONDS:
             said = time.monotonic()
             logger.info("%s: %d%s", label, done, f" of {total}" if total else "")
+
+    return report
+
+
+def _relay(path: Path) -> Progress:
+    written = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal written
+        if time.monotonic() - written >= RELAY_SECONDS or done == total:
+            written = time.monotonic()
+            temporary = path.with_suffix(".new")
+            temporary.write_text(f"{done} {total}", encoding="ascii")
+            temporary.replace(path)
 
     return report
 

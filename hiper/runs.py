@@ -150,12 +150,13 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_seconds(run: Path, stage: str) -> float:
-    """How long a finished stage took, in seconds; 0 where that is not known, as in a run that came from another machine."""
+def read_times(run: Path, stage: str) -> dict[str, Any]:
+    """`seconds` a finished stage took and when it was `finished` (UTC, ISO 8601); empty in a run that came from another machine."""
     try:
-        return float(json.loads((run / stage / TIMES).read_text(encoding="utf-8"))["seconds"])
+        times = json.loads((run / stage / TIMES).read_text(encoding="utf-8"))
+        return {"seconds": float(times["seconds"]), "finished": str(times["finished"])}
     except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
+        return {}
 
 
 def digest(folder: Path) -> str:

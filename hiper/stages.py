@@ -23,7 +23,7 @@ from hiper.envs import benchmark_of
 from hiper.errors import ConfigError
 from hiper.files import write_text
 from hiper.progress import Progress
-from hiper.runs import CONFIG, Fact, StageFolder, begun_stage, fingerprint, read_seconds, read_stage, save_config, stage_folder
+from hiper.runs import CONFIG, Fact, StageFolder, begun_stage, fingerprint, read_stage, read_times, save_config, stage_folder
 
 if TYPE_CHECKING:
     from hiper.envs.index import GameIndex
@@ -213,6 +213,26 @@ def check_upstream(cfg: RunConfig, stage: str) -> None:
         _directory(cfg, upstream)
 
 
+def finished_at(run: Path, stage: str) -> str | None:
+    """When a stage was finished here; None where it has not, or came from another machine."""
+    return read_times(run, stage).get("finished")
+
+
+def finished_result(cfg: RunConfig, stage: str, before: str | None) -> StageResult:
+    """What a stage that another process saw to hands back.
+
+    Args:
+        cfg: what was asked for.
+        stage: its name.
+        before: `finished_at` before that process began.
+
+    Raises:
+        ConfigError: it has not finished under these settings.
+    """
+    run = _directory(cfg, stage).parent
+    return _result(run, stage, reused=finished_at(run, stage) == before)
+
+
 def game_index(cfg: RunConfig) -> GameIndex:
     """The games of a run whose `games` stage has finished."""
     from hiper.envs.index import GameIndex
@@ -255,7 +275,7 @@ def _stage(name: str, cfg: RunConfig, work: Callable[[StageFolder], None], force
 def _result(run: Path, stage: str, *, reused: bool) -> StageResult:
     record = read_stage(run, stage)
     assert record is not None, "asked for a stage that has not finished"
-    return StageResult(stage, run / stage, read_seconds(run, stage), reused, record.facts)
+    return StageResult(stage, run / stage, read_times(run, stage).get("seconds", 0.0), reused, record.facts)
 
 
 def _stale(cfg: RunConfig, stage: str) -> str | None:

@@ -8,14 +8,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from hiper.compose import override
+from hiper.config import RunConfig
 from hiper.errors import ConfigError, MissingDependencyError
 from hiper.evaluate.statistics import wilson
+from hiper.runs import locked, save_config
 
 PARAMS = "params.yaml"
 """The resolved config that the stages of dvc.yaml run under."""
@@ -80,6 +84,23 @@ def dvc_environment() -> dict[str, str]:
     """Environment for `dvc`: its stages find the `hiper` of this Python; no usage data is sent."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
+@contextmanager
+def versioned_settings(root: Path, cfg: RunConfig) -> Iterator[None]:
+    """Inside, DVC's stages run under these settings, and no other process changes them.
+
+    Raises:
+        ConfigError: `root` has no dvc.yaml, the run lies elsewhere, or another process runs versioned stages.
+    """
+    if not (root / "dvc.yaml").is_file():
+        raise ConfigError(f"{root} has no dvc.yaml: versioned runs are made from a checkout of this project.")
+    run = Path(os.path.relpath(Path(cfg.paths.run).resolve(), root.resolve()))
+    if run.parts[0] == os.pardir:
+        raise ConfigError(f"paths.run={cfg.paths.run} lies outside {root}: DVC versions what is inside the checkout.")
+    with locked(root / ".dvc" / "tmp" / "hiper"):
+        save_config(override(cfg, [f"paths.run={run}"]), root / PARAMS)
+        yield
 
 
 @dataclass(frozen=True)

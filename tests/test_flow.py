@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows import pipeline as module
 from flows import shared
-from flows.pipeline import pipeline, result_table, settings
+from flows import stages as module
+from flows.pipeline import evaluate, pipeline, settings
+from flows.process import run_process
+from flows.stages import How, result_table
 from hiper.compose import compose
-from hiper.errors import ConfigError, DataError
+from hiper.errors import ConfigError, DataError, WorkflowError
 from hiper.runs import begin_run, read_stage, save_config
 from hiper.stages import STAGES
 
@@ -25,7 +31,7 @@ def test_a_task_is_a_call_into_the_library(tmp_path: Path, small_settings: list[
         patch.setattr(shared, "create_progress_artifact", lambda progress, **rest: reports.append(progress))
         patch.setattr(shared, "update_progress_artifact", lambda progress, **rest: reports.append(progress))
         patch.setattr(shared, "_id", lambda created: created)
-        result = module.games.fn(cfg)
+        result = module.games.fn(cfg, How.here)
     assert (result.stage, result.directory, result.reused) == ("games", run / "games", False)
     assert read_stage(run, "games") is not None
     assert reports[-1] == 100.0
@@ -42,7 +48,7 @@ def test_settings_are_composed_or_loaded(tmp_path: Path) -> None:
     ("overrides", "retries"), [(["games=official"], True), (["games=official", "games.data=here"], False), (["games=generated"], False)]
 )
 def test_only_a_download_is_tried_again(overrides: list[str], retries: bool) -> None:
-    assert module._may_download(compose(overrides)) is retries
+    assert module.may_download(compose(overrides)) is retries
 
 
 @pytest.mark.parametrize(("error", "again"), [(DataError("cut off"), True), (OSError("no route"), True), (ConfigError("typo"), False)])
@@ -68,7 +74,8 @@ def test_the_flow_does_what_is_not_done_and_shows_it(prefect_server: None, finis
         flow_runs = client.read_flow_runs()
         artifacts: list[Any] = client.read_artifacts()
     assert ("smoke-seed-0", "Completed") in [(one.name, one.state_name) for one in flow_runs]
-    assert {"evaluate", "evaluation", "report"} <= {one.key for one in artifacts}
+    assert {"evaluate", "evaluation", "report", "curve-success"} <= {one.key for one in artifacts}
+    assert {"experiment:smoke", "seed:0", "algo:hae"} <= set(flow_runs[0].tags)
     rows = result_table(run / "evaluate")
     kinds = {(row["model"], row["split"]): row["games"] for row in rows if row["tasks"] == "all"}
     assert kinds == {(model, split): 2 for model in ("trained", "warm_start") for split in ("valid_seen", "valid_unseen")}
@@ -77,6 +84,75 @@ def test_the_flow_does_what_is_not_done_and_shows_it(prefect_server: None, finis
 def test_a_mistake_comes_out_of_the_flow_as_it_is(prefect_server: None) -> None:
     with pytest.raises(ConfigError, match=r"algo\.gamma"):
         pipeline(overrides=["algo.gama=1"])
+
+
+def test_a_stage_can_have_a_process_of_its_own(prefect_server: None, finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    results = evaluate(run=str(run), force=True, how=How.process)
+    assert [(result.stage, result.reused) for result in results] == [("evaluate", False), ("report", False)]
+    results = evaluate(run=str(run), how=How.process)
+    assert [result.reused for result in results] == [True, True]
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_a_process_is_heard_and_followed(tmp_path: Path) -> None:
+    said: list[str] = []
+    reported: list[tuple[int, int]] = []
+    code = """
+from hiper.progress import track
+with track("work") as report:
+    print("begun")
+    report(3, 3)
+"""
+    run_process(python(code), os.environ, said.append, lambda *done: reported.append(done))
+    assert said == ["begun"]
+    assert reported[-1] == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("print('one'); raise SystemExit(3)", r"ended with exit code 3.*Its last lines:\none"),
+        ("import os; os.kill(os.getpid(), 9)", "signal SIGKILL, perhaps for lack of memory"),
+    ],
+)
+def test_a_process_that_fails_shows_its_last_lines(code: str, said: str) -> None:
+    with pytest.raises(WorkflowError, match=f"(?s){said}"):
+        run_process(python(code), os.environ, lambda line: None, lambda *done: None)
+
+
+def test_what_stops_the_flow_stops_the_process(tmp_path: Path) -> None:
+    """And what that process started: here a child that would write in a minute."""
+    late = f"import time; time.sleep(60); open({str(tmp_path / 'late')!r}, 'w')"
+    code = f"import subprocess, sys; print('begun', flush=True); subprocess.run([sys.executable, '-c', {late!r}])"
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_process(python(code), os.environ, stop, lambda *done: None)
+    assert time.monotonic() - begun < 50
+    listed = subprocess.run(["ps", "-ef"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path / "late") not in listed
+
+
+def test_a_killed_flow_takes_its_process_along(tmp_path: Path) -> None:
+    """SIGKILL leaves a flow no time to stop anything; the kernel does it."""
+    child = "from hiper.leash import end_with_parent; end_with_parent(); print('begun', flush=True); import time; time.sleep(60)"
+    parent = f"""
+import os, subprocess, sys
+from hiper.leash import LEASH
+subprocess.run([sys.executable, "-c", {child!r}], env={{**os.environ, LEASH: str(os.getpid())}})
+"""
+    with subprocess.Popen(python(parent), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.kill()
+        assert process.stdout.read() == "", "ends when the last that holds the pipe has ended"
 
 
 @pytest.mark.slow

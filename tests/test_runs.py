@@ -14,7 +14,7 @@ import pytest
 
 from hiper.compose import compose
 from hiper.errors import ConfigError, DataError
-from hiper.runs import begin_run, fingerprint, git_state, locked, read_seconds, read_stage, stage_folder
+from hiper.runs import begin_run, fingerprint, git_state, locked, read_stage, read_times, stage_folder
 from hiper.stages import SETTINGS, STAGES, UPSTREAM, stage_fingerprint
 
 
@@ -59,7 +59,7 @@ def test_the_digest_is_of_what_later_stages_read(tmp_path: Path) -> None:
         assert record is not None
         digests.append(record.digest)
     assert digests[0] == digests[1] != digests[2]
-    assert read_seconds(tmp_path, "train") >= 0
+    assert read_times(tmp_path, "train")["seconds"] >= 0
 
 
 def test_a_run_of_an_earlier_version_stays_finished(tmp_path: Path) -> None:

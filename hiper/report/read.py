@@ -18,7 +18,7 @@ from hiper.config import RunConfig
 from hiper.errors import HiperError
 from hiper.evaluate.write import TRAJECTORIES, read_evaluation
 from hiper.rollout.trajectory import Trajectory, read_trajectories
-from hiper.runs import ENVIRONMENT, STAGE, load_config, read_seconds
+from hiper.runs import ENVIRONMENT, load_config, read_times
 from hiper.tracking.metrics import read_metrics
 
 STAGES = ("games", "demos", "warm_start", "train", "evaluate")
@@ -154,8 +154,7 @@ def _read_alarms(path: Path) -> list[dict[str, Any]]:
 
 def _seconds(run: Path) -> dict[str, float]:
     """Read without `hiper.runs.read_stage`, which mends what a killed process left: a report changes nothing in a run."""
-    found = {stage: read_seconds(run, stage) for stage in STAGES if (run / stage / STAGE).is_file()}
-    return {stage: seconds for stage, seconds in found.items() if seconds > 0}
+    return {stage: times["seconds"] for stage in STAGES if (times := read_times(run, stage))}
 
 
 def _samples(run: Path, train: Path) -> list[Sample]:

@@ -15,7 +15,7 @@ from hiper.evaluate.write import TRAJECTORIES
 from hiper.files import write_text
 from hiper.report.charts import Series, line_chart, percent, standalone
 from hiper.rollout.trajectory import read_trajectories
-from hiper.runs import git_state, read_seconds, read_stage
+from hiper.runs import git_state, read_stage, read_times
 from hiper.study.run import warm_start_evaluation
 from hiper.study.spec import Cell, Study
 from hiper.tracking import read_metrics
@@ -114,7 +114,7 @@ def _read(cell: Cell, split: str, start: dict[str, Any]) -> Outcome | None:
         metrics[-1]["env/turns"],
         metrics[-1]["switch/rate"],
         metrics[-1]["switch/segment_length"],
-        read_seconds(run, "train"),
+        read_times(run, "train").get("seconds", 0.0),
     )
 
 
