@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -247,16 +247,6 @@ def stage_folder(
     _swap(run, stage)
 
 
-def link_stages(source: Path, run: Path, stages: Iterable[str]) -> None:
-    """Let a run use finished stages of another one by symbolic links; they stay the other's."""
-    run.mkdir(parents=True, exist_ok=True)
-    for stage in stages:
-        link = run / stage
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(os.path.relpath(source / stage, run), target_is_directory=True)
-
-
 @contextlib.contextmanager
 def locked(run: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the run's directory against other processes; the lock goes with the process, however that ends.
@@ -283,19 +273,11 @@ def _replaced(run: Path, stage: str) -> Path:
 
 def _swap(run: Path, stage: str) -> None:
     final, replaced = run / stage, _replaced(run, stage)
-    _remove(replaced)
+    shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():
         final.rename(replaced)
     (run / f"{stage}.partial").rename(final)
-    _remove(replaced)
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder; of a link to one, the link alone."""
-    if folder.is_symlink():
-        folder.unlink()
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _recover(run: Path, stage: str) -> None:

@@ -19,13 +19,10 @@ from hiper.errors import CollapseError
 from hiper.evaluate.history import history
 from hiper.progress import Progress, track
 from hiper.report.curves import evaluations
-from hiper.runs import link_stages, locked
+from hiper.runs import locked
 from hiper.tracking import read_metrics
 from tuning.spec import SweepSpec
 from tuning.study import TURNS, Claim
-
-SHARED = ("games", "demos", "warm_start")
-"""Stages whose work trials share."""
 
 
 class TrialLost(Exception):
@@ -55,9 +52,8 @@ def run_trial(spec: SweepSpec, claim: Claim, check: Callable[[], None]) -> float
             run = folder(spec, claim.slot) / f"seed-{seed}"
             cfg = spec.compose(settings, seed, run)
             watch = _Watch(spec, claim.trial, cfg, check, turns, number * cfg.trainer.iterations)
-            base = shared_stages(spec, cfg)
+            cfg = override(cfg, [f"paths.base={shared_stages(spec, cfg)}"])
             with locked(run, wait=True):  # a worker that was taken for dead leaves at its next report
-                link_stages(base, run, SHARED)
                 stages.train(cfg, watch)
             scores.append(watch.finish())
             turns = watch.turns
@@ -85,10 +81,10 @@ def suggest(spec: SweepSpec, trial: Trial) -> dict[str, Any]:
 
 def shared_stages(spec: SweepSpec, cfg: RunConfig, progress: Progress | None = None) -> Path:
     """The run that holds the games, demonstrations and warm start of a config; made now if it is the first that needs them."""
-    base = spec.place / "base" / stages.stage_fingerprint(cfg, SHARED[-1])
+    base = spec.place / "base" / stages.stage_fingerprint(cfg, "warm_start")
     own = override(cfg, [f"paths.run={base}"])
     with locked(base, wait=True):
-        for name in SHARED:
+        for name in stages.SHARED:
             stages.STAGES[name](own, progress)
     return base
 
@@ -97,7 +93,7 @@ def prepare(spec: SweepSpec) -> None:
     """Make what trials share before they begin, unless the space itself changes it."""
     for seed in spec.seeds:
         cfg = spec.compose({}, seed, spec.place)
-        if all(stages.stage_fingerprint(end, SHARED[-1]) == stages.stage_fingerprint(cfg, SHARED[-1]) for end in spec.ends(seed)):
+        if all(stages.stage_fingerprint(end, "warm_start") == stages.stage_fingerprint(cfg, "warm_start") for end in spec.ends(seed)):
             with track("warm start") as progress:
                 shared_stages(spec, cfg, progress)
 

@@ -18,15 +18,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hiper import stages
 from hiper.cli import main
-from hiper.compose import compose, config_dir
+from hiper.compose import compose, config_dir, override
 from hiper.evaluate.history import history
 from hiper.report.curves import evaluations
-from hiper.runs import link_stages
 from hiper.tracking import read_metrics
 from tuning.outcome import tally
 from tuning.spec import SweepSpec, load_spec
 from tuning.study import WORKER, SweepStudy, slot_number
-from tuning.trial import SHARED, folder, shared_stages
+from tuning.trial import folder, shared_stages
 
 
 @pytest.fixture
@@ -137,6 +136,5 @@ def _wait_until_half(spec: SweepSpec, process: subprocess.Popen[bytes]) -> tuple
 
 def _train(spec: SweepSpec, cfg: Any) -> Path:
     run = Path(cfg.paths.run)
-    link_stages(shared_stages(spec, cfg), run, SHARED)
-    stages.train(cfg)
+    stages.train(override(cfg, [f"paths.base={shared_stages(spec, cfg)}"]))
     return run / "train" / "metrics.jsonl"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from pathlib import Path
 
@@ -12,15 +11,15 @@ from optuna import TrialPruned
 from optuna.trial import TrialState
 
 from hiper import stages
-from hiper.compose import compose
+from hiper.compose import compose, override
 from hiper.errors import CollapseError, ConfigError
 from hiper.report.curves import evaluations
-from hiper.runs import link_stages, locked
+from hiper.runs import locked
 from hiper.tracking import read_metrics
 from tuning.outcome import check_best_file, record
 from tuning.spec import SweepSpec
 from tuning.study import SweepStudy
-from tuning.trial import SHARED, TrialLost, folder, run_trial, shared_stages
+from tuning.trial import TrialLost, folder, run_trial, shared_stages
 from tuning.worker import IN_A_ROW, work
 
 
@@ -73,8 +72,7 @@ def test_the_best_settings_compose_and_train_to_their_objective(
         run = tmp_path / str(seed)
         cfg = compose(["experiment=small_best", f"seed={seed}", f"paths.run={run}"])
         assert cfg.algo.kl_coef == best.last.params["algo.kl_coef"]
-        link_stages(shared_stages(spec, cfg), run, SHARED)
-        stages.train(cfg)
+        stages.train(override(cfg, [f"paths.base={shared_stages(spec, cfg)}"]))
         metrics = run / "train" / "metrics.jsonl"
         assert metrics.read_bytes() == (folder(spec, best.number) / f"seed-{seed}" / "train" / "metrics.jsonl").read_bytes()
         scores.append(statistics.fmean(value for _, value in evaluations(read_metrics(metrics))[-spec.last :]))
@@ -186,16 +184,3 @@ def test_a_changed_warm_start_is_made_anew(begun: tuple[SweepSpec, SweepStudy]) 
     cfg = spec.compose({"warm_start.lr": 0.5}, 0, spec.place / "run")
     assert stages.stage_fingerprint(cfg, "warm_start") not in before
     assert stages.stage_fingerprint(spec.compose({}, 0, spec.place), "warm_start") in before
-
-
-def test_linked_stages_stay_the_others(finished_sweep: tuple[SweepSpec, Path], tmp_path: Path) -> None:
-    """A run that does a linked stage again gets its own; the shared one is left as it was."""
-    spec, _ = finished_sweep
-    cfg = spec.compose({"games.train": 6}, 0, tmp_path / "run")
-    base = shared_stages(spec, spec.compose({}, 0, tmp_path))
-    link_stages(base, tmp_path / "run", SHARED)
-    for _ in range(2):
-        stages.games(cfg, force=True)
-    assert not (tmp_path / "run" / "games").is_symlink()
-    assert json.loads((base / "games" / "stage.json").read_text(encoding="utf-8"))["facts"]["train"] == 12
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["demos", "games", "warm_start"]
