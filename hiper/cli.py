@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     _overrides(resume)
 
     study = add("study", _study, "compare arms over seeds from one warm start; goes on with what is not done")
-    study.add_argument("file", type=Path, metavar="FILE", help="a study, such as sweeps/estimators.yaml")
+    study.add_argument("file", type=Path, metavar="FILE", help="a study, such as studies/estimators.yaml")
     study.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
     study.add_argument("--out", type=Path, metavar="FILE", help="the page to write (docs/results.md)", default=Path("docs/results.md"))
     study.add_argument("--split", default="valid_seen", metavar="SPLIT", help="whose games the page is about (valid_seen)")

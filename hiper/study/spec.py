@@ -83,7 +83,7 @@ def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
         ConfigError: no such file, not YAML, or a key that is missing, unknown or of the wrong kind.
     """
     if not path.is_file():
-        raise ConfigError(f"there is no study at {path}. The project's own are in sweeps/: hiper study sweeps/estimators.yaml.")
+        raise ConfigError(f"there is no study at {path}. The project's own are in studies/: hiper study studies/estimators.yaml.")
     try:
         found = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:  # the YAML reader's own errors, and OmegaConf's
