@@ -6,6 +6,7 @@ samples tokens (the policy's work) nor shapes rewards (the learner's).
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,8 @@ class _Running:
     tokens: list[TokenTurn] = field(default_factory=list)
     keeps: list[bool] = field(default_factory=list)
     mismatches: list[bool] = field(default_factory=list)
+    message: list[int] = field(default_factory=list)
+    """`append`: ids of the message that shows the newest observation."""
     subgoal: str | None = None
     stop: StopReason | None = None
 
@@ -105,6 +108,14 @@ class Collector:
         Returns:
             Episodes in the order of `games`.
         """
+        # Play makes many small objects, and each full collection would walk all that exists besides (modules, games, a tokenizer).
+        gc.freeze()
+        try:
+            return self._play(games, slots, total, progress)
+        finally:
+            gc.unfreeze()
+
+    def _play(self, games: Iterable[tuple[GameEntry, TextEnv]], slots: int, total: int | None, progress: Progress | None) -> list[Episode]:
         waiting: Iterator[tuple[int, tuple[GameEntry, TextEnv]]] = iter(enumerate(games))
         running: dict[int, tuple[int, _Running]] = {}
         free = list(range(slots))[::-1]
@@ -137,7 +148,7 @@ class Collector:
         form = Form(self._dialect, run.subgoal) if constrain is Constrain.grammar else None
         if self._prompter.appends:
             fresh = not run.turns
-            ids = self._codec.first(self._prompter.first(run.observation)) if fresh else self._later(run)
+            ids = self._codec.first(self._prompter.first(run.observation)) if fresh else run.message
             run.ids += ids
             return Request(slot, ids, fresh, commands, form)
         prompt = self._prompter.window(run.task, run.past, run.observation, run.subgoal, run.env.admissible_commands)
@@ -179,25 +190,20 @@ class Collector:
         run.observation = result.observation
         if result.terminated:
             run.stop = StopReason.terminated
-        elif len(run.turns) >= self._max_turns:
+            return
+        if self._prompter.appends:
+            run.message = self._codec.later(self._prompter.later(run.observation, run.task, run.subgoal))
+        if len(run.turns) >= self._max_turns:
             run.stop = StopReason.turn_limit
-        elif self._prompter.appends and len(run.ids) + self._room(run) > self._rollout.max_tokens:
+        elif self._prompter.appends and len(run.ids) + len(run.message) + self._rollout.max_reply_tokens + 1 > self._rollout.max_tokens:
             run.stop = StopReason.token_limit
-
-    def _later(self, run: _Running) -> list[int]:
-        """Ids of the message that shows the newest observation."""
-        return self._codec.later(self._prompter.later(run.observation, run.task, run.subgoal or ""))
-
-    def _room(self, run: _Running) -> int:
-        """Tokens the next turn may need."""
-        return len(self._later(run)) + self._rollout.max_reply_tokens + 1
 
     def _finish(self, run: _Running) -> Episode:
         assert run.stop is not None
         if run.stop is not StopReason.terminated:
             # What follows a truncation has a value: keep the prompt it would have been read from.
             if self._prompter.appends:
-                run.ids += self._later(run)
+                run.ids += run.message
                 run.sequences = [TokenSequence(run.ids, run.tokens, final=len(run.ids) - 1)]
             else:
                 prompt = self._prompter.window(run.task, run.past, run.observation, run.subgoal, run.env.admissible_commands)

@@ -55,6 +55,7 @@ class CommandTries:
         self._tokenizer = tokenizer
         self._end = end
         self._encoded: dict[str, tuple[int, ...]] = {}
+        self._spelled: dict[str, tuple[int, ...] | None] = {}
         self._pieces: dict[int, str] = {}
         self._overshoot: Limit | None = None
         self._text: dict[tuple[int, str], tuple[Limit, Limit]] = {}
@@ -64,11 +65,16 @@ class CommandTries:
 
         Commands with a word the tokenizer does not know are left out: chosen, they would read as something else. None: there are no others.
         """
-        return trie([*tokens, self._end] for tokens in map(self._spell, commands) if self._tokenizer.unk_token_id not in tokens) or None
+        spelled = [self._spell(command) for command in commands]
+        return trie(tokens for tokens in spelled if tokens is not None) or None
 
-    def _spell(self, command: str) -> tuple[int, ...]:
-        head, words, tail = f"{command}</action>".partition(WORDS)
-        return (*self._after_tag(head), _FREE, *self.encode(tail)) if words else self._after_tag(head)
+    def _spell(self, command: str) -> tuple[int, ...] | None:
+        """Ids of what follows `<action>`, the end token included; None: the tokenizer does not know a word of the command."""
+        if command not in self._spelled:
+            head, words, tail = f"{command}</action>".partition(WORDS)
+            tokens = (*self._after_tag(head), _FREE, *self.encode(tail)) if words else self._after_tag(head)
+            self._spelled[command] = None if self._tokenizer.unk_token_id in tokens else (*tokens, self._end)
+        return self._spelled[command]
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a fixed piece of a reply."""
