@@ -143,6 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--direct", "--no-prefect", action="store_true", help="without Prefect")
     sweep.add_argument("overrides", nargs="*", metavar="CHANGE", help="changes to the file: trials=8 sampler.seed=1")
 
+    again = add("reevaluate", _reevaluate, "evaluate accepted models again; exit code 4 where one does worse")
+    again.add_argument("file", type=Path, metavar="FILE", help="a file of conf/reevaluate/")
+    again.add_argument("--accept", action="store_true", help="compare later evaluations with this one")
+
     play = add("play", _play, "play a game in the terminal, or watch the expert")
     play.add_argument("words", nargs="*", metavar="GAME | OVERRIDE", help="a game.tw-pddl file; " + OVERRIDES)
     play.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it a game is generated")
@@ -374,8 +378,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     from hiper.envs import benchmark_of
     from hiper.evaluate import evaluate
     from hiper.progress import track
+    from hiper.runs import config_beside
 
-    saved = saved_config(model)
+    saved = config_beside(model)
     cfg = override(saved, options.overrides) if saved is not None else compose(options.overrides)
     cfg = override(cfg, _changes(options))
     index = benchmark_of(cfg).index(options.data, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
@@ -443,16 +448,22 @@ def _changes(options: argparse.Namespace) -> list[str]:
     return changes + ([f"evaluate.limit={options.limit}"] if options.limit is not None else [])
 
 
-def saved_config(model: Path) -> RunConfig | None:
-    """The config a stage saved beside its model; how it words prompts is part of what the model knows. None: there is none."""
-    from hiper.runs import CONFIG, load_config
+def _reevaluate(options: argparse.Namespace) -> int:
+    from hiper.errors import DriftError
+    from hiper.evaluate.reevaluate import load_plan, reevaluate
+    from hiper.progress import track
 
-    for folder in (model, model.resolve().parent):
-        if (folder / CONFIG).is_file():
-            logger.info("protocol and limits from %s; overrides go on top", folder / CONFIG)
-            return load_config(folder / CONFIG)
-    logger.info("no %s beside %s: protocol and limits are the defaults, plus overrides", CONFIG, model)
-    return None
+    plan = load_plan(options.file)
+    options.place = plan.work
+    outcomes = []
+    for one in plan.models:
+        with track(one.name) as progress:
+            outcomes.append(reevaluate(plan, one, options.accept, progress))
+        print(outcomes[-1])
+    bad = [outcome.name for outcome in outcomes if outcome.bad]
+    if bad:
+        raise DriftError(f"{', '.join(bad)}: see above. `--accept` makes a new evaluation the one to compare with.")
+    return 0
 
 
 def _play(options: argparse.Namespace) -> int:
@@ -588,6 +599,8 @@ def _interrupted(options: argparse.Namespace) -> str:
     place = getattr(options, "place", None)
     if place is None:
         return "interrupted."
+    if options.verb == "reevaluate":
+        return "interrupted; models that were evaluated have their line in the history."
     if options.verb == "sweep":
         return f"interrupted; trials so far are kept in {place}. Give the command again to go on."
     if options.verb == "evaluate" and _model(options) is not None:

@@ -39,6 +39,12 @@ class CollapseError(HiperError, RuntimeError):
     exit_code = 3
 
 
+class DriftError(HiperError, RuntimeError):
+    """A model that was accepted does worse now, or cannot be evaluated any more."""
+
+    exit_code = 4
+
+
 class MissingDependencyError(HiperError, ImportError):
     """An optional package that this command needs is not installed."""
 

@@ -103,6 +103,16 @@ def load_config(path: Path) -> RunConfig:
     return build(node)  # type: ignore[arg-type]  # merging a structured DictConfig gives a DictConfig
 
 
+def config_beside(model: Path) -> RunConfig | None:
+    """The config a stage saved beside its model; how it words prompts is part of what the model knows. None: there is none."""
+    for folder in (model, model.resolve().parent):
+        if (folder / CONFIG).is_file():
+            logger.info("protocol and limits from %s; overrides go on top", folder / CONFIG)
+            return load_config(folder / CONFIG)
+    logger.info("no %s beside %s: protocol and limits are the defaults, plus overrides", CONFIG, model)
+    return None
+
+
 def begin_run(config: RunConfig) -> Path:
     """Make the run's directory and write down what is asked of it and where; the directory."""
     run = Path(config.paths.run)

@@ -67,6 +67,20 @@ def models(root: Path) -> list[ModelVersion]:
     return versions
 
 
+def fetch(root: Path, path: str, rev: str, out: Path) -> None:
+    """Bring a file or folder that a revision's dvc.lock names, from DVC's cache or remote; `out` is replaced.
+
+    Raises:
+        ConfigError: the revision has no such path, or it is nowhere to be had.
+        MissingDependencyError: the dvc command is missing.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = [dvc_command(), "get", str(root), path, "--rev", rev, "--out", str(out), "--force"]
+    ran = subprocess.run(command, cwd=root, env=dvc_environment(), capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        raise ConfigError(f"DVC cannot fetch {path} of revision {rev}: {' '.join(ran.stderr.split())[-400:]}")
+
+
 def dvc_command() -> str:
     """Path of the dvc command, of this Python's environment if it has one.
 

@@ -10,8 +10,10 @@ import pytest
 
 from hiper.compose import compose, config_dir
 from hiper.config import Constrain, Context, KeepMode, RunConfig
+from hiper.evaluate.reevaluate import load_plan
 
-CHOICES = sorted((path.parent.name, path.stem) for path in config_dir().glob("*/*.yaml"))
+CHOICES = sorted((path.parent.name, path.stem) for path in config_dir().glob("*/*.yaml") if path.parent.name != "reevaluate")
+PLANS = sorted((config_dir() / "reevaluate").glob("*.yaml"))
 
 
 def test_there_are_files_to_test() -> None:
@@ -30,6 +32,12 @@ def test_an_experiment_names_itself_and_its_command(group: str, choice: str) -> 
     assert cfg.name == choice
     assert text.startswith("# @package _global_\n")
     assert f"experiment={choice}" in text.splitlines()[1]
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_a_plan_of_reevaluations_names_its_command_and_models(path: Path) -> None:
+    assert load_plan(path).models
+    assert f"hiper reevaluate conf/reevaluate/{path.name}" in path.read_text(encoding="utf-8").splitlines()[0]
 
 
 def test_the_published_setting_is_as_published() -> None:

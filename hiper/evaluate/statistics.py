@@ -71,6 +71,32 @@ def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
+def fell(before: tuple[int, int], after: tuple[int, int]) -> float:
+    """Probability of a fall at least this large between two proportions, were the two the same: a one-sided pooled z test.
+
+        p = (s1 + s2) / (n1 + n2)
+        z = (s2/n2 - s1/n1) / sqrt(p (1 - p) (1/n1 + 1/n2))
+
+    Args:
+        before, after: (successes, trials).
+
+    Returns:
+        The lower tail of the normal distribution at z; 1 where both proportions are 0, or both are 1.
+
+    Raises:
+        ValueError: no trials, or successes outside 0..n.
+    """
+    for successes, n in (before, after):
+        if n < 1 or not 0 <= successes <= n:
+            raise ValueError(f"two proportions need 0 <= successes <= n and n >= 1; got successes={successes}, n={n}.")
+    (s1, n1), (s2, n2) = before, after
+    p = (s1 + s2) / (n1 + n2)
+    if p in (0.0, 1.0):
+        return 1.0
+    z = (s2 / n2 - s1 / n1) / math.sqrt(p * (1 - p) * (1 / n1 + 1 / n2))
+    return statistics.NormalDist().cdf(z)
+
+
 def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
     """Statistics over all episodes, by split, and by task type within each split.
 

@@ -1,0 +1,172 @@
+"""Accepted models evaluated again.
+
+Rules: the first evaluation is accepted; the same inputs give the same bytes; a damaged model, other games, another setting are named; a
+significant fall, or a model that cannot be evaluated, is alarming; each evaluation is a line of the history.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from hiper.cli import main
+from hiper.errors import ConfigError, DataError
+from hiper.evaluate.drift import Entry, compare, read_history
+from hiper.evaluate.reevaluate import Outcome, Plan, Watched, load_plan, reevaluate
+from hiper.evaluate.statistics import fell
+
+ENTRY = Entry(
+    time="2026-11-25T10:00:00+00:00",
+    accepted=True,
+    model="a" * 64,
+    games={"valid_unseen": "b" * 64},
+    engine="native",
+    settings={"temperature": 0.4},
+    versions={"torch": "2.13.0"},
+    successes={"valid_unseen": (107, 120)},
+    evaluation="c" * 64,
+)
+
+
+def test_a_fall_by_hand() -> None:
+    """40 of 100, then 25 of 100: pooled 65/200; z = -0.15 / sqrt(0.325 * 0.675 * 0.02) = -2.2645; the lower tail is 0.0118."""
+    assert fell((40, 100), (25, 100)) == pytest.approx(0.011774, abs=1e-5)
+    assert fell((25, 100), (40, 100)) == pytest.approx(1 - fell((40, 100), (25, 100)))
+    assert fell((30, 100), (30, 100)) == 0.5
+    assert fell((0, 10), (0, 10)) == fell((10, 10), (10, 10)) == 1.0
+    assert fell((120, 120), (0, 120)) < 1e-50
+    with pytest.raises(ValueError, match="two proportions need"):
+        fell((3, 2), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": "d" * 64}, "the model's files changed"),
+        ({"games": {"valid_unseen": "d"}}, "the game files of valid_unseen changed"),
+        ({"engine": "textworld"}, "the environment's engine changed (native to textworld)"),
+        ({"versions": {"torch": "2.14.0"}}, "package torch changed (2.13.0 to 2.14.0)"),
+        ({"settings": {"temperature": 0.0}}, "setting temperature changed (0.4 to 0.0)"),
+        ({"evaluation": "d"}, "the same inputs gave other numbers"),
+    ],
+)
+def test_what_changed_is_named(change: dict[str, object], said: str) -> None:
+    drift = compare(ENTRY, dataclasses.replace(ENTRY, **change), 0.01)  # type: ignore[arg-type]
+    assert said in str(drift)
+    assert not drift.bad
+
+
+@pytest.mark.parametrize(("won", "bad"), [(107, False), (100, False), (90, True), (0, True), (120, False)])
+def test_only_a_significant_fall_is_alarming(won: int, bad: bool) -> None:
+    """Of 120 games, 107 won before: 100 has p = 0.095, 90 has p = 0.0021."""
+    drift = compare(ENTRY, dataclasses.replace(ENTRY, successes={"valid_unseen": (won, 120)}), 0.01)
+    assert drift.bad is bad
+    assert ("success on valid_unseen fell from 89.2 %" in str(drift)) is bad
+
+
+@pytest.fixture
+def plan(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan to watch a copy of the finished run."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished_run, tmp_path / "run")
+    return Plan(models=[Watched(name="small", run="run")])
+
+
+def again(plan: Plan, **options: bool) -> Outcome:
+    return reevaluate(plan, plan.models[0], **options)
+
+
+def test_the_same_inputs_give_the_same_bytes(plan: Plan) -> None:
+    first = again(plan)
+    written = Path("runs/reevaluations/small/evaluation/evaluation.json").read_bytes()
+    second = again(plan)
+    assert first.entry is not None and second.entry is not None
+    assert (first.entry.accepted, second.entry.accepted) == (True, False)
+    assert Path("runs/reevaluations/small/evaluation/evaluation.json").read_bytes() == written
+    assert str(second.drift) == "nothing differs"
+    assert [one.accepted for one in read_history(Path("reevaluations/small.jsonl"))] == [True, False]
+    assert first.entry.successes["valid_unseen"][1] == 6, "the full split, whatever limit the run had"
+
+
+def test_a_damaged_model_is_named(plan: Plan) -> None:
+    again(plan)
+    weights = Path("run/train/model/model.safetensors")
+    tensors = load_file(weights)
+    name = max(tensors, key=lambda key: tensors[key].numel())
+    tensors[name][: len(tensors[name]) // 2] = math.pi
+    save_file(tensors, weights, metadata={"format": "pt"})
+    outcome = again(plan)
+    assert "the model's files changed" in str(outcome.drift)
+    assert again(plan, accept=True).entry is not None
+    assert str(again(plan).drift) == "nothing differs", "what was accepted last is compared with"
+
+
+def test_a_model_that_does_not_load_is_alarming_and_leaves_no_line(plan: Plan) -> None:
+    again(plan)
+    weights = Path("run/train/model/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    outcome = again(plan)
+    assert outcome.bad
+    assert "small: NOT EVALUATED" in str(outcome)
+    assert len(read_history(Path("reevaluations/small.jsonl"))) == 1
+
+
+def test_a_changed_game_is_named(plan: Plan) -> None:
+    again(plan)
+    game = next(Path("run/games/data/valid_unseen").glob("*/*/game.tw-pddl"))
+    game.write_text(game.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert str(again(plan).drift) == "the game files of valid_unseen changed"
+
+
+def test_the_command_says_which_and_leaves_with_4(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("plan.yaml").write_text("models: [{name: small, run: run}, {name: gone, run: nowhere}]\n", encoding="utf-8")
+    assert main(["reevaluate", "plan.yaml"]) == 4
+    printed = capsys.readouterr()
+    assert "small: valid_seen" in printed.out
+    assert "gone: NOT EVALUATED" in printed.out
+    assert printed.err.splitlines()[-1].startswith("hiper: gone: see above")
+
+
+def test_the_flow_fails_and_shows_all(prefect_server: None, plan: Plan) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.reevaluate import reevaluate as flow
+
+    Path("plan.yaml").write_text("models: [{name: small, run: run}, {name: gone, run: nowhere}]\n", encoding="utf-8")
+    state = flow("plan.yaml", return_state=True)
+    assert state.is_failed()
+    assert "gone: NOT EVALUATED" in (state.message or "")
+    with get_client(sync_client=True) as client:
+        shown = next(one for one in client.read_artifacts() if one.key == "reevaluation")
+    assert "small: valid_seen" in str(shown.data)
+    assert "gone" in str(shown.data)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("models: []\n", "at least one"),
+        ("models: [{name: a/b, run: x}]\n", "they name files"),
+        ("models: [{name: a}]\n", "name a run"),
+        ("models: [{name: a, model: x}]\n", "a model and its games"),
+        ("models: [{name: a, model: x, games: y, rev: main}]\n", "name a run"),
+        ("models: [{name: a, rnu: x}]\n", "rnu"),
+        ("models: [{name: a, run: x}]\nalpha: 2\n", "alpha=2.0 must lie between"),
+    ],
+)
+def test_a_plan_that_cannot_stand_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_plan(tmp_path / "plan.yaml")
+    assert said in str(caught.value)
+
+
+def test_a_damaged_history_is_named_by_line(tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"h\.jsonl:1 is not an entry"):
+        read_history(tmp_path / "h.jsonl")
