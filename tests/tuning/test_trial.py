@@ -14,7 +14,7 @@ from hiper import stages
 from hiper.compose import compose, override
 from hiper.errors import CollapseError, ConfigError
 from hiper.report.curves import evaluations
-from hiper.runs import locked
+from hiper.runs import load_config, locked
 from hiper.tracking import read_metrics
 from tuning.outcome import check_best_file, record
 from tuning.spec import SweepSpec
@@ -50,7 +50,7 @@ def test_the_objective_is_the_mean_of_the_last_evaluations_over_seeds(finished_s
 def test_trials_share_a_warm_start_a_seed(finished_sweep: tuple[SweepSpec, Path]) -> None:
     spec, _ = finished_sweep
     for seed in spec.seeds:
-        places = {(folder(spec, slot) / f"seed-{seed}" / "warm_start").resolve() for slot in range(spec.trials)}
+        places = {load_config(folder(spec, slot) / f"seed-{seed}" / "train").paths.base for slot in range(spec.trials)}
         assert len(places) == 1
     assert len(list((spec.place / "base").iterdir())) == len(spec.seeds)
 
