@@ -1,7 +1,7 @@
 """An expert that shops by what it reads: the task, the page and what can be clicked.
 
-It searches for what the task describes, options included, opens the first product that is not too dear, goes back if an option it needs
-is not to be had, chooses options, and buys. Its subgoals: `find ...` with the words the task has for the thing, `choose ...` with the
+It searches for all that the task says but the price, opens the first product that is not too dear, goes back if an option it needs
+is not to be had, chooses options, and buys. Its subgoals: `find ...` with the words the task begins with, `choose ...` with the
 options as the task writes them, `buy it`. After an error it goes on from the page it finds itself on.
 """
 
@@ -22,17 +22,17 @@ _PRICE = re.compile(r",? and price lower than ([\d.]+) dollars$")
 _NAME = r"(?:(?! with )[^:,])+"  # of an option
 _OPTIONS = re.compile(rf" with ({_NAME}: .+)$")
 _BUY = "buy it"
-_HEAD = 8  # words of a subgoal, where a task without a form would fill it
+_THING = 8  # words of it; else a task without a form would fill the subgoal
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What a task asks for."""
 
+    query: str
+    """All of it but the price: "hand wash women's sweaters with long sleeve with color: red"."""
     thing: str
-    """What it is to be, with all it is to have: "hand wash women's sweaters with long sleeve"."""
-    head: str
-    """The thing itself: "women's sweaters"."""
+    """How that begins: "hand wash women's sweaters"."""
     options: dict[str, str]
     """Name -> value."""
     options_text: str
@@ -42,14 +42,13 @@ class Wanted:
 
 
 def parse_task(task: str) -> Wanted:
-    """Read an instruction. One that a person wrote has no form: all of it then describes the thing."""
+    """Read an instruction, which has no such form where a person wrote it."""
     price = _PRICE.search(task)
-    rest = _PRICE.sub("", task)
-    listed = _OPTIONS.search(rest)
+    query = re.sub(r"[\[\]]", " ", _PRICE.sub("", task).removeprefix("Find me "))
+    listed = _OPTIONS.search(query)
     options = dict(part.split(": ", 1) for part in re.split(rf", and (?={_NAME}: )", listed[1])) if listed else {}
-    thing = re.sub(r"[\[\]]", " ", (rest[: listed.start()] if listed else rest).removeprefix("Find me "))
-    head = re.split(r" with | for ", thing, maxsplit=1)[0].rsplit(", ", 1)[-1]
-    return Wanted(thing, " ".join(head.split()[:_HEAD]), options, listed[1] if listed else "", float(price[1]) if price else float("inf"))
+    thing = " ".join(re.split(r" with | for ", query, maxsplit=1)[0].split()[:_THING])
+    return Wanted(query, thing, options, listed[1] if listed else "", float(price[1]) if price else float("inf"))
 
 
 class Expert:
@@ -113,9 +112,9 @@ class Expert:
         if clicks:
             action = rng.choice(clicks)
         else:
-            words = self._wanted.thing.split()
+            words = self._wanted.query.split()
             action = f"search[{' '.join(rng.sample(words, (len(words) + 1) // 2))}]"
-        subgoals = [f"find {self._wanted.head}", _BUY, *([self._choosing] if self._wanted.options else [])]
+        subgoals = [f"find {self._wanted.thing}", _BUY, *([self._choosing] if self._wanted.options else [])]
         switch, subgoal = step.switch, step.subgoal
         if rng.random() < 0.5:
             switch, subgoal = True, rng.choice([other for other in subgoals if other != step.subgoal])
@@ -133,9 +132,9 @@ class Expert:
         return f"choose {self._wanted.options_text}"
 
     def _decide(self, lines: list[str], clickables: list[str]) -> tuple[str, str]:
-        find = f"find {self._wanted.head}"
+        find = f"find {self._wanted.thing}"
         if BACK.lower() not in clickables:
-            return find, f"search[{' '.join([self._wanted.thing, *self._wanted.options.values()])}]"
+            return find, f"search[{self._wanted.query}]"
         if NEXT.lower() in clickables or lines[1:2] and lines[1].startswith("Page "):
             return find, self._open(lines, clickables)
         if BUY.lower() not in clickables:
