@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hiper.compose import compose, config_dir
-from hiper.config import Constrain, Context, KeepMode, RunConfig
+from hiper.config import Constrain, Context, KeepMode, Pay, RunConfig
 from hiper.evaluate.reevaluate import load_plan
 
 CHOICES = sorted((path.parent.name, path.stem) for path in config_dir().glob("*/*.yaml") if path.parent.name != "reevaluate")
@@ -50,6 +50,15 @@ def test_the_published_setting_is_as_published() -> None:
     assert (cfg.rollout.trajectories, cfg.rollout.max_reply_tokens, cfg.env.max_turns) == (128, 512, 50)
     assert (cfg.protocol.context, cfg.protocol.history, cfg.evaluate.temperature) == (Context.window, 2, 0.4)
     assert cfg.rollout.constrain is Constrain.free
+
+
+def test_what_is_published_for_webshop_is_as_published() -> None:
+    cfg = compose(["env=webshop", "algo=hae_webshop"])
+    shaping = cfg.algo.shaping
+    assert (shaping.invalid, shaping.keep_mode, shaping.keep, shaping.keep_mismatch) == (-0.1, KeepMode.normalized, -3.5, -0.3)
+    assert (shaping.success_scale, cfg.webshop.pay, cfg.webshop.test) == (10.0, Pay.success, 500)
+    assert (cfg.env.max_turns, cfg.algo.lam_high, cfg.webshop.human, cfg.webshop.mended) == (15, 0.95, False, False)
+    assert cfg.evaluate.splits == ["valid", "test"]
 
 
 def test_hydra_finds_the_schemas_in_another_tool() -> None:
