@@ -15,10 +15,12 @@ from hiper.config import (
     Critic,
     EnvConfig,
     EvaluateConfig,
+    KeepMode,
     ModelConfig,
     ProtocolConfig,
     RolloutConfig,
     RunConfig,
+    ShapingConfig,
     Style,
     TrainerConfig,
 )
@@ -44,7 +46,7 @@ def config(seed: int = 0, critic: Critic = Critic.shared, context: Context = Con
         model=ModelConfig(critic=critic),
         protocol=ProtocolConfig(style=Style.terse, context=context),
         rollout=RolloutConfig(trajectories=4, slots=3, max_reply_tokens=20, constrain=Constrain.admissible),
-        algo=AlgoConfig(kl_coef=0.01, entropy_coef=0.01),
+        algo=AlgoConfig(kl_coef=0.01, entropy_coef=0.01, shaping=ShapingConfig(keep_mode=KeepMode.fixed)),
         trainer=TrainerConfig(**(settings | trainer), lr_actor=1e-3, lr_critic=1e-2),
         evaluate=EvaluateConfig(temperature=0.7),
     )
