@@ -1,8 +1,8 @@
 """An expert that shops by what it reads: the task, the page and what can be clicked.
 
 It searches for all that the task says but the price, opens the first product that is not too dear, goes back if an option it needs
-is not to be had, chooses options, and buys. Its subgoals: `find ...` with the words the task begins with, `choose ...` with the
-options as the task writes them, `buy it`. After an error it goes on from the page it finds itself on.
+is not to be had, chooses options, and buys. Its subgoals: `find ...` with the words the task begins with, `choose color: red` for each
+option as the task writes it, `buy it`. After an error it goes on from the page it finds itself on.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ class Wanted:
     """How that begins: "hand wash women's sweaters"."""
     options: dict[str, str]
     """Name -> value."""
-    options_text: str
-    """As the task writes them."""
     cap: float
     """Most it may cost, in dollars."""
 
@@ -48,7 +46,7 @@ def parse_task(task: str) -> Wanted:
     listed = _OPTIONS.search(query)
     options = dict(part.split(": ", 1) for part in re.split(rf", and (?={_NAME}: )", listed[1])) if listed else {}
     thing = " ".join(re.split(r" with | for ", query, maxsplit=1)[0].split()[:_THING])
-    return Wanted(query, thing, options, listed[1] if listed else "", float(price[1]) if price else float("inf"))
+    return Wanted(query, thing, options, float(price[1]) if price else float("inf"))
 
 
 class Expert:
@@ -114,7 +112,7 @@ class Expert:
         else:
             words = self._wanted.query.split()
             action = f"search[{' '.join(rng.sample(words, (len(words) + 1) // 2))}]"
-        subgoals = [f"find {self._wanted.thing}", _BUY, *([self._choosing] if self._wanted.options else [])]
+        subgoals = [f"find {self._wanted.thing}", _BUY, *(_choosing(*option) for option in self._wanted.options.items())]
         switch, subgoal = step.switch, step.subgoal
         if rng.random() < 0.5:
             switch, subgoal = True, rng.choice([other for other in subgoals if other != step.subgoal])
@@ -126,10 +124,6 @@ class Expert:
     def stray(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep | None:
         """Never: in a shop there is no going round."""
         return None
-
-    @property
-    def _choosing(self) -> str:
-        return f"choose {self._wanted.options_text}"
 
     def _decide(self, lines: list[str], clickables: list[str]) -> tuple[str, str]:
         find = f"find {self._wanted.thing}"
@@ -145,7 +139,7 @@ class Expert:
             return find, f"click[{PREV.lower()}]"
         for name, value in self._wanted.options.items():
             if not self._lapse and value in clickables and self._chosen.get(name) != value:
-                return self._choosing, f"click[{value}]"
+                return _choosing(name, value), f"click[{value}]"
         return _BUY, f"click[{BUY.lower()}]"
 
     def _open(self, lines: list[str], clickables: list[str]) -> str:
@@ -181,3 +175,7 @@ class Expert:
                     self._chosen[name] = text
         elif text != NEXT.lower():
             self._product, self._chosen = text, {}
+
+
+def _choosing(name: str, value: str) -> str:
+    return f"choose {name}: {value}"
