@@ -52,9 +52,6 @@ def parse_task(task: str) -> Wanted:
 class Expert:
     """Shops."""
 
-    def __init__(self) -> None:
-        self._task = ""
-
     def start(self, task: str, observation: str, lapse: bool = False) -> None:
         """Begin an episode.
 
@@ -63,7 +60,7 @@ class Expert:
             observation: the first one.
             lapse: buy without choosing options.
         """
-        self._task, self._wanted, self._lapse = task, parse_task(task), lapse
+        self._wanted, self._lapse = parse_task(task), lapse
         self._tried: dict[str, int] = {}  # ASIN, as clicked -> options it lacks
         self._product: str | None = None
         self._chosen: dict[str, str] = {}
@@ -88,11 +85,10 @@ class Expert:
             observation: what the environment said last.
             admissible: commands that do something now.
         """
-        clickables = [command.removeprefix("click[").removesuffix("]") for command in admissible if command.startswith("click[")]
-        lines = observation.split("\n")
+        clickables = _clickables(admissible)
         self._before = self._product, dict(self._chosen)
-        subgoal, action = self._decide(lines, clickables)
-        self._went(action, clickables, lines)
+        subgoal, action = self._decide(observation.split("\n"), clickables)
+        self._went(action, clickables)
         switch, self._subgoal = subgoal != self._subgoal, subgoal
         return PlanStep(switch, subgoal, action)
 
@@ -117,8 +113,7 @@ class Expert:
         if rng.random() < 0.5:
             switch, subgoal = True, rng.choice([other for other in subgoals if other != step.subgoal])
         self._subgoal = subgoal
-        clickables = [command.removeprefix("click[").removesuffix("]") for command in admissible if command.startswith("click[")]
-        self._went(action, clickables, [])
+        self._went(action, _clickables(admissible))
         return PlanStep(switch, subgoal, action, slip=True)
 
     def stray(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep | None:
@@ -129,7 +124,7 @@ class Expert:
         find = f"find {self._wanted.thing}"
         if BACK.lower() not in clickables:
             return find, f"search[{self._wanted.query}]"
-        if NEXT.lower() in clickables or lines[1:2] and lines[1].startswith("Page "):
+        if NEXT.lower() in clickables or any(line.startswith("Page ") for line in lines[1:2]):
             return find, self._open(lines, clickables)
         if BUY.lower() not in clickables:
             return self._subgoal or find, f"click[{PREV.lower()}]"
@@ -156,7 +151,7 @@ class Expert:
             return f"click[{fresh[0]}]"
         return f"click[{min(fit, key=lambda asin: self._tried.get(asin, len(self._wanted.options)))}]"
 
-    def _went(self, action: str, clickables: list[str], lines: list[str]) -> None:
+    def _went(self, action: str, clickables: list[str]) -> None:
         """Remember which product is open and what has been chosen: pages do not show it."""
         text = action.removeprefix("click[").removesuffix("]")
         if action.startswith("search[") or text == BACK.lower():
@@ -179,3 +174,7 @@ class Expert:
 
 def _choosing(name: str, value: str) -> str:
     return f"choose {name}: {value}"
+
+
+def _clickables(admissible: list[str]) -> list[str]:
+    return [command.removeprefix("click[").removesuffix("]") for command in admissible if command.startswith("click[")]
