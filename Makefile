@@ -6,7 +6,13 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench prove-resume clean
+.PHONY: help run test lint bench prove-resume server deploy worker clean
+
+# A Prefect set-up on this machine alone; another server: make worker PREFECT_API_URL=http://HOST:4200/api
+PORT            ?= 4200
+PREFECT_API_URL ?= http://127.0.0.1:$(PORT)/api
+POOL            ?= cpu
+PREFECT := PREFECT_API_URL=$(PREFECT_API_URL) PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 HIPER_HOME=$(CURDIR) $(BIN)/prefect --no-prompt
 
 help:
 	@echo "make run    games, demos, warm start, HAE training, evaluation and report, on this machine's CPU"
@@ -14,6 +20,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and exactness of ALFWorld, WebShop and HAE"
 	@echo "make prove-resume  training killed in 20 ways and resumed ends with the bits of an undisturbed run; eight minutes"
+	@echo "make server, make deploy, make worker   flows on this machine: docs/orchestration.md"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
 run: $(STAMP)
@@ -34,6 +41,19 @@ bench: $(STAMP)
 
 prove-resume: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s tests/train/test_resume_kills.py
+
+server: $(STAMP)
+	$(PREFECT) server start --host 127.0.0.1 --port $(PORT)
+
+# Pools and queues that exist are left as they are.
+deploy: $(STAMP)
+	-$(PREFECT) work-pool create cpu --type process
+	-$(PREFECT) work-pool create gpu --type process
+	-$(PREFECT) work-queue create one-at-a-time --pool gpu --limit 1
+	$(PREFECT) deploy --all
+
+worker: $(STAMP)
+	$(PREFECT) worker start --pool $(POOL)
 
 # torch comes first and alone: its exact pin decides between a CPU build and gigabytes of CUDA.
 $(STAMP): pyproject.toml requirements/constraints.txt scripts/check_build.py

@@ -295,7 +295,9 @@ def _start_prefect() -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",  # the stages tell the story; Prefect's UI keeps its own
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",  # on the terminal the stages tell the story
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "hiper",  # and in Prefect's UI, too
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         "PREFECT_CLIENT_MAX_RETRIES": "3",  # each waits longer; a server that has gone is given up after some 15 seconds
     }

@@ -46,7 +46,7 @@ ENVIRONMENT = "environment.json"
 STAGE = "stage.json"
 TIMES = "times.json"
 BEGUN = "begun.json"
-VOLATILE = (STAGE, TIMES, CONFIG, ENVIRONMENT, BEGUN, "timings.jsonl", "checkpoints", "wandb")
+VOLATILE = (STAGE, TIMES, CONFIG, ENVIRONMENT, BEGUN, "timings.jsonl", "checkpoints", "wandb", "wandb-id.txt")
 """Files and folders of a stage that no later stage reads: its digest leaves them out."""
 PACKAGES = ("torch", "transformers", "tokenizers", "trl", "numpy", "alfworld", "textworld", "prefect", "hydra-core", "omegaconf")
 """Packages whose versions a run records."""
