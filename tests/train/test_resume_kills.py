@@ -262,6 +262,7 @@ def files(run: Path) -> dict[str, bytes]:
     found = {path.relative_to(run / "train").as_posix(): path.read_bytes() for path in (run / "train").rglob("*") if path.is_file()}
     found["config.yaml"] = found["config.yaml"].replace(str(run).encode(), b"RUN")
     found["stage.json"] = json.dumps(json.loads(found["stage.json"])["facts"]).encode()
+    del found["times.json"]
     found["timings.jsonl"] = str([json.loads(line)["iteration"] for line in found["timings.jsonl"].splitlines()]).encode()
     return found
 
