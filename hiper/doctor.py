@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ def examine() -> list[Finding]:
         _compiler,
         _cmake,
         _wandb,
+        _optuna,
+        _dvc,
     )
     return [check() for check in checks]
 
@@ -175,12 +177,24 @@ def _official_games() -> Finding:
 
 
 def _wandb() -> Finding:
+    finding = _extra("wandb", "wandb", "tracking=wandb and wandb_offline")
+    mode = os.environ.get("WANDB_MODE", "as tracking.wandb says")
+    return replace(finding, found=f"{finding.found}, mode {mode}") if finding.ok else finding
+
+
+def _optuna() -> Finding:
+    return _extra("optuna", "sweep", "`hiper sweep`")
+
+
+def _dvc() -> Finding:
+    return _extra("dvc", "dvc", "dvc.yaml, `hiper models` and `hiper run --versioned`")
+
+
+def _extra(package: str, extra: str, what: str) -> Finding:
     try:
-        return Finding("wandb", True, False, f"{version('wandb')}, mode {os.environ.get('WANDB_MODE', 'as tracking.wandb says')}")
+        return Finding(package, True, False, version(package))
     except PackageNotFoundError:
-        return Finding(
-            "wandb", False, False, "not installed", "Only tracking=wandb and wandb_offline need it: `pip install -e '.[wandb]'`."
-        )
+        return Finding(package, False, False, "not installed", f"Needed by {what} alone: `pip install -e '.[{extra}]'`.")
 
 
 def _imports(name: str, module: str, advice: str, package: str | None = None) -> Finding:

@@ -54,10 +54,10 @@ class Site:
                 self.command(*arguments), env=self.environment, cwd=self.home, stdout=log, stderr=log, start_new_session=True
             )
 
-    def begin(self, run: str) -> str:
+    def begin(self, run: str, *more: str) -> str:
         """A deployment run of the pipeline; its id."""
         settings = [*SMALL, f"trainer.iterations={ITERATIONS}", f"paths.run=runs/{run}"]
-        parameters = (f"overrides={json.dumps(settings)}", "experiment=smoke", "how=process")
+        parameters = (f"overrides={json.dumps(settings)}", "experiment=smoke", "how=process", *more)
         said = self.prefect("deployment", "run", "pipeline/cpu", *(word for one in parameters for word in ("--param", one)))
         found = re.search(r"UUID: ([0-9a-f-]{36})", said)
         assert found is not None, said
@@ -198,6 +198,22 @@ def test_the_pipeline_completes_and_its_schedule_follows(site: Site, worker: sub
     assert first_entry["evaluation"] == second_entry["evaluation"], "the same inputs, the same bytes"
     found = site.ask("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "tags": {"all_": ["auto-scheduled"]}}})
     assert found["all"], "Prefect itself made the run"
+
+
+def test_a_gpu_worker_does_what_needs_a_gpu(site: Site, worker: subprocess.Popen[bytes]) -> None:
+    """Needs `first`: on its copy, deployments of the pool `gpu` find nothing left to do but the evaluation."""
+    shutil.copytree(site.home / "runs" / "first", site.home / "runs" / "shared")
+    shutil.rmtree(site.home / "runs" / "shared" / "evaluate")
+    other = site.start("gpu-worker", "worker", "start", "--pool", "gpu")
+    try:
+        whole = site.begin("shared", "gpu=gpu")
+        site.until(whole, "Completed")
+    finally:
+        end(other)
+    parts = site.ask("flow_runs/filter", {"flow_runs": {"parent_task_run_id": {"is_null_": False}}})["all"]
+    assert isinstance(parts, list)
+    assert sorted((part["work_pool_name"], part["work_queue_name"]) for part in parts) == [("gpu", "one-at-a-time")] * 2
+    assert (site.home / "runs" / "shared" / "report" / "report.html").is_file()
 
 
 def _training(site: Site, run: str, flow_run: str) -> None:

@@ -30,6 +30,8 @@ def test_this_machine_can_run_the_tests_so_nothing_required_lacks(capsys: pytest
         "planner",
         "prefect",
         "wandb",
+        "optuna",
+        "dvc",
         "ALFWORLD_DATA",
     } <= set(findings)
     assert all(record["ok"] for record in findings.values() if record["required"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def test_a_place_without_dvc_is_refused(tmp_path: Path) -> None:
 
 def run(*command: str, cwd: Path) -> str:
     """The output of a command that must succeed."""
-    ran = subprocess.run(command, cwd=cwd, env=dvc_environment() | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    environment = dvc_environment() | {"OMP_NUM_THREADS": "1", "PREFECT_HOME": str(cwd.parent / "prefect")}
+    ran = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 
@@ -116,6 +118,14 @@ def test_the_round_trip(checkout: Path, small_settings: list[str], tmp_path: Pat
     (again / LOCK).unlink()
     dvc(again, "repro")
     assert (again / LOCK).read_text(encoding="utf-8") == first
+
+    # The flow has DVC do it, and leaves what DVC leaves.
+    flow = tmp_path / "flow"
+    run("git", "clone", "--quiet", str(checkout), str(flow), cwd=tmp_path)
+    (flow / LOCK).unlink()
+    run(str(Path(sys.executable).with_name("hiper")), "run", "--versioned", *small_settings, "paths.run=runs/small", cwd=flow)
+    assert (flow / LOCK).read_text(encoding="utf-8") == first
+    assert "up to date" in dvc(flow, "status")
 
     # A changed setting does its stage and those after it again.
     changes = [*small_settings, "paths.run=runs/small", "evaluate.limit=2"]
