@@ -285,6 +285,9 @@ class WebShopConfig:
     valid: int = 100
     """Goals after those, kept out of training, too, to watch it by (published: none; Princeton's scripts keep 1,000)."""
     pay: Pay = Pay.success
+    labels: bool = False
+    """Agents read and write products with their place on the page and options with their name: `click[1: b09...]`, `click[color: red]`
+    (published: without). A small model can say what stands out from the rest long before it can copy from afar."""
     mended: bool = False
     """Leave out a next page beyond the last (published: it is there)."""
 

@@ -24,7 +24,7 @@ class Benchmark(Protocol):
         """What decides a stage's files beside the settings that all benchmarks share."""
 
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
-        """What an evaluation has to say of how success is told, where that depends on the machine."""
+        """What an evaluation has to say of how success was told and what agents saw, beside what all benchmarks share."""
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """The games: generated into `folder`, or where the official ones are, fetched when missing and possible.

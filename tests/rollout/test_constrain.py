@@ -267,7 +267,7 @@ def test_a_command_may_hold_words_of_ones_own(name: str, grammar: bool, request:
     tries = CommandTries(tokenizer, codec.end)
     closing = tokenizer.encode("]</action>", add_special_tokens=False)[0]
     rng = random.Random(2)
-    admissible, said = Commands(["buy now", "< prev"], searches=True), set()
+    admissible, said = Commands([("", "buy now"), ("", "< prev")], searches=True), set()
     for _ in range(60):
         guard: Guard = GrammarGuard(tries, Form(Dialect.full, "find mug"), SHOP) if grammar else ActionGuard(tries, SHOP)
         written: list[int] = []

@@ -37,9 +37,9 @@ class WebShop:
         own = vars(cfg.webshop)
         names = {
             "games": ("products", "goal_seed", "human", "test", "valid"),
-            "demos": ("mended",),
-            "train": ("mended", "pay"),
-            "evaluate": ("mended",),
+            "demos": ("labels", "mended"),
+            "train": ("labels", "mended", "pay"),
+            "evaluate": ("labels", "mended"),
         }.get(stage, ())
         found: dict[str, Any] = {f"webshop.{name}": own[name] for name in names}
         if stage == "games" and cfg.games.source is Source.official:
@@ -47,8 +47,8 @@ class WebShop:
         return found
 
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
-        """Who told the nouns."""
-        return {"type_matching": find_tagger().name}
+        """Who told the nouns, and how pages were worded."""
+        return {"type_matching": find_tagger().name, "labels": str(cfg.webshop.labels).lower()}
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """A generated catalogue, or the one in `games.data` or $WEBSHOP_DATA."""
@@ -96,11 +96,11 @@ class WebShop:
             shop, goal = _shop(root, int(seed), human, cfg.webshop.mended), int(index)
         except (ValueError, KeyError, IndexError) as error:
             raise DataError(f"{path} names no goal; expected CATALOGUE/synthetic/SEED/INDEX or CATALOGUE/human/SEED/INDEX.") from error
-        return ShopEnv(shop.episode(goal), cfg.webshop.pay)
+        return ShopEnv(shop.episode(goal), cfg.webshop.pay, labels=cfg.webshop.labels)
 
     def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """One that knows how to shop, and no catalogue."""
-        return Expert()
+        return Expert(labels=cfg.webshop.labels)
 
     def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
         """Training goals in a random order, again and again."""

@@ -18,36 +18,48 @@ _LOOSE = re.compile(r"[\s.,:;!?]+")
 class Commands(list[str]):
     """Commands that do something now; `in` also knows other spellings of them, and what stands for words of one's own."""
 
-    def __init__(self, clickables: Iterable[str], *, searches: bool) -> None:
-        self._clicks = {_LOOSE.sub(" ", text).strip(): text for text in clickables}
-        super().__init__([f"search[{WORDS}]"] * searches + [f"click[{text}]" for text in self._clicks.values()])
+    def __init__(self, clickables: Iterable[tuple[str, str]], *, searches: bool) -> None:
+        """List them.
+
+        Args:
+            clickables: label, or nothing, and text of each.
+            searches: whether there is a search bar.
+        """
+        named = [(f"{label}: {text}" if label else text, text) for label, text in clickables]
+        self._texts = {_loose(spelling): text for name, text in named for spelling in (text, name)}
+        super().__init__([f"search[{WORDS}]"] * searches + [f"click[{name}]" for name, _ in named])
 
     def spelled(self, command: str) -> str:
-        """The command as the shop reads it: without blanks at the brackets, and with the page's own punctuation."""
+        """The command as the shop reads it: without a label or blanks at the brackets, with the page's own punctuation."""
         found = _ACTION.fullmatch(command)
         if found is None:
             return command
         verb, text = found.groups()
-        return f"{verb}[{self._clicks.get(_LOOSE.sub(' ', text.lower()).strip(), text) if verb == 'click' else text}]"
+        return f"{verb}[{self._texts.get(_loose(text), text) if verb == 'click' else text}]"
 
     def __contains__(self, command: object) -> bool:
         found = _ACTION.fullmatch(command) if isinstance(command, str) else None
         if found is None:
             return False
-        return super().__contains__(f"search[{WORDS}]" if found[1] == "search" else self.spelled(found[0]))
+        return super().__contains__(f"search[{WORDS}]") if found[1] == "search" else _loose(found[2]) in self._texts
+
+
+def _loose(text: str) -> str:
+    return _LOOSE.sub(" ", text.lower()).strip()
 
 
 class ShopEnv:
     """Words the task and pages for an agent, and pays it."""
 
-    def __init__(self, episode: Episode, pay: Pay) -> None:
+    def __init__(self, episode: Episode, pay: Pay, *, labels: bool = False) -> None:
         """Wrap an episode.
 
         Args:
             episode: of `Shop.episode`.
             pay: `success`: 1 for a score of exactly 1; `score`: the score. Both on the purchase.
+            labels: products come with their place on the page, options with their name.
         """
-        self._episode, self._pay = episode, pay
+        self._episode, self._pay, self._labels = episode, pay, labels
 
     @property
     def task(self) -> str:
@@ -60,8 +72,9 @@ class ShopEnv:
         if self._episode.terminated:
             return []
         available = self._episode.available_actions
-        clickables = (text for text in available.clickables if text != SEARCH.lower())  # listed by the original, but dead
-        return Commands(clickables, searches=available.has_search_bar)
+        clickables = [text for text in available.clickables if text != SEARCH.lower()]  # listed by the original, but dead
+        labels = self._label_of()
+        return Commands(((labels.get(text, ""), text) for text in clickables), searches=available.has_search_bar)
 
     @property
     def won(self) -> bool:
@@ -95,5 +108,14 @@ class ShopEnv:
 
     def _page(self) -> str:
         """The page, a line for each piece of text, without the instruction that every page repeats."""
-        lines = self._episode.lines
+        labels = self._label_of() if self._episode.product is None else {}
+        lines = [f"{labels[line.lower()]}: {line}" if line.lower() in labels else line for line in self._episode.lines]
         return "\n".join(lines[lines.index(self.task) + 1 :] if self.task in lines else lines)
+
+    def _label_of(self) -> dict[str, str]:
+        """What is labelled on this page -> its label."""
+        if not self._labels:
+            return {}
+        if self._episode.product is not None:
+            return self._episode.product.option_of
+        return {product.asin.lower(): str(place) for place, product in enumerate(self._episode.listed, start=1)}

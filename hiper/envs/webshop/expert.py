@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from hiper.envs.base import WORDS
 from hiper.envs.expert import PlanStep
 from hiper.envs.webshop.pages import BACK, BUY, NEXT, PREV, SUB_PAGES
 
@@ -50,7 +50,14 @@ def parse_task(task: str) -> Wanted:
 
 
 class Expert:
-    """Shops."""
+    """Shops.
+
+    Args:
+        labels: whether products and options come with labels.
+    """
+
+    def __init__(self, *, labels: bool = False) -> None:
+        self._labels = labels
 
     def start(self, task: str, observation: str, lapse: bool = False) -> None:
         """Begin an episode.
@@ -85,12 +92,12 @@ class Expert:
             observation: what the environment said last.
             admissible: commands that do something now.
         """
-        clickables = _clickables(admissible)
+        commands = self._commands(admissible)
         self._before = self._product, dict(self._chosen)
-        subgoal, action = self._decide(observation.split("\n"), clickables)
-        self._went(action, clickables)
+        subgoal, text = self._decide([self._plain(line) for line in observation.split("\n")], commands)
+        self._went(text, commands)
         switch, self._subgoal = subgoal != self._subgoal, subgoal
-        return PlanStep(switch, subgoal, action)
+        return PlanStep(switch, subgoal, commands.get(text, text))
 
     def slip(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep:
         """An error instead of the decision just taken: any click but the purchase, or a search for something else.
@@ -102,59 +109,60 @@ class Expert:
         """
         self._product, self._chosen = self._before
         self._bought = False
-        clicks = [command for command in admissible if command not in (f"click[{BUY.lower()}]", f"search[{WORDS}]", step.action)]
+        commands = self._commands(admissible)
+        clicks = [text for text, command in commands.items() if text != BUY.lower() and command != step.action]
         if clicks:
-            action = rng.choice(clicks)
+            text = rng.choice(clicks)
         else:
             words = self._wanted.query.split()
-            action = f"search[{' '.join(rng.sample(words, (len(words) + 1) // 2))}]"
+            text = f"search[{' '.join(rng.sample(words, (len(words) + 1) // 2))}]"
         subgoals = [f"find {self._wanted.thing}", _BUY, *(_choosing(*option) for option in self._wanted.options.items())]
         switch, subgoal = step.switch, step.subgoal
         if rng.random() < 0.5:
             switch, subgoal = True, rng.choice([other for other in subgoals if other != step.subgoal])
         self._subgoal = subgoal
-        self._went(action, _clickables(admissible))
-        return PlanStep(switch, subgoal, action, slip=True)
+        self._went(text, commands)
+        return PlanStep(switch, subgoal, commands.get(text, text), slip=True)
 
     def stray(self, step: PlanStep, admissible: list[str], rng: random.Random) -> PlanStep | None:
         """Never: in a shop there is no going round."""
         return None
 
-    def _decide(self, lines: list[str], clickables: list[str]) -> tuple[str, str]:
+    def _decide(self, lines: list[str], clickables: Collection[str]) -> tuple[str, str]:
+        """Subgoal, and the text to click or a whole search."""
         find = f"find {self._wanted.thing}"
         if BACK.lower() not in clickables:
             return find, f"search[{self._wanted.query}]"
         if NEXT.lower() in clickables or any(line.startswith("Page ") for line in lines[1:2]):
             return find, self._open(lines, clickables)
         if BUY.lower() not in clickables:
-            return self._subgoal or find, f"click[{PREV.lower()}]"
+            return self._subgoal or find, PREV.lower()
         lacking = [value for value in self._wanted.options.values() if value not in clickables]
         if self._product is not None and lacking and self._product not in self._tried:
             self._tried[self._product] = len(lacking)
-            return find, f"click[{PREV.lower()}]"
+            return find, PREV.lower()
         for name, value in self._wanted.options.items():
             if not self._lapse and value in clickables and self._chosen.get(name) != value:
-                return _choosing(name, value), f"click[{value}]"
-        return _BUY, f"click[{BUY.lower()}]"
+                return _choosing(name, value), value
+        return _BUY, BUY.lower()
 
-    def _open(self, lines: list[str], clickables: list[str]) -> str:
+    def _open(self, lines: list[str], clickables: Collection[str]) -> str:
         """A product of a page of results."""
         offers = [
             (place, line.lower()) for place, line in enumerate(lines) if line.lower() in clickables and line not in (BACK, PREV, NEXT)
         ]
         if not offers:
-            return f"click[{BACK.lower()}]"
+            return BACK.lower()
         prices = {asin: re.match(r"\$([\d.]+)", (lines[place : place + 3] + ["", ""])[2]) for place, asin in offers}
         fit = [asin for asin, price in prices.items() if price is None or float(price[1]) <= self._wanted.cap] or list(prices)
         fresh = [asin for asin in fit if asin not in self._tried]
         if fresh and len(self._tried) < TRIES:
-            return f"click[{fresh[0]}]"
-        return f"click[{min(fit, key=lambda asin: self._tried.get(asin, len(self._wanted.options)))}]"
+            return fresh[0]
+        return min(fit, key=lambda asin: self._tried.get(asin, len(self._wanted.options)))
 
-    def _went(self, action: str, clickables: list[str]) -> None:
+    def _went(self, text: str, clickables: Collection[str]) -> None:
         """Remember which product is open and what has been chosen: pages do not show it."""
-        text = action.removeprefix("click[").removesuffix("]")
-        if action.startswith("search[") or text == BACK.lower():
+        if text not in clickables or text == BACK.lower():
             self._product, self._chosen = None, {}
         elif text == PREV.lower():
             if BUY.lower() in clickables:
@@ -171,10 +179,16 @@ class Expert:
         elif text != NEXT.lower():
             self._product, self._chosen = text, {}
 
+    def _commands(self, admissible: list[str]) -> dict[str, str]:
+        """Text of what can be clicked -> the command."""
+        clicks = (command for command in admissible if command.startswith("click["))
+        return {self._plain(command.removeprefix("click[").removesuffix("]")): command for command in clicks}
+
+    def _plain(self, text: str) -> str:
+        """A line or text without its label."""
+        label, mark, rest = text.partition(": ")
+        return rest if self._labels and mark and label == label.lower() else text
+
 
 def _choosing(name: str, value: str) -> str:
     return f"choose {name}: {value}"
-
-
-def _clickables(admissible: list[str]) -> list[str]:
-    return [command.removeprefix("click[").removesuffix("]") for command in admissible if command.startswith("click[")]

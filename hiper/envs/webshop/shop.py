@@ -152,6 +152,16 @@ class Episode:
         return 0.0 if self.score is None else self.score.total
 
     @property
+    def product(self) -> Product | None:
+        """The one that is open."""
+        return self._product
+
+    @property
+    def listed(self) -> list[Product]:
+        """Those on the page of results."""
+        return [self.shop.catalogue.product(number) for number in self._shown()] if self._page is Page.results else []
+
+    @property
     def lines(self) -> list[str]:
         """The pieces of text on the page, as `text` mode joins them."""
         return [run.text.strip() for run in self._runs]
@@ -297,9 +307,8 @@ class Episode:
         if page is Page.start:
             self._runs = pages.start_page(instruction)
         elif page is Page.results:
-            products = [self.shop.catalogue.product(number) for number in self._shown()]
             more = not self.shop.mended or self._number * pages.PAGE_SIZE < len(self._found)
-            self._runs = pages.results_page(instruction, products, self._number, len(self._found), more=more)
+            self._runs = pages.results_page(instruction, self.listed, self._number, len(self._found), more=more)
         else:
             assert product is not None
             if page is Page.item:

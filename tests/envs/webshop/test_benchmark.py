@@ -84,7 +84,7 @@ def test_settings_belong_to_their_stages(cfg: RunConfig) -> None:
 
 
 def test_an_evaluation_says_who_told_the_nouns(cfg: RunConfig) -> None:
-    assert benchmark_of(cfg).judged_by(cfg) == {"type_matching": find_tagger().name}
+    assert benchmark_of(cfg).judged_by(cfg) == {"type_matching": find_tagger().name, "labels": "false"}
     assert benchmark_of(RunConfig()).judged_by(RunConfig()) == {}
 
 

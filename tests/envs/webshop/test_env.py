@@ -36,6 +36,7 @@ def test_what_an_agent_sees(shop: Shop) -> None:
         ("click[size 10.5]", "click[size 10.5]", True),
         ("click [ Size 10 5 ]", "click[size 10.5]", True),
         ("click[ < prev ]", "click[< prev]", True),
+        ("click[size: size 10.5]", "click[size 10.5]", True),
         ("search [ red shoes ]", "search[red shoes]", True),
         ("click[nothing]", "click[nothing]", False),
         ("search[]", "search[]", False),
@@ -45,9 +46,9 @@ def test_what_an_agent_sees(shop: Shop) -> None:
     ],
 )
 def test_other_spellings(command: str, spelled: str, known: bool) -> None:
-    commands = Commands(["< prev", "size 10.5"], searches=True)
+    commands = Commands([("", "< prev"), ("size", "size 10.5")], searches=True)
     assert (commands.spelled(command), command in commands) == (spelled, known)
-    assert "search[red shoes]" not in Commands(["< prev"], searches=False)
+    assert "search[red shoes]" not in Commands([("", "< prev")], searches=False)
 
 
 @pytest.mark.parametrize(("pay", "paid"), [(Pay.success, 0.0), (Pay.score, 3 / 5)])
@@ -63,6 +64,21 @@ def test_pay(shop: Shop, pay: Pay, paid: float) -> None:
     for command in ("search[pumps]", "click[b000000001]", *(f"click[{value}]" for value in chosen), "click[buy now]"):
         result = env.step(command)
     assert (result.reward, env.won) == (1.0, True)
+
+
+def test_labels(shop: Shop) -> None:
+    plain = env_for(shop, SHOE["asin"])
+    env = ShopEnv(shop.episode(next(goal.index for goal in shop.goals if goal.asin == SHOE["asin"])), Pay.success, labels=True)
+    for one in (plain, env):
+        one.step("search[pumps]")
+    assert env.admissible_commands == ["click[back to search]", "click[next >]", "click[1: b000000001]"]
+    assert "\n1: B000000001\nRed suede pumps" in env.step("look").observation
+    assert env.step("click[1: b000000001]") == plain.step("click[b000000001]")
+    assert env.admissible_commands[6:] == ["click[size: 5]", "click[size: 6 | 6.5]", "click[color: red]", "click[color: navy blue]"]
+    for commands in (("click [ color red ]", "click[red]"), ("click[6 | 6.5]", "click[6 | 6.5]"), ("click[features]", "click[features]")):
+        assert commands[0] in env.admissible_commands
+        assert env.step(commands[0]) == plain.step(commands[1])
+        assert env.state() == plain.state()
 
 
 def test_a_state_comes_back(shop: Shop) -> None:

@@ -26,11 +26,11 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return Shop.load(generate_catalogue(folder / "data", 240), tagger=closed_class(), cache=folder)
 
 
-def shopping(shop: Shop, count: int, slips: float = 0.0, *, lapse: bool = False) -> list[tuple[Demonstration, float]]:
+def shopping(shop: Shop, count: int, slips: float = 0.0, *, lapse: bool = False, labels: bool = False) -> list[tuple[Demonstration, float]]:
     found = []
     for number in range(count):
-        env = ShopEnv(shop.episode(number), Pay.score)
-        demo = demonstrate(env, Expert(), TURNS, slips, random.Random(number), lapse=lapse)
+        env = ShopEnv(shop.episode(number), Pay.score, labels=labels)
+        demo = demonstrate(env, Expert(labels=labels), TURNS, slips, random.Random(number), lapse=lapse)
         found.append((demo, env.score))
     return found
 
@@ -96,6 +96,13 @@ def test_a_lapse_leaves_the_options_alone(generated: Shop) -> None:
             assert [step.action for _, step in left] == [step.action for _, step in lapsed.turns]
             assert less < 1.0
         assert lapsed.complete
+
+
+def test_labels_change_words_only(generated: Shop) -> None:
+    for (plain, score), (labelled, same) in zip(shopping(generated, 60, 0.1), shopping(generated, 60, 0.1, labels=True), strict=True):
+        assert score == same
+        assert len(plain.turns) == len(labelled.turns)
+        assert [step.subgoal for _, step in plain.turns] == [step.subgoal for _, step in labelled.turns]
 
 
 def test_people_and_real_catalogues(shared: Path, tmp_path: Path) -> None:
