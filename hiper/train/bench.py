@@ -299,8 +299,8 @@ def _summary(runs: Sequence[Measured], trajectories: int) -> dict[str, Any]:
     )
     phases = {
         phase: {
-            "seconds": round(seconds_of[phase], 3),
-            "cpu_seconds": round(cpu_of[phase], 3),
+            "seconds": round(seconds_of[phase], 6),
+            "cpu_seconds": round(cpu_of[phase], 6),
             "trajectories_per_second": round(trajectories / seconds_of[phase], 3),
             "tokens": tokens_of[phase],
             "padded_tokens": padded_of[phase],
@@ -316,4 +316,5 @@ def _ratios(scheme: dict[str, Any], append: dict[str, Any]) -> dict[str, Any]:
         "trained_tokens": round(scheme["update"]["padded_tokens"] / append["update"]["padded_tokens"], 2),
         "trained_tokens_without_padding": round(scheme["update"]["tokens"] / append["update"]["tokens"], 2),
         "trajectories_per_second": {phase: round(scheme[phase]["seconds"] / append[phase]["seconds"], 2) for phase in (*PHASES, "total")},
+        "cpu_seconds": {phase: round(scheme[phase]["cpu_seconds"] / append[phase]["cpu_seconds"], 2) for phase in (*PHASES, "total")},
     }

@@ -133,11 +133,9 @@ class _Run:
             while not self._over():
                 metrics, seconds = self._iterate()
                 self.iteration += 1
-                better = False
                 if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self._over()):
                     with _timed(seconds, "time/evaluate"):
                         metrics |= self.player.evaluate()
-                    better = self._is_best(metrics["eval/success_rate"])
                 alarms = self.watch.look(self.iteration, metrics)
                 if alarms:
                     self._write_alarms()
@@ -151,6 +149,7 @@ class _Run:
                     continue
                 stops = [alarm for alarm in alarms if alarm.action is OnAlarm.stop]
                 if all(map(math.isfinite, metrics.values())):  # weights that are not numbers are nothing to resume from
+                    better = self._is_best(metrics)
                     if better:  # before the checkpoint: killed in between, the run comes here again
                         save_actor(self.actor, self.tokenizer, self.out / "best")
                     if better or stops or self.iteration % trainer.save_every == 0 or self._over():
@@ -273,9 +272,13 @@ class _Run:
             budget=self.cfg.trainer.microbatch_tokens,
         )
 
-    def _is_best(self, success_rate: float) -> bool:
-        """Whether the last iteration's evaluation beats all before, which is remembered."""
-        if self.best is not None and success_rate <= self.best["success_rate"]:
+    def _is_best(self, metrics: Metrics) -> bool:
+        """Whether the last iteration's evaluation, if there was one, beats all before, which is remembered.
+
+        Amid trouble none does: a rollback may give that policy up, and its checkpoint would have taken the place of the best before.
+        """
+        success_rate = metrics.get("eval/success_rate")
+        if success_rate is None or not self.watch.quiet or (self.best is not None and success_rate <= self.best["success_rate"]):
             return False
         self.best = {"iteration": self.iteration, "success_rate": success_rate}
         return True

@@ -5,7 +5,7 @@
 2. What went off, and what is coming up, is part of the run's state.
 3. `stop` ends the run with an error that says how to go on, and leaves it resumable; a run of numbers that are none is not saved.
 4. `rollback` returns to the newest checkpoint from before the trouble, with smaller steps and other draws, at most `rollbacks` times; it
-   survives being killed like everything else.
+   survives being killed like everything else. An evaluation amid what may lead to it is never the best.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from hiper.config import AlarmsConfig, OnAlarm, RunConfig
 from hiper.envs.index import GameIndex
@@ -170,3 +172,26 @@ def test_a_rollback_takes_smaller_steps_and_survives_a_kill(
         train(cfg, speaker, game_index, out, resume=True)
         assert_same(bits(out), bits(tmp_path / "whole"))
         assert (out / "alarms.json").read_bytes() == (tmp_path / "whole" / "alarms.json").read_bytes()
+
+
+def test_an_evaluation_amid_trouble_is_not_the_best(
+    speaker: Path, game_index: GameIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trouble in 3 and 4, once, and the highest evaluation in 3: the rollback gives that policy up, so the best is the one of 2."""
+    cfg = alarmed(OnAlarm.rollback)
+    cfg.trainer.eval_every, cfg.trainer.keep_last = 1, 1
+
+    class Troubled(Watch):
+        def look(self, iteration: int, metrics: dict[str, float]) -> list[object]:  # type: ignore[override]
+            trouble = iteration in (3, 4) and not self.events
+            metrics["eval/success_rate"] = {1: 0.1, 2: 0.6, 3: 0.9 if trouble else 0.5}.get(iteration, 0.3)
+            return super().look(iteration, metrics | {"switch/rate": 0.0 if trouble else 1.0})  # type: ignore[return-value]
+
+    monkeypatch.setattr(trainer, "Watch", Troubled)
+    summary = train(cfg, speaker, game_index, tmp_path)
+    assert (summary.best_iteration, summary.best_success_rate) == (2, 0.6)
+    tensors, _ = ckpt.load_checkpoint(tmp_path / "checkpoints" / "iteration-000002")
+    best = load_file(tmp_path / "best" / "model.safetensors")
+    assert best, "the best policy's weights are those of its checkpoint"
+    for name, tensor in best.items():
+        assert torch.equal(tensor, tensors[f"actor.lm.{name}"]), name

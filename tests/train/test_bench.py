@@ -94,6 +94,7 @@ def test_ratios_are_quotients_of_what_is_shown(result: dict[str, Any]) -> None:
         for phase in ("rollout", "score", "update", "total"):
             rates = ours[phase]["trajectories_per_second"] / theirs[phase]["trajectories_per_second"]
             assert ratios["trajectories_per_second"][phase] == pytest.approx(rates, rel=0.05)
+            assert ratios["cpu_seconds"][phase] == round(theirs[phase]["cpu_seconds"] / ours[phase]["cpu_seconds"], 2)
 
 
 def test_play_and_training_agree_on_every_token(result: dict[str, Any]) -> None:

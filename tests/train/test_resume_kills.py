@@ -236,16 +236,19 @@ def hiper(run: Path, *arguments: str, place: str | None = None) -> tuple[int, st
 
 
 def hiper_killed_at(moment: Moment, seconds: float, run: Path, *arguments: str) -> tuple[int, str]:
-    """The same, killed from outside; `seconds` is an iteration's time."""
+    """The same, killed from outside; `seconds` is an iteration's time until the process has shown its own, which depends on the load."""
     command = [sys.executable, "-m", "hiper", *arguments]
     with subprocess.Popen(command, cwd=run, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said: list[str] = []
+        marks: list[float] = []  # when training began, and when each iteration ended
         for line in process.stderr:
             said.append(line)
-            trained = sum(bool(re.search(r" iteration \d+/", earlier)) for earlier in said)
-            if trained == moment.iterations and (trained or "resumed from" in line or "no checkpoint under" in line):
-                time.sleep(moment.share * seconds)
+            if re.search(r" iteration \d+/|resumed from|no checkpoint under", line):
+                marks.append(time.monotonic())
+            if len(marks) == moment.iterations + 1:
+                pace = marks[-1] - marks[-2] if moment.iterations else seconds
+                time.sleep(moment.share * pace)
                 process.kill()
                 break
         said += process.stderr
