@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hiper.rl._checks import BOOTSTRAPS, check_choice, check_shapes, check_turns, check_unit, final_values, last_turns
+from hiper.rl._recursion import from_the_end
 
 
 class Advantages(NamedTuple):
@@ -67,8 +68,5 @@ def turn_advantages(
         end = torch.where(truncated, v, 0.0) if bootstrap == "current" else torch.zeros_like(v)
     next_value = torch.where(last_turns(mask), end, torch.nn.functional.pad(v[:, 1:], (0, 1)))
     delta = torch.where(mask, r + gamma * next_value - v, 0.0)
-
-    advantages, chain = torch.zeros_like(delta), r.new_zeros(len(r))
-    for t in reversed(range(delta.shape[1])):
-        advantages[:, t] = chain = delta[:, t] + gamma * lam * chain
+    advantages = from_the_end(delta, gamma * lam * mask.to(r.dtype))
     return Advantages(advantages, advantages + v)

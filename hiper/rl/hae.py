@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hiper.errors import ConfigError
 from hiper.rl._checks import BOOTSTRAPS, check_bool, check_choice, check_shapes, check_turns, check_unit, final_values, last_turns
+from hiper.rl._recursion import from_the_end
 
 SWITCH_CREDITS = ("segment_return", "option_value")
 """Estimators of the switch decision's advantage."""
@@ -129,7 +130,14 @@ def hierarchical_advantages(
     # Value of the state after turn t, as each level sees it: the planner's where a segment follows, the end's after the last turn.
     next_high = torch.where(last, final_high, _shift(high))
     next_low = torch.where(last, final_low, torch.where(ends, next_high, _shift(low)))
-    a_low, a_high, g = _reverse(r, low, high, next_low, next_high, starts, ends & mask, mask, gamma, lam_low, lam_high)
+    discount = gamma * (mask & ~ends).to(r.dtype)  # inside a segment; padding carries nothing into the last live turn
+    delta = torch.where(mask, r + gamma * next_low - low, 0.0)
+    reward_or_value = r + torch.where(ends & mask, gamma * next_high, 0.0)
+    a_low, g = from_the_end(torch.stack((delta, reward_or_value)), torch.stack((lam_low * discount, discount)))
+    # At a start A_high[k]; in between it is what of the next segment's is left at this turn.
+    carried = gamma * (mask & ~last).to(r.dtype)
+    carried = torch.where(starts, lam_high * carried, carried)
+    a_high = torch.where(starts, from_the_end(torch.where(starts, g - high, 0.0), carried), 0.0)
 
     if switch_credit == "segment_return":
         if v_switch is None:
@@ -165,38 +173,6 @@ def _end_values(
     turns = torch.arange(low.shape[1], device=low.device)
     segment_start = torch.where(starts, turns, 0).cummax(dim=1).values
     return torch.where(truncated[:, None], low, 0.0), torch.where(truncated[:, None], high.gather(1, segment_start), 0.0)
-
-
-def _reverse(
-    r: Tensor,
-    low: Tensor,
-    high: Tensor,
-    next_low: Tensor,
-    next_high: Tensor,
-    starts: Tensor,
-    ends: Tensor,
-    mask: Tensor,
-    gamma: float,
-    lam_low: float,
-    lam_high: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A_low, A_high and G, all (B, T), in one pass from the last turn to the first."""
-    inside = (mask & ~ends).to(r.dtype)
-    # (T, B) and contiguous: each turn of the loop reads rows. Padding multiplies by zero, so it carries nothing into the last live turn.
-    delta = torch.where(mask, r + gamma * next_low - low, 0.0).T.contiguous()
-    reward_or_value = (r + torch.where(ends, gamma * next_high, 0.0)).T.contiguous()
-    decay, discount = (gamma * lam_low * inside).T.contiguous(), (gamma * inside).T.contiguous()
-    starts, ends, high = starts.T.contiguous(), ends.T.contiguous(), high.T.contiguous()
-
-    a_low, a_high, g = torch.zeros_like(delta), torch.zeros_like(delta), torch.zeros_like(delta)
-    chain, segment_return, following, trace = (r.new_zeros(len(r)) for _ in range(4))
-    for t in reversed(range(len(delta))):
-        a_low[t] = chain = delta[t] + decay[t] * chain
-        g[t] = segment_return = reward_or_value[t] + discount[t] * segment_return
-        # `following` is A_high of the next segment; `trace` is that, discounted over the turns left in this one.
-        trace = gamma * torch.where(ends[t], following, trace)
-        a_high[t] = following = torch.where(starts[t], segment_return - high[t] + lam_high * trace, following)
-    return a_low.T.contiguous(), torch.where(starts, a_high, 0.0).T.contiguous(), g.T.contiguous()
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hiper.rl._checks import check_unit
+from hiper.rl._recursion import from_the_end
 
 
 @torch.no_grad()
@@ -22,7 +23,4 @@ def returns_to_go(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
     """
     check_unit(gamma=gamma)
     live = torch.where(mask, rewards, 0.0)
-    returns, after = torch.zeros_like(live), live.new_zeros(len(live))
-    for t in reversed(range(live.shape[1])):
-        returns[:, t] = after = live[:, t] + gamma * after
-    return returns
+    return from_the_end(live, gamma * mask.to(live.dtype))
