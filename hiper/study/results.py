@@ -32,6 +32,8 @@ class Outcome:
     """One finished cell."""
 
     cell: Cell
+    start: dict[str, Any]
+    """The split's record in the evaluation of its warm start."""
     curve: Curve
     """Success on the watched games after so many turns of training; the warm start first, where it was measured on the same games."""
     won: list[bool]
@@ -67,9 +69,9 @@ def write_results(study: Study, out: Path, split: str) -> Path:
     Returns:
         `out`.
     """
-    start = read_evaluation(warm_start_evaluation(study))["splits"][split]
+    shared = None if study.own_start else _start(Path(study.base_cfg.paths.run), split)
     cells = study.cells()
-    found = [outcome for cell in cells if (outcome := _read(cell, split, start)) is not None]
+    found = [outcome for cell in cells if (outcome := _read(cell, split, shared)) is not None]
     charts = out.with_suffix("")
     charts.mkdir(parents=True, exist_ok=True)
     arms = {arm: [one for one in found if one.cell.arm == arm] for arm in study.arms}
@@ -77,7 +79,7 @@ def write_results(study: Study, out: Path, split: str) -> Path:
     for arm, outcomes in arms.items():
         write_text(charts / f"{arm}.svg", standalone(_chart(arm, outcomes, next(iter(arms.items())))))
     missing = [f"{cell.arm} seed {cell.seed}" for cell in cells if not any(one.cell == cell for one in found)]
-    write_text(out, "\n".join(_page(study, arms, start, split, missing, charts)) + "\n")
+    write_text(out, "\n".join(_page(study, arms, shared, split, missing, charts)) + "\n")
     return out
 
 
@@ -96,11 +98,17 @@ def bootstrap(outcomes: Sequence[list[bool]], seed: int = 0) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _read(cell: Cell, split: str, start: dict[str, Any]) -> Outcome | None:
+def _start(run: Path, split: str) -> dict[str, Any]:
+    record: dict[str, Any] = read_evaluation(warm_start_evaluation(run))["splits"][split]
+    return record
+
+
+def _read(cell: Cell, split: str, shared: dict[str, Any] | None) -> Outcome | None:
     run = Path(cell.cfg.paths.run)
     train, evaluated = read_stage(run, "train"), read_stage(run, "evaluate")
     if train is None or evaluated is None:
         return None
+    start = _start(run, split) if shared is None else shared
     metrics = read_metrics(run / "train" / "metrics.jsonl")
     curve: Curve = [(0, float(start["success_rate"]))] if cell.cfg.trainer.eval_games >= start["games"] else []
     curve += [(row["env/turns"], row["eval/success_rate"]) for row in metrics if "eval/success_rate" in row]
@@ -108,6 +116,7 @@ def _read(cell: Cell, split: str, start: dict[str, Any]) -> Outcome | None:
     played = read_trajectories(run / "evaluate" / "trained" / TRAJECTORIES)
     return Outcome(
         cell,
+        start,
         curve,
         [trajectory.won for trajectory in played if trajectory.split == split],
         {name: (one["successes"], one["games"]) for name, one in record["task_types"].items()},
@@ -137,17 +146,23 @@ def _range(outcomes: Sequence[Outcome]) -> list[tuple[float, float, float]]:
     return [(statistics.fmean(x for x, _ in c), min(y for _, y in c), max(y for _, y in c)) for c in columns]
 
 
-def _page(study: Study, arms: dict[str, list[Outcome]], start: dict[str, Any], split: str, missing: list[str], charts: Path) -> list[str]:
+def _page(
+    study: Study, arms: dict[str, list[Outcome]], shared: dict[str, Any] | None, split: str, missing: list[str], charts: Path
+) -> list[str]:
     state = git_state(Path(__file__).resolve().parent.parent.parent) or {}
     commit = f"commit {str(state.get('commit', 'unknown'))[:12]}" + (" with uncommitted changes" if state.get("dirty") else "")
     cfg = study.base_cfg
     how = f"temperature {cfg.evaluate.temperature:g}, replies {cfg.rollout.constrain.value}"
+    start = shared or next((one.start for outcomes in arms.values() for one in outcomes), None)
+    games = "no" if start is None else start["games"]
+    whence = "Every run has demonstrations and a warm start of its own"
+    if shared is not None:
+        whence = f"All start from one warm start, which wins {_rate(shared)}"
     lines = [
         f"# Study `{study.name}`",
         "",
-        f"`hiper study` on {split}, {start['games']} games, {how}, {commit}. Every arm starts from one warm start, which wins "
-        f"{_rate(start)}; seeds {', '.join(map(str, study.seeds))} are of the training. It is the last policy that is evaluated, never the "
-        "best one. Written by the command itself.",
+        f"`hiper study` on {split}, {games} games, {how}, {commit}. {whence}; seeds {', '.join(map(str, study.seeds))}. It is the last "
+        "policy that is evaluated, never the best one. Written by the command itself.",
         "",
         f"Settings of all: `{' '.join(study.base)}`",
         "",
@@ -159,8 +174,8 @@ def _page(study: Study, arms: dict[str, list[Outcome]], start: dict[str, Any], s
         "",
         "Mean over the seeds with its 95 % interval (bootstrap over seeds and games), and each seed; turns are those of training.",
         "",
-        "| arm | success | seeds | turns played | switch rate | turns a segment | training, min |",
-        "|---|---|---|---|---|---|---|",
+        "| arm | warm start | success | seeds | turns played | switch rate | turns a segment | training, min |",
+        "|---|---|---|---|---|---|---|---|",
         *(_result_row(arm, outcomes) for arm, outcomes in arms.items()),
         "",
         "## Environment turns until an evaluation first reaches a success rate",
@@ -193,7 +208,8 @@ def _result_row(arm: str, outcomes: Sequence[Outcome]) -> str:
     segments = ", ".join(f"{one.segment_turns:.1f}" for one in outcomes)
     minutes = statistics.fmean(one.seconds for one in outcomes) / 60
     interval = f"{100 * mean:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
-    return f"| `{arm}` | {interval} | {rates} | {turns:,.0f} | {switch} | {segments} | {minutes:.1f} |"
+    before = 100 * statistics.fmean(one.start["success_rate"] for one in outcomes)
+    return f"| `{arm}` | {before:.1f} % | {interval} | {rates} | {turns:,.0f} | {switch} | {segments} | {minutes:.1f} |"
 
 
 def _turns_row(arm: str, outcomes: Sequence[Outcome], thresholds: Sequence[float]) -> str:

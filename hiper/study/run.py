@@ -1,4 +1,4 @@
-"""Running a study: the warm start once, then every cell as a process of its own, some at a time.
+"""Running a study: the warm start once, where all share it, then every cell as a process of its own, some at a time.
 
 A cell is an ordinary run: what finished is not done again, what was interrupted resumes, and `hiper resume` works on its folder. A cell
 that fails is named, and the others go on.
@@ -41,7 +41,8 @@ def run_study(study: Study, jobs: int, progress: Progress | None = None) -> None
     """
     cells = study.cells()
     work = _Processes()
-    _warm_start(study, work)
+    if not study.own_start:
+        _warm_start(study, work)
     failed: list[str] = []
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -61,15 +62,15 @@ def run_study(study: Study, jobs: int, progress: Progress | None = None) -> None
         raise WorkflowError(f"{len(failed)} of {len(cells)} cells failed; give the command again to resume them.\n" + "\n".join(failed))
 
 
-def warm_start_evaluation(study: Study) -> Path:
-    """Folder of the warm start's own evaluation."""
-    return Path(study.base_cfg.paths.run) / "evaluate" / "warm_start"
+def warm_start_evaluation(run: Path) -> Path:
+    """Folder of the evaluation of a run's warm start."""
+    return run / "evaluate" / "warm_start"
 
 
 def _warm_start(study: Study, work: _Processes) -> None:
     """Games, demonstrations and warm start, and that evaluated as every cell's policy will be."""
     cfg, log = study.base_cfg, study.folder / "base.log"
-    run, out = Path(cfg.paths.run), warm_start_evaluation(study)
+    run, out = Path(cfg.paths.run), warm_start_evaluation(Path(cfg.paths.run))
     commands = [[stage, *study.base, f"paths.run={run}"] for stage in ("games", "demos", "warm-start")]
     for command in commands:
         logger.info("%s of study %s", command[0], study.name)

@@ -30,17 +30,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """Arms times seeds, from one warm start."""
+    """Arms times seeds."""
 
     name: str
     base: tuple[str, ...]
-    """Overrides that compose the warm start's run, and what all arms share."""
+    """Overrides that all arms share; with one warm start, what composes its run."""
     arms: Mapping[str, tuple[str, ...]]
     """Name -> overrides on top of the base."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the training; the warm start has the base's own."""
+    """Of the training; one warm start for all has the base's own."""
     thresholds: tuple[float, ...] = field(default=(0.5, 0.7, 0.8, 0.9))
     """Success rates whose first reach is reported in environment turns."""
+    own_start: bool = False
+    """Every run makes its demonstrations and its warm start itself, with its own seed; else all go on from one."""
 
     @property
     def folder(self) -> Path:
@@ -59,12 +61,13 @@ class Study:
             ConfigError: an arm's settings do not compose.
         """
         base = self.base_cfg
+        one_start = (f"warm_start.seed={base.warm_start_seed}", "evaluate.baseline=false", f"paths.base={base.paths.run}")
+        start = ("evaluate.baseline=true",) if self.own_start else one_start
         found = []
         for seed in self.seeds:
             for arm, changes in self.arms.items():
                 place = self.folder / arm / f"seed-{seed}"
-                shared = (f"seed={seed}", f"warm_start.seed={base.warm_start_seed}", "evaluate.baseline=false")
-                overrides = (*self.base, *changes, *shared, f"paths.run={place}", f"paths.base={base.paths.run}")
+                overrides = (*self.base, *changes, f"seed={seed}", *start, f"paths.run={place}")
                 try:
                     found.append(Cell(arm, seed, compose(overrides), overrides))
                 except ConfigError as error:
@@ -98,6 +101,7 @@ def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
             arms={_name(arm, "arms"): _words(words or [], f"arms.{arm}") for arm, words in _mapping(found["arms"]).items()},
             seeds=tuple(_seed(seed) for seed in found.get("seeds", Study.seeds)),
             thresholds=tuple(float(value) for value in found.get("thresholds", (0.5, 0.7, 0.8, 0.9))),
+            own_start=_yes_or_no(found.get("own_start", False), "own_start"),
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -118,6 +122,12 @@ def _words(value: Any, key: str) -> tuple[str, ...]:
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         raise ValueError(f"arms must map a name to a list of overrides; got {value!r}.")
+    return value
+
+
+def _yes_or_no(value: Any, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} must be true or false; got {value!r}.")
     return value
 
 

@@ -1,7 +1,8 @@
 """Rules of a study.
 
 1. A file that is no study, or an arm whose settings do not compose, is refused before anything runs.
-2. All cells go on from the base's warm start, differ from it in what their arm says, and come seed by seed.
+2. All cells go on from the base's warm start, differ from it in what their arm says, and come seed by seed. With `own_start` each does all
+   stages itself, with its own seed.
 3. The page's figures are those of the cells' evaluations: rates, intervals, turns to a threshold, task types; what is missing is named.
 4. The interval covers the mean, is the wider the more seeds differ, and is the same each time.
 5. (slow) A real study of two arms runs in processes of their own; one that fails is named, the others finish; given again, it does only
@@ -40,6 +41,7 @@ STUDY = "name: small\nbase: [experiment=smoke]\narms:\n  hae: []\n  grpo: [algo.
         (STUDY.replace("hae: []", "../hae: []"), "cannot name a folder"),
         (STUDY.replace("[0, 1]", "[-1]"), "seeds must be whole numbers"),
         (STUDY.replace("[0, 1]", "[a]"), "seeds must be whole numbers"),
+        (STUDY + "own_start: 1\n", "own_start must be true or false"),
     ],
 )
 def test_what_is_no_study_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -57,7 +59,7 @@ def test_an_arm_that_does_not_compose_is_named_before_anything_runs(tmp_path: Pa
 
 
 def test_the_projects_own_studies_compose(root: Path) -> None:
-    for path in ("estimators.yaml", "hierarchy.yaml", "smoke.yaml"):
+    for path in ("estimators.yaml", "hierarchy.yaml", "official.yaml", "smoke.yaml"):
         study = load_study(root / "studies" / path)
         assert len(study.cells()) == len(study.arms) * len(study.seeds)
 
@@ -76,14 +78,22 @@ def test_cells_share_a_warm_start_and_differ_in_their_arm(tmp_path: Path) -> Non
     assert len({cell.cfg.paths.run for cell in cells}) == 4
 
 
+def test_with_its_own_start_a_cell_shares_nothing(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY + "own_start: true\n")
+    cells = load_study(tmp_path / "study.yaml").cells()
+    assert {cell.cfg.paths.base for cell in cells} == {None}
+    assert [(cell.cfg.seed, cell.cfg.warm_start_seed) for cell in cells] == [(0, 0), (0, 0), (1, 1), (1, 1)]
+    assert all(cell.cfg.evaluate.baseline for cell in cells)
+
+
 def played(number: int, won: bool) -> Trajectory:
     turn = Turn("", "", True, "", "look", [], True, float(won), float(won), 3)
     kind = TASK_TYPES[number % 2]
     return Trajectory(f"{kind}/{number}", "valid_seen", kind, "task", won, StopReason.terminated, [turn], "")
 
 
-def finish(cfg: RunConfig, rate: float, curve: list[tuple[int, float]]) -> None:
-    """Leave behind what a cell leaves: 20 games won at the rate."""
+def finish(cfg: RunConfig, rate: float, curve: list[tuple[int, float]], start: float | None = None) -> None:
+    """Leave behind what a cell leaves: 20 games won at the rate, by its own warm start at the rate `start`."""
     run = Path(cfg.paths.run)
     with stage_folder(run, "train", "f") as folder:
         file = MetricsFile(folder.path / "metrics.jsonl")
@@ -92,6 +102,8 @@ def finish(cfg: RunConfig, rate: float, curve: list[tuple[int, float]]) -> None:
         file.close()
     with stage_folder(run, "evaluate", "f") as folder:
         write_evaluation(folder.path, "trained", [played(n, n < 20 * rate) for n in range(20)], {})
+        if start is not None:
+            write_evaluation(folder.path, "warm_start", [played(n, n < 20 * start) for n in range(20)], {})
 
 
 def test_the_page_says_what_the_evaluations_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +117,8 @@ def test_the_page_says_what_the_evaluations_say(tmp_path: Path, monkeypatch: pyt
             finish(cell.cfg, rate, [(1000 * (cell.seed + 1), 0.75), (5000, rate)])
     text = write_results(study, Path("out/results.md"), "valid_seen").read_text()
     assert "wins 40.0 % of them" in text
-    assert re.search(r"\| `hae` \| 95.0 % \(.*\) \| 90.0, 100.0, 95.0 \| 5,000 \| 0.25, 0.25, 0.25 \| 3.5, 3.5, 3.5 \|", text)
-    assert re.search(r"\| `grpo` \| 55.0 % \(.*\) \| 50.0, 60.0 \| 5,000 \|", text)
+    assert re.search(r"\| `hae` \| 40.0 % \| 95.0 % \(.*\) \| 90.0, 100.0, 95.0 \| 5,000 \| 0.25, 0.25, 0.25 \| 3.5, 3.5, 3.5 \|", text)
+    assert re.search(r"\| `grpo` \| 40.0 % \| 55.0 % \(.*\) \| 50.0, 60.0 \| 5,000 \|", text)
     # 70 % is first reached at 1,000, 2,000 and 3,000 turns; 50 % at the same: the warm start has 40 %. 90 % at the end, or never.
     assert "| `hae` | 2,000 (3 of 3) | 2,000 (3 of 3) | 5,000 (3 of 3) | 5,000 (3 of 3) |" in text
     assert "| `grpo` | 1,500 (2 of 2) | 1,500 (2 of 2) | none of 2 | none of 2 |" in text
@@ -116,9 +128,22 @@ def test_the_page_says_what_the_evaluations_say(tmp_path: Path, monkeypatch: pyt
     assert {path.name for path in Path("out/results").iterdir()} == {"hae.svg", "grpo.svg"}
 
 
+def test_the_page_shows_what_each_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study("small", ("experiment=smoke", "trainer.eval_games=20"), {"hae": ()}, own_start=True)
+    assert "no games" in write_results(study, Path("early.md"), "valid_seen").read_text()
+    for cell, start, rate in zip(study.cells(), (0.5, 0.6, 0.7), (0.9, 1.0, 0.95), strict=True):
+        finish(cell.cfg, rate, [(5000, rate)], start)
+    text = write_results(study, Path("results.md"), "valid_seen").read_text()
+    assert "Every run has demonstrations and a warm start of its own" in text
+    assert re.search(r"\| `hae` \| 60.0 % \| 95.0 % \(.*\) \| 90.0, 100.0, 95.0 \|", text)
+    # Each warm start has 50 %, one has 70 % too.
+    assert re.search(r"\| `hae` \| 0 \(3 of 3\) \| 3,333 \(3 of 3\) \| 5,000", text)
+
+
 def test_turns_to_a_threshold_count_the_first_reach() -> None:
     cell = Study("small", ("experiment=smoke",), {"hae": ()}, seeds=(0,)).cells()[0]
-    outcome = Outcome(cell, [(0, 0.4), (100, 0.7), (200, 0.6), (300, 0.9)], [True], {}, 300, 0.2, 3.0, 1.0)
+    outcome = Outcome(cell, {}, [(0, 0.4), (100, 0.7), (200, 0.6), (300, 0.9)], [True], {}, 300, 0.2, 3.0, 1.0)
     assert [outcome.turns_to(threshold) for threshold in (0.4, 0.5, 0.7, 0.8, 0.95)] == [0, 100, 100, 300, None]
 
 
