@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,7 @@ def settings(overrides: list[str], *, experiment: str | None = None, seed: int |
     return override(load_config(Path(run)), [*shorthands, *overrides, f"paths.run={run}"])
 
 
-def _run_name() -> str:
-    """Name of a flow run: what it runs, and its seed."""
-    given: Mapping[str, Any] = flow_run.parameters
-    cfg = settings(given["overrides"] or [], experiment=given["experiment"], seed=given["seed"], run=given["run"])
-    return f"{cfg.name}-seed-{cfg.seed}"
-
-
-@flow(name="pipeline", flow_run_name=_run_name, persist_result=False, validate_parameters=True)
+@flow(name="pipeline", persist_result=False, validate_parameters=True)
 def pipeline(
     overrides: list[str] | None = None,
     experiment: str | None = None,
@@ -73,7 +66,7 @@ def pipeline(
         return [*first, *(finished_result(cfg, name, before[name]) for name in list(STAGES)[2:])]
 
 
-@flow(name="train", flow_run_name=_run_name, persist_result=False, validate_parameters=True)
+@flow(name="train", persist_result=False, validate_parameters=True)
 def train(
     overrides: list[str] | None = None,
     experiment: str | None = None,
@@ -87,7 +80,7 @@ def train(
         return [*do_stages(cfg, TO_MODEL[:2], how), *do_stages(cfg, TO_MODEL[2:], how, force)]
 
 
-@flow(name="evaluate", flow_run_name=_run_name, persist_result=False, validate_parameters=True)
+@flow(name="evaluate", persist_result=False, validate_parameters=True)
 def evaluate(
     overrides: list[str] | None = None,
     experiment: str | None = None,
@@ -103,9 +96,9 @@ def evaluate(
 
 @contextmanager
 def _run_of(overrides: list[str] | None, experiment: str | None, seed: int | None, run: str | None, how: How) -> Iterator[RunConfig]:
-    """The run a flow works on, begun, and its tags on the flow run."""
+    """The run a flow works on, begun; the flow run is named after it and tagged."""
     cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)
-    _tag([f"experiment:{cfg.name}", f"seed:{cfg.seed}", f"algo:{cfg.algo.name.value}"])
+    _label(f"{cfg.name}-seed-{cfg.seed}", [f"experiment:{cfg.name}", f"seed:{cfg.seed}", f"algo:{cfg.algo.name.value}"])
     with locked(Path(cfg.paths.run)):
         begin_run(cfg)
     if how is How.versioned:
@@ -115,10 +108,11 @@ def _run_of(overrides: list[str] | None, experiment: str | None, seed: int | Non
         yield cfg
 
 
-def _tag(tags: Sequence[str]) -> None:
+def _label(name: str, tags: Sequence[str]) -> None:
+    """Name and tag the flow run. Prefect's `flow_run_name` would have to compose the config a second time, for that name alone."""
     if flow_run.id is not None:
         with get_client(sync_client=True) as client:
-            client.update_flow_run(flow_run.id, tags=sorted({*flow_run.tags, *tags}))
+            client.update_flow_run(flow_run.id, name=name, tags=sorted({*flow_run.tags, *tags}))
 
 
 def _deployed(name: str, parameters: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
 
@@ -21,6 +20,8 @@ def start_embedded_server() -> None:
     """
     if get_current_settings().api.url is not None:
         return
+    from prefect.server.api.server import SubprocessASGIServer  # all of the server: seconds, and wanted only here
+
     failures: list[Exception] = []
 
     def start() -> None:
