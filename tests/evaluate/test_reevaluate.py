@@ -147,6 +147,55 @@ def test_the_flow_fails_and_shows_all(prefect_server: None, plan: Plan) -> None:
     assert "gone" in str(shown.data)
 
 
+LEARNT = [
+    "experiment=smoke",
+    "rollout=grammar",
+    "protocol.dialect=full",
+    *("games.train=8", "games.valid_seen=1", "games.valid_unseen=1", "games.max_receptacles=6", "games.max_objects=10"),
+    *("games.task_types=[pick_and_place_simple]", "env.max_turns=12"),
+    *("demos.count=16", "demos.fresh=false", "demos.renumber=false", "demos.detours=0", "demos.slips=0", "demos.lapses=0"),
+    *("warm_start.max_steps=100", "warm_start.batch_size=4", "warm_start.lr=4.0e-3", "warm_start.beta2=0.99"),
+]
+"""Eight games that a model learns by heart: it wins most of them."""
+
+
+@pytest.mark.slow
+def test_a_damaged_copy_fails_the_flow_by_name(prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It still loads and plays; only its success says that something is wrong with it."""
+    from prefect.client.orchestration import get_client
+
+    from flows.reevaluate import reevaluate as flow
+
+    monkeypatch.chdir(tmp_path)
+    for stage in ("games", "demos", "warm-start"):
+        assert main([stage, *LEARNT, "paths.run=learnt"]) == 0
+    shutil.copytree("learnt/warm_start", "copy")
+    watched = 'name: copy, model: copy/model, games: learnt/games, overrides: ["evaluate.splits=[train]", "evaluate.temperature=0"]'
+    Path("plan.yaml").write_text(f"models: [{{{watched}}}]\n", encoding="utf-8")
+    for _ in range(2):
+        state = flow("plan.yaml", return_state=True)
+        assert state.is_completed()
+    entries = read_history(Path("reevaluations/copy.jsonl"))
+    assert entries[0].evaluation == entries[1].evaluation
+    won, played = entries[0].successes["train"]
+    assert played == 8
+    assert won >= 6, "a fall to nothing is significant"
+
+    weights = Path("copy/model/model.safetensors")
+    tensors = load_file(weights)
+    for name in tensors:
+        tensors[name] = tensors[name].roll(1, dims=-1)
+    save_file(tensors, weights, metadata={"format": "pt"})
+    state = flow("plan.yaml", return_state=True)
+    assert state.is_failed()
+    said = state.message or ""
+    assert f"success on train fell from {100 * won / played:.1f} %" in said
+    assert "the model's files changed" in said
+    with get_client(sync_client=True) as client:
+        shown = [str(one.data) for one in client.read_artifacts() if one.key == "reevaluation"]
+    assert any("copy: FELL" in data and "the model's files changed" in data for data in shown)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
