@@ -140,7 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--out", type=Path, metavar="FILE", help="the page to write (docs/results.md)", default=Path("docs/results.md"))
     study.add_argument("--split", default="valid_seen", metavar="SPLIT", help="whose games the page is about (valid_seen)")
     study.add_argument("--report-only", action="store_true", help="write the page from what is there")
+    study.add_argument("--only", metavar="PART", help="do one part and write no page: base (the warm start), or ARM/SEED")
+    study.add_argument("--dvc", action="store_true", help="do nothing but write a dvc.yaml of the parts; see docs/orchestration.md")
     _overrides(study)
+
     sweep = add("sweep", _sweep, "search settings of the training with Optuna; goes on with a study that was begun")
     sweep.add_argument("file", type=Path, metavar="FILE", help="a file of sweeps/")
     sweep.add_argument("--workers", type=_count, default=1, metavar="N", help="processes on this machine (1)")
@@ -435,12 +438,24 @@ def _label(model: Path) -> str:
 
 def _study(options: argparse.Namespace) -> int:
     from hiper.progress import track
-    from hiper.study import load_study, run_study, write_results
+    from hiper.study import BASE, load_study, run_base, run_study, write_results
+    from hiper.study.versioned import write_versioned
 
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs} must be at least 1.")
     study = load_study(options.file, options.overrides)
     options.place = str(study.folder)
+    if options.dvc:
+        print(f"written: {write_versioned(study, options.file, Path.cwd(), options.overrides)}")
+        return 0
+    if options.only == BASE and not study.own_start:
+        run_base(study)
+        return 0
+    if options.only is not None:
+        cell = study.cell(options.only)
+        _direct(cell.cfg, force=False)
+        print(outcome(Path(cell.cfg.paths.run)))
+        return 0
     if not options.report_only:
         with track("study") as progress:
             run_study(study, options.jobs, progress)

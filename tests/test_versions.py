@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from hiper.compose import compose
 from hiper.errors import ConfigError
 from hiper.runs import begin_run, load_config, read_stage, save_config
 from hiper.stages import SETTINGS, STAGES, UPSTREAM, evaluate, report
-from hiper.versions import LOCK, PARAMS, dvc_command, dvc_environment, models
+from hiper.versions import LOCK, PARAMS, models
+from tests.checkout import commit, done, dvc, make_checkout, run
 
 
 def test_dvc_yaml_says_what_the_stages_say(root: Path) -> None:
@@ -66,34 +66,11 @@ def test_a_place_without_dvc_is_refused(tmp_path: Path) -> None:
         models(tmp_path)
 
 
-def run(*command: str, cwd: Path) -> str:
-    """The output of a command that must succeed."""
-    environment = dvc_environment() | {"OMP_NUM_THREADS": "1", "PREFECT_HOME": str(cwd.parent / "prefect")}
-    ran = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
-
-
-def commit(folder: Path, subject: str) -> None:
-    run("git", "add", "--all", cwd=folder)
-    run("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", subject, cwd=folder)
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    return run(dvc_command(), *arguments, cwd=folder)
-
-
 @pytest.fixture
-def checkout(root: Path, tmp_path: Path, small_settings: list[str]) -> Path:
+def checkout(tmp_path: Path, small_settings: list[str]) -> Path:
     """A repository with this project's DVC files and settings of a small run; no cache yet."""
-    folder = tmp_path / "checkout"
-    for name in ("dvc.yaml", ".dvcignore", ".dvc/config", ".dvc/.gitignore", "hiper/__init__.py"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / name, folder / name)
-    shutil.copytree(root / "conf", folder / "conf")
-    (folder / ".gitignore").write_text("/runs/\n", encoding="utf-8")
+    folder = make_checkout(tmp_path / "checkout", "dvc.yaml", "hiper/__init__.py")
     save_config(compose([*small_settings, "paths.run=runs/small"]), folder / PARAMS)
-    run("git", "init", "--quiet", cwd=folder)
     commit(folder, "begin")
     return folder
 
@@ -129,16 +106,16 @@ def test_the_round_trip(checkout: Path, small_settings: list[str], tmp_path: Pat
 
     # A changed setting does its stage and those after it again.
     changes = [*small_settings, "paths.run=runs/small", "evaluate.limit=2"]
-    done = dvc(clone, "exp", "run", *(word for change in changes for word in ("--set-param", change)))
-    assert [line.split("'")[1] for line in done.splitlines() if line.startswith("Running stage")] == ["evaluate", "report"]
+    said = dvc(clone, "exp", "run", *(word for change in changes for word in ("--set-param", change)))
+    assert done(said) == ["evaluate", "report"]
     assert "evaluate.limit" in dvc(clone, "params", "diff")
     assert "games.valid_seen" in dvc(clone, "metrics", "diff")
     page = dvc(clone, "plots", "show", "--out", str(tmp_path / "plots")).strip().removeprefix("file://")
     assert all(name in Path(page).read_text(encoding="utf-8") for name in ("curves.csv", "evaluations.csv", "valid_unseen: all"))
 
     changes = [*small_settings, "paths.run=runs/small", "algo.lam_high=0.5", "trainer.lr_actor=0.01"]
-    done = dvc(clone, "exp", "run", *(word for change in changes for word in ("--set-param", change)))
-    assert [line.split("'")[1] for line in done.splitlines() if line.startswith("Running stage")] == ["train", "evaluate", "report"]
+    said = dvc(clone, "exp", "run", *(word for change in changes for word in ("--set-param", change)))
+    assert done(said) == ["train", "evaluate", "report"]
     commit(clone, "another model")
     newest, oldest = models(clone)
     assert newest.path == oldest.path == "runs/small/train/model"

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Self
 
 from hiper.errors import WorkflowError
 from hiper.evaluate.write import EVALUATION
@@ -40,26 +41,36 @@ def run_study(study: Study, jobs: int, progress: Progress | None = None) -> None
         WorkflowError: the warm start, or cells, failed; the last lines they said are in the message, all of them in the logs it names.
     """
     cells = study.cells()
-    work = _Processes()
-    if not study.own_start:
-        _warm_start(study, work)
     failed: list[str] = []
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            running = {pool.submit(work.hiper, ["run", "--direct", *cell.overrides], _log(cell)): cell for cell in cells}
-            for count, future in enumerate(as_completed(running), 1):
-                cell, said = running[future], future.result()
-                logger.info("%s, seed %d: %s", cell.arm, cell.seed, "done" if said is None else "failed")
-                if said is not None:
-                    failed.append(f"{cell.arm}, seed {cell.seed} ({_log(cell)}):\n{said}")
-                if progress is not None:
-                    progress(count, len(cells))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            work.terminate()
-            raise
+    with _Processes() as work:
+        if not study.own_start:
+            _warm_start(study, work)
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                running = {pool.submit(work.hiper, ["run", "--direct", *cell.overrides], _log(cell)): cell for cell in cells}
+                for count, future in enumerate(as_completed(running), 1):
+                    cell, said = running[future], future.result()
+                    logger.info("%s, seed %d: %s", cell.arm, cell.seed, "done" if said is None else "failed")
+                    if said is not None:
+                        failed.append(f"{cell.arm}, seed {cell.seed} ({_log(cell)}):\n{said}")
+                    if progress is not None:
+                        progress(count, len(cells))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                work.terminate()  # before the pool is waited for
+                raise
     if failed:
         raise WorkflowError(f"{len(failed)} of {len(cells)} cells failed; give the command again to resume them.\n" + "\n".join(failed))
+
+
+def run_base(study: Study) -> None:
+    """Do the warm start that the cells go on from, and its evaluation, whatever of them is not done yet.
+
+    Raises:
+        WorkflowError: it failed; as of `run_study`.
+    """
+    with _Processes() as work:
+        _warm_start(study, work)
 
 
 def warm_start_evaluation(run: Path) -> Path:
@@ -98,6 +109,12 @@ class _Processes:
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.terminate()
 
     def hiper(self, arguments: list[str], log: Path) -> str | None:
         """None when it succeeded, or the last lines it said."""

@@ -14,6 +14,9 @@ from hiper.compose import compose
 from hiper.config import RunConfig
 from hiper.errors import ConfigError
 
+BASE = "base"
+"""Folder of the warm start's run; no arm has this name."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -52,7 +55,19 @@ class Study:
     @property
     def base_cfg(self) -> RunConfig:
         """The run that makes games, demonstrations and warm start, and evaluates that."""
-        return compose([*self.base, f"paths.run={self.folder / 'base'}"])
+        return compose([*self.base, f"paths.run={self.folder / BASE}"])
+
+    def cell(self, part: str) -> Cell:
+        """The cell ARM/SEED.
+
+        Raises:
+            ConfigError: the study has none of that name, or an arm's settings do not compose.
+        """
+        found = {f"{one.arm}/{one.seed}": one for one in self.cells()}
+        if part not in found:
+            parts = [*([] if self.own_start else [BASE]), *found]
+            raise ConfigError(f"study {self.name!r} has no part {part!r}; it has {', '.join(parts)}.")
+        return found[part]
 
     def cells(self) -> list[Cell]:
         """Every arm with every seed, the seeds of an arm together last: what is done early says something of all arms.
