@@ -309,9 +309,6 @@ class DemosConfig:
     """Give the objects and receptacles of a scene new numbers in each demonstration."""
     detours: float = 0.0
     """Probability a search turn visits a random place instead of the likeliest one; shows recovery from dead ends."""
-    midway: float = 0.0
-    """Probability a search begins at a random place of its order and goes round from there: its end is shown as often as its beginning.
-    The turn that goes there is not learned."""
     slips: float = 0.0
     """Probability that a turn is an error made on purpose, shown but not learned: what follows teaches the way back."""
     rounds: float = 0.0
@@ -322,7 +319,6 @@ class DemosConfig:
     def __post_init__(self) -> None:
         _require(self.count >= 1, "demos.count", self.count, "at least 1")
         _require(0.0 <= self.detours <= 1.0, "demos.detours", self.detours, "between 0 and 1")
-        _require(0.0 <= self.midway <= 1.0, "demos.midway", self.midway, "between 0 and 1")
         _require(0.0 <= self.slips < 1.0, "demos.slips", self.slips, "at least 0 and below 1")
         _require(0.0 <= self.rounds < 1.0, "demos.rounds", self.rounds, "at least 0 and below 1")
         _require(0.0 <= self.lapses <= 1.0, "demos.lapses", self.lapses, "between 0 and 1")

@@ -64,7 +64,7 @@ class ALFWorld:
 
     def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """One that knows where things usually lie."""
-        return Expert(LocationPrior.learn(index), detours=cfg.demos.detours, midway=cfg.demos.midway, rng=rng)
+        return Expert(LocationPrior.learn(index), detours=cfg.demos.detours, rng=rng)
 
     def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
         """The index's games, again and again, from the second time on with new numbers if `demos.renumber`. With `demos.fresh` each is

@@ -45,14 +45,12 @@ class Expert:
     Args:
         prior: where things usually lie; learn it from training games only.
         detours: probability that a search turn which picks a place picks a random one not yet visited.
-        midway: probability that a search begins at a random place of its order, and comes round to the likeliest places last. The turn
-            that goes there is a slip.
-        rng: needed for both; owned by the expert.
+        rng: needed for detours; owned by the expert.
     """
 
-    def __init__(self, prior: LocationPrior, detours: float = 0.0, midway: float = 0.0, rng: random.Random | None = None) -> None:
+    def __init__(self, prior: LocationPrior, detours: float = 0.0, rng: random.Random | None = None) -> None:
         self._prior = prior
-        self._detours, self._midway = detours, midway
+        self._detours = detours
         self._rng = rng if rng is not None else random.Random(0)
         self._task: TaskSpec | None = None
 
@@ -79,9 +77,6 @@ class Expert:
         self._done: set[str] = set()
         self._goal: str | None = None
         self._subgoal: str | None = None
-        self._sought: str | None = None
-        self._begin = 0
-        self._begins_midway = False
         self._over: str | None = None
         self._last: PlanStep | None = None
         self._lapse = lapse
@@ -108,7 +103,6 @@ class Expert:
         if self._lapse and self._over is None and self._through(observation):
             self._over = self._subgoal if self._spec.lamp is not None else f"find {indefinite(self._spec.object)}"
         self._read(observation)
-        self._begins_midway = False
         if self._over is not None:
             self._idle += 1
             subgoal, action = self._over, "look"
@@ -116,7 +110,7 @@ class Expert:
             subgoal, action = self._decide(self._spec, admissible)
         switch, self._subgoal = subgoal != self._subgoal, subgoal
         self._went(action)
-        self._last = PlanStep(switch, subgoal, action, slip=self._begins_midway)
+        self._last = PlanStep(switch, subgoal, action)
         return self._last
 
     def _through(self, observation: str) -> bool:
@@ -268,17 +262,7 @@ class Expert:
             self._unseen = [place for place in self._furniture if place != self._place] or list(self._furniture)
         if self._detours and self._rng.random() < self._detours:
             return self._reach(self._rng.choice(self._unseen), admissible)
-        order = sorted(self._furniture, key=lambda place: -self._worth(thing, kind(place)))
-        begin = self._beginning(thing, len(order))
-        return self._reach(next(place for place in order[begin:] + order[:begin] if place in self._unseen), admissible)
-
-    def _beginning(self, thing: str, places: int) -> int:
-        """Where in its order of so many places the search for a thing begins."""
-        if thing != self._sought:
-            self._sought = thing
-            self._begin = self._rng.randrange(places) if self._midway and self._rng.random() < self._midway else 0
-            self._begins_midway = self._begin > 0
-        return self._begin
+        return self._reach(max(self._unseen, key=lambda place: self._worth(thing, kind(place))), admissible)
 
     def _worth(self, thing: str, receptacle: str) -> float:
         """Objects to expect for a turn spent: the best order of search, when receptacles are independent."""
