@@ -19,12 +19,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 
-from flows.process import run_process
 from flows.shared import progress_artifact, show_charts
 from hiper import stages
 from hiper.config import RunConfig, Source
 from hiper.errors import ConfigError, GameError, MissingDependencyError
 from hiper.leash import LEASH
+from hiper.process import run_process
 from hiper.progress import Progress, both, track
 from hiper.runs import locked
 from hiper.stages import StageResult

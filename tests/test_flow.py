@@ -15,10 +15,10 @@ import pytest
 from flows import shared
 from flows import stages as module
 from flows.pipeline import evaluate, pipeline, settings
-from flows.process import run_process
 from flows.stages import How, result_table
 from hiper.compose import compose
 from hiper.errors import ConfigError, DataError, WorkflowError
+from hiper.process import run_process
 from hiper.runs import begin_run, read_stage, save_config
 from hiper.stages import STAGES
 

@@ -1,4 +1,4 @@
-"""A stage in a process of its own: a crash, or memory that runs out, ends the stage and not the flow."""
+"""Work in a process of its own: a crash, or memory that runs out, ends that one and not this."""
 
 from __future__ import annotations
 
