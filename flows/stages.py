@@ -124,9 +124,9 @@ def _by(name: str, cfg: RunConfig, how: How, force: bool, progress: Progress) ->
 
 
 def _has_gpu(cfg: RunConfig) -> bool:
-    from hiper.device import pick_device
+    from hiper.device import uses_cuda
 
-    return pick_device(cfg).type == "cuda"
+    return uses_cuda(cfg)
 
 
 def _worth_retrying(task: Any, task_run: Any, state: Any) -> bool:

@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         end_with_parent()
         start_logging(options.verbose)
+        _refuse_torchrun()
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except HiperError as error:
@@ -587,6 +588,16 @@ def _bench_webshop(options: argparse.Namespace) -> object:
         return bench(options.catalogue, options.recordings)
     with tempfile.TemporaryDirectory(prefix="hiper-webshop-") as folder:
         return bench(generate_catalogue(Path(folder) / "data", 1000), options.recordings)
+
+
+def _refuse_torchrun() -> None:
+    """Several of one command would only stand in each other's way."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and size != "1":
+        raise ConfigError(
+            f"torchrun has started this command {size} times. Give it without torchrun, with trainer.processes={size}: "
+            "the training starts its processes itself."
+        )
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:

@@ -548,6 +548,9 @@ class TrainerConfig:
     """Passes over an iteration's trajectories."""
     minibatch: int = 32
     """Trajectories an optimiser step."""
+    processes: int = 1
+    """Processes that share an iteration's trajectories, each with a GPU of its own where there are GPUs. Their number changes which random
+    numbers are drawn."""
     microbatch_tokens: int = 16384
     """Tokens (padding included) a forward pass holds at most."""
     lr_actor: float = 1e-6
@@ -574,8 +577,10 @@ class TrainerConfig:
     """Trajectories with their credit written each iteration, for the report and the viewer."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "epochs", "minibatch", "microbatch_tokens", "save_every", "keep_last", "eval_games"):
+        for name in ("iterations", "epochs", "minibatch", "processes", "microbatch_tokens", "save_every", "keep_last", "eval_games"):
             _require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
+        shared = f"at most trainer.minibatch={self.minibatch}: each process needs a trajectory of every step"
+        _require(self.processes <= max(1, self.minibatch), "trainer.processes", self.processes, shared)
         _require(self.env_turns is None or self.env_turns >= 1, "trainer.env_turns", self.env_turns, "at least 1, or null")
         _require(0.0 <= self.critic_memory < 1.0, "trainer.critic_memory", self.critic_memory, "at least 0 and below 1")
         for name in ("lr_actor", "lr_critic", "max_grad_norm", "critic_ridge"):
@@ -709,4 +714,10 @@ class RunConfig:
             "algo.group_size",
             self.algo.group_size,
             f"a divisor of rollout.trajectories={self.rollout.trajectories}",
+        )
+        _require(
+            self.trainer.processes <= max(1, self.rollout.trajectories),
+            "trainer.processes",
+            self.trainer.processes,
+            f"at most rollout.trajectories={self.rollout.trajectories}",
         )

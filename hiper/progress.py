@@ -57,9 +57,15 @@ def track(label: str, total: int = 0) -> Iterator[Progress]:
         label: what is being done.
         total: how much there is to do, if that is known already.
     """
-    relay = os.environ.get(RELAY)
+    relayed = relay()
     with _bar(label, total) if sys.stderr.isatty() else nullcontext(_line(label)) as shown:
-        yield shown if relay is None else both(shown, _relay(Path(relay)))
+        yield shown if relayed is None else both(shown, relayed)
+
+
+def relay() -> Progress | None:
+    """What reports to the process that started this one; None where that does not listen."""
+    path = os.environ.get(RELAY)
+    return None if path is None else _relay(Path(path))
 
 
 def read_relay(path: Path) -> tuple[int, int]:

@@ -124,8 +124,13 @@ def train(cfg: RunConfig, progress: Progress | None = None, *, force: bool = Fal
     """Train with Hierarchical Advantage Estimation; continues from the newest good checkpoint of an unfinished attempt."""
 
     def work(folder: StageFolder) -> None:
-        from hiper.train.trainer import train as optimise
+        from hiper.device import uses_cuda
+        from hiper.parallel import check_processes
+        from hiper.train.launch import train_in_processes
+        from hiper.train.trainer import train as train_here
 
+        check_processes(cfg.trainer.processes, uses_cuda(cfg))
+        optimise = train_here if cfg.trainer.processes == 1 else train_in_processes
         model = _directory(cfg, "warm_start") / MODEL_FOLDER
         summary = optimise(cfg, model, game_index(cfg), folder.path, resume=folder.resumed, progress=progress)
         folder.facts.update(_facts(summary))
@@ -197,6 +202,8 @@ def stage_fingerprint(cfg: RunConfig, stage: str) -> str:
     if stage == "warm_start":
         parts["seed"], parts["rollout"] = cfg.warm_start_seed, settings["rollout"]["constrain"]
         parts["warm_start"] = {key: value for key, value in parts["warm_start"].items() if key != "seed"}
+    if stage == "train" and cfg.trainer.processes == 1:
+        del parts["trainer"]["processes"]  # a training from before there could be several is not another one
     parts["upstream"] = [stage_fingerprint(cfg, name) for name in UPSTREAM[stage]]
     parts["version"] = __version__
     parts |= benchmark_of(cfg).settings(cfg, stage)

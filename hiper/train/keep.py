@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hiper.config import Dialect
 from hiper.model.actor import Actor
+from hiper.parallel import ALONE, Group
 from hiper.protocol import Switch, render
 from hiper.rollout.episode import Episode
 from hiper.train.batch import Batch, length_groups, padded
@@ -28,6 +29,7 @@ def keep_values(
     dialect: Dialect,
     *,
     budget: int,
+    group: Group = ALONE,
 ) -> Tensor:
     """(B, T) float: V_low(s_t, o_{t-1}) on every live turn but the first, zero elsewhere.
 
@@ -38,6 +40,7 @@ def keep_values(
         encode: text to token ids.
         dialect: how a KEEP is written.
         budget: tokens, padding included, a pass holds at most.
+        group: the processes that share the passes.
     """
     found = torch.where(batch.mask & ~batch.starts, values[..., 0], 0.0)
     unwritten: list[tuple[int, int, list[int]]] = []
@@ -48,13 +51,16 @@ def keep_values(
                 if reply.turn and turns[reply.turn].switch:
                     kept = _kept(turns[reply.turn - 1].subgoal, dialect)
                     unwritten.append((row, reply.turn, [*sequence.ids[: reply.start], *encode(kept)]))
+    unwritten = group.share(unwritten)
+    read_again = torch.zeros_like(found)
     lengths = [len(ids) for _, _, ids in unwritten]
-    for group in length_groups(list(range(len(unwritten))), lengths, budget):
-        rows, columns, ids = zip(*(unwritten[number] for number in group), strict=True)
+    for part in length_groups(list(range(len(unwritten))), lengths, budget):
+        rows, columns, ids = zip(*(unwritten[number] for number in part), strict=True)
         read = actor(padded(list(ids)).to(actor.device)).values
-        last = torch.tensor([lengths[number] - 1 for number in group], device=actor.device)
-        found[list(rows), list(columns)] = read[torch.arange(len(group), device=actor.device), last, 0].float()
-    return found
+        last = torch.tensor([lengths[number] - 1 for number in part], device=actor.device)
+        read_again[list(rows), list(columns)] = read[torch.arange(len(part), device=actor.device), last, 0].float()
+    group.sum_([read_again])
+    return found + read_again
 
 
 def _kept(subgoal: str, dialect: Dialect) -> str:

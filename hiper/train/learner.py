@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hiper.config import CriticFit, KLPlace, RunConfig, Tune
 from hiper.model.actor import Actor
+from hiper.parallel import ALONE, Group
 from hiper.protocol import BlockId
 from hiper.rl.losses import entropy_loss, kl_loss, policy_loss, value_loss
 from hiper.train.batch import Batch, passes
@@ -33,9 +34,11 @@ class Learner:
     """Shuffles mini-batches; on the CPU."""
     critic: LeastSquares | None
     """Fits the value heads, where gradient steps do not."""
+    group: Group = ALONE
+    """The processes that share a mini-batch's trajectories and add up their gradients."""
 
     @classmethod
-    def create(cls, actor: Actor, cfg: RunConfig, generator: torch.Generator) -> Learner:
+    def create(cls, actor: Actor, cfg: RunConfig, generator: torch.Generator, group: Group = ALONE) -> Learner:
         """A learner with a fresh optimiser."""
         # Adam's first step moves every weight by the learning rate, however small its gradient: with the usual eps of 1e-8 the KL
         # jumps there. 1e-5 spares weights of the policy that the loss hardly touches.
@@ -52,7 +55,7 @@ class Learner:
             {"params": actor.actor_parameters(), "lr": cfg.trainer.lr_actor, "eps": 1e-5},
             {"params": actor.critic_parameters(), "lr": cfg.trainer.lr_critic, "eps": 1e-8},
         ]
-        return cls(actor, torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99)), cfg, generator, critic)
+        return cls(actor, torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99)), cfg, generator, critic, group)
 
     def update(self, batch: Batch, scores: Scores, credit: Credit, *, critic_only: bool, pace: float = 1.0) -> Metrics:
         """Take the PPO steps of one iteration.
@@ -65,7 +68,8 @@ class Learner:
         Returns:
             Means over the steps: losses, clip fraction, KLs, gradient norm.
         """
-        totals: dict[str, float] = {}
+        totals: Metrics = {}
+        norms = 0.0
         steps = 0
         trainer = self.cfg.trainer
         for group, rate in zip(self.optimizer.param_groups, (trainer.lr_actor, trainer.lr_critic), strict=True):
@@ -74,12 +78,15 @@ class Learner:
         for _ in range(trainer.epochs):
             order = torch.randperm(len(batch.mask), generator=self.generator).to(batch.mask.device)
             for chosen in torch.split(order, trainer.minibatch):
-                for key, value in self._step(batch, scores, credit, chosen, critic_only).items():
+                parts, norm = self._step(batch, scores, credit, chosen, critic_only)
+                for key, value in parts.items():
                     totals[key] = totals.get(key, 0.0) + value
+                norms += norm
                 steps += 1
         self.actor.eval()
         if self.critic is not None:
             self._fit(self.critic, batch, scores, credit)
+        totals = self.group.total(totals) | {"optim/grad_norm": norms}
         return {key: value / steps for key, value in totals.items()}
 
     def _fit(self, critic: LeastSquares, batch: Batch, scores: Scores, credit: Credit) -> None:
@@ -93,8 +100,10 @@ class Learner:
             assert scores.token_states is not None, "a critic of tokens needs score(..., with_states=True, with_token_values=True)"
             critic.add(LOW, scores.token_states[credit.trained], credit.token_target[credit.trained])
         critic.write(self.actor.heads)
+        self.group.copy_([critic.moments, critic.products, self.actor.heads.weight, self.actor.heads.bias])
 
-    def _step(self, batch: Batch, scores: Scores, credit: Credit, chosen: Tensor, critic_only: bool) -> Metrics:
+    def _step(self, batch: Batch, scores: Scores, credit: Credit, chosen: Tensor, critic_only: bool) -> tuple[Metrics, float]:
+        """One step on the chosen trajectories: what this process's share adds to their means, and the norm of the whole gradient."""
         algo, trainer = self.cfg.algo, self.cfg.trainer
         in_step = torch.zeros(len(batch.mask), dtype=torch.bool, device=batch.mask.device)
         in_step[chosen] = True
@@ -115,7 +124,7 @@ class Learner:
         for part in passes(
             self.actor,
             batch,
-            chosen,
+            self.group.share(chosen),
             budget=trainer.microbatch_tokens,
             temperature=self.cfg.rollout.temperature,
             with_entropies=entropy_wanted,
@@ -191,7 +200,8 @@ class Learner:
             # The heads share the actor's trunk, which must not move before its advantages mean something.
             for parameter in self.actor.actor_parameters():
                 parameter.grad = None
-        norm = nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], trainer.max_grad_norm)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.group.sum_gradients(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, trainer.max_grad_norm)
         self.optimizer.step()
-        add("optim/grad_norm", norm)
-        return {key: float(value) for key, value in metrics.items()}
+        return {key: float(value) for key, value in metrics.items()}, float(norm)

@@ -11,6 +11,7 @@ from hiper.config import RunConfig
 from hiper.envs import make_env
 from hiper.envs.index import GameEntry, GameIndex
 from hiper.model.actor import Actor
+from hiper.parallel import ALONE, Group
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
@@ -31,6 +32,8 @@ class Player:
     """Training games in the order they are played."""
     sampler: torch.Generator
     """Of training episodes, on the actor's device."""
+    group: Group = ALONE
+    """The processes that share the games; each ends up with all episodes."""
 
     def sample(self) -> tuple[list[Episode], list[Episode]]:
         """Play an iteration's games: every episode, and those to learn from.
@@ -61,6 +64,16 @@ class Player:
 
     def _play(
         self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator, max_turns: int | None = None
+    ) -> list[Episode]:
+        if self.group.size > 1:  # each draws from a generator of its own, seeded alike by all from the common one
+            device = generator.device
+            seeds = torch.randint(2**62, (self.group.size,), generator=generator, device=device).tolist()
+            generator = torch.Generator(device).manual_seed(seeds[self.group.rank])
+        mine = self.group.share(list(entries))
+        return self.group.gather(self._play_mine(mine, temperature, generator, max_turns) if mine else [])
+
+    def _play_mine(
+        self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator, max_turns: int | None
     ) -> list[Episode]:
         slots = min(self.cfg.rollout.slots, len(entries))
         policy = TransformersPolicy(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hiper.model.actor import Actor
+from hiper.parallel import ALONE, Group
 from hiper.train.batch import Batch, passes
 
 
@@ -44,9 +45,10 @@ def score(
     temperature: float,
     with_states: bool = False,
     with_token_values: bool = False,
+    group: Group = ALONE,
 ) -> Scores:
-    """Run the network, and the reference if there is one, over every sequence once, without gradients."""
-    everything = torch.arange(len(batch.mask), device=batch.mask.device)
+    """Run the network, and the reference if there is one, over every sequence once, without gradients; each process over its share."""
+    mine = group.share(torch.arange(len(batch.mask), device=batch.mask.device))
     logprobs, entropies = torch.zeros_like(batch.sampled_logprobs), torch.zeros_like(batch.sampled_logprobs)
     values = batch.rewards.new_zeros((*batch.mask.shape, 3))
     final = batch.rewards.new_zeros((len(batch.mask), 3))
@@ -54,7 +56,7 @@ def score(
     token_values = torch.zeros_like(batch.sampled_logprobs)
     token_states = token_values.new_zeros((batch.tokens, actor.heads.in_features)) if with_states and with_token_values else None
     for part in passes(
-        actor, batch, everything, budget=budget, temperature=temperature, with_entropies=True, with_token_values=with_token_values
+        actor, batch, mine, budget=budget, temperature=temperature, with_entropies=True, with_token_values=with_token_values
     ):
         logprobs[part.tokens], entropies[part.tokens] = part.logprobs, part.entropies
         values[part.turns[:, 0], part.turns[:, 1]] = part.values.float()
@@ -65,8 +67,11 @@ def score(
         if token_states is not None:
             token_states[part.tokens] = part.token_states.float()
         final[part.final_rows] = part.final_values.float()
-    ref_logprobs = logprobs.clone()
+    ref_logprobs = logprobs if reference is None else torch.zeros_like(logprobs)
     if reference is not None:
-        for part in passes(reference, batch, everything, budget=budget, temperature=temperature, with_values=False):
+        for part in passes(reference, batch, mine, budget=budget, temperature=temperature, with_values=False):
             ref_logprobs[part.tokens] = part.logprobs
+    # Zero where it is another's: the sum over the processes is the whole, exactly.
+    read = [logprobs, entropies, values, final, states, token_values, token_states, None if reference is None else ref_logprobs]
+    group.sum_([tensor for tensor in read if tensor is not None])
     return Scores(logprobs, ref_logprobs, entropies, values, final, token_values, states, token_states)

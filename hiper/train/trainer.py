@@ -21,16 +21,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from hiper.config import Estimator, OnAlarm, RunConfig, SwitchCredit
 from hiper.device import pick_device
 from hiper.envs.index import GameIndex
-from hiper.errors import CheckpointError, CollapseError
+from hiper.errors import CheckpointError, CollapseError, ConfigError
 from hiper.files import write_text
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
+from hiper.parallel import ALONE, Group
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import Levels
@@ -70,8 +71,16 @@ class TrainSummary:
     """Of that evaluation; the best of several is a flattering one."""
 
 
-def train(cfg: RunConfig, model: Path, index: GameIndex, out: Path, resume: bool = False, progress: Progress | None = None) -> TrainSummary:
-    """Train a warm-started model with HAE.
+def train(
+    cfg: RunConfig,
+    model: Path,
+    index: GameIndex,
+    out: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    group: Group = ALONE,
+) -> TrainSummary:
+    """Train a warm-started model with HAE, alone or as one of the processes that `hiper.train.launch` starts.
 
     Args:
         cfg: everything.
@@ -80,24 +89,38 @@ def train(cfg: RunConfig, model: Path, index: GameIndex, out: Path, resume: bool
         out: the training directory.
         resume: continue from the newest good checkpoint in `out`, or start if there is none.
         progress: called with (iterations done, all).
+        group: the processes that train together; the main one writes.
 
     Raises:
+        ConfigError: the group is not of `trainer.processes`.
         DataError: a split is empty or a game file is damaged.
         ModelError: the model directory does not load.
         CheckpointError: a checkpoint cannot be written, or belongs to another run.
     """
-    run = _Run(cfg, model, index, out)
+    if group.size != cfg.trainer.processes:
+        raise ConfigError(
+            f"trainer.processes={cfg.trainer.processes}, but this is a group of {group.size}. `hiper train` starts the others, and so does "
+            "hiper.train.launch.train_in_processes."
+        )
+    run = _Run(cfg, model, index, out, group)
     if resume:
         run.resume()
     return run.go(progress)
 
 
+class _Records(NamedTuple):
+    """What gets a line an iteration."""
+
+    tracker: Tracker
+    timings: MetricsFile
+
+
 class _Run:
     """One training run's state. Whatever changes from iteration to iteration is in `save` and `resume`."""
 
-    def __init__(self, cfg: RunConfig, model: Path, index: GameIndex, out: Path) -> None:
-        self.cfg, self.out = cfg, out
-        self.device = pick_device(cfg)
+    def __init__(self, cfg: RunConfig, model: Path, index: GameIndex, out: Path, group: Group) -> None:
+        self.cfg, self.out, self.group = cfg, out, group
+        self.device = pick_device(cfg, group)
         self.tokenizer = load_tokenizer(model)
         self.actor = load_actor(model, cfg.model).to(self.device).eval()  # as after an update: dropout is for updates alone
         self.reference: Actor | None = None
@@ -110,10 +133,11 @@ class _Run:
             index,
             TaskStream(index.split("train"), cfg.seed),
             torch.Generator(self.device).manual_seed(cfg.seed),
+            group,
         )
         if cfg.trainer.eval_every:
             index.split(cfg.evaluate.splits[0])  # an empty one is refused before work is lost
-        self.learner = Learner.create(self.actor, cfg, torch.Generator().manual_seed(cfg.seed + 1))
+        self.learner = Learner.create(self.actor, cfg, torch.Generator().manual_seed(cfg.seed + 1), group)
         self.iteration = 0
         self.env_turns = 0
         self.first_success: float | None = None
@@ -124,10 +148,8 @@ class _Run:
 
     def go(self, progress: Progress | None) -> TrainSummary:
         trainer = self.cfg.trainer
-        self.out.mkdir(parents=True, exist_ok=True)
-        timings = MetricsFile(self.out / "timings.jsonl")
-        with Tracker(self.out, self.cfg.tracking, asdict(self.cfg)) as tracker:
-            self._forget_later(tracker, timings)
+        with self._records() as records:
+            self._forget_later(records)
             if self.iteration == 0 and OnAlarm.rollback in vars(self.cfg.alarms).values():
                 self.save()  # somewhere to return to
             while not self._over():
@@ -136,21 +158,24 @@ class _Run:
                 if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self._over()):
                     with _timed(seconds, "time/evaluate"):
                         metrics |= self.player.evaluate()
+                metrics = self.group.agree(metrics)
+                self._compare()
                 alarms = self.watch.look(self.iteration, metrics)
                 if alarms:
                     self._write_alarms()
-                tracker.log(self.iteration, metrics)
-                timings.append(self.iteration, seconds)
+                if records is not None:
+                    records.tracker.log(self.iteration, metrics)
+                    records.timings.append(self.iteration, seconds)
                 self.last = metrics
                 logger.info("%s", log_line(self.iteration, trainer.iterations, metrics, seconds))
                 if any(alarm.action is OnAlarm.rollback for alarm in alarms):
                     self._roll_back(alarms)
-                    self._forget_later(tracker, timings)
+                    self._forget_later(records)
                     continue
                 stops = [alarm for alarm in alarms if alarm.action is OnAlarm.stop]
                 if all(map(math.isfinite, metrics.values())):  # weights that are not numbers are nothing to resume from
                     better = self._is_best(metrics)
-                    if better:  # before the checkpoint: killed in between, the run comes here again
+                    if better and self.group.main:  # before the checkpoint: killed in between, the run comes here again
                         save_actor(self.actor, self.tokenizer, self.out / "best")
                     if better or stops or self.iteration % trainer.save_every == 0 or self._over():
                         self.save()
@@ -158,8 +183,8 @@ class _Run:
                     raise self._stopped(stops[0], "")
                 if progress is not None:
                     progress(self.iteration, trainer.iterations)
-        timings.close()
-        save_actor(self.actor, self.tokenizer, self.out / "model")
+        if self.group.main:
+            save_actor(self.actor, self.tokenizer, self.out / "model")
         return TrainSummary(
             model=str(self.out / "model"),
             iterations=self.iteration,
@@ -180,21 +205,35 @@ class _Run:
     def _over(self) -> bool:
         return self.iteration >= self.cfg.trainer.iterations or self._share(self.env_turns) >= 1.0
 
-    def _forget_later(self, tracker: Tracker, timings: MetricsFile) -> None:
+    @contextmanager
+    def _records(self) -> Iterator[_Records | None]:
+        """Open them, in the process that writes."""
+        if not self.group.main:
+            yield None
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        timings = MetricsFile(self.out / "timings.jsonl")
+        with Tracker(self.out, self.cfg.tracking, asdict(self.cfg)) as tracker:
+            yield _Records(tracker, timings)
+        timings.close()
+
+    def _forget_later(self, records: _Records | None) -> None:
         """Cut the files back to where the run stands."""
-        tracker.truncate_after(self.iteration)
-        timings.truncate_after(self.iteration)
-        self._truncate_samples()
-        self._write_alarms()
+        if records is not None:
+            records.tracker.truncate_after(self.iteration)
+            records.timings.truncate_after(self.iteration)
+            self._truncate_samples()
+            self._write_alarms()
 
     def _write_alarms(self) -> None:
-        write_text(self.out / "alarms.json", json.dumps(self.watch.events, indent=1) + "\n")
+        if self.group.main:
+            write_text(self.out / "alarms.json", json.dumps(self.watch.events, indent=1) + "\n")
 
     def _roll_back(self, alarms: list[Alarm]) -> None:
         """Return to the newest checkpoint from before the trouble, with smaller steps and other draws: the same would happen again."""
         alarm = next(alarm for alarm in alarms if alarm.action is OnAlarm.rollback)
         events, rollbacks = self.watch.events, self.rollbacks + 1
-        good = self._good_checkpoint()
+        good = self.group.agree(self._good_checkpoint() if self.group.main else None)
         if good is None or rollbacks > self.cfg.alarms.rollbacks:
             raise self._stopped(
                 alarm, "There is no checkpoint from before it. " if good is None else f"It came back {rollbacks - 1} times. "
@@ -226,7 +265,8 @@ class _Run:
         seconds: Metrics = {}
         before = self.env_turns
         # Dropout, where a model has any, draws from torch's own generators, which no checkpoint holds.
-        torch.manual_seed(random.Random(f"dropout-{cfg.seed}-{self.iteration}").getrandbits(63))
+        whose = f"-{self.group.rank}" if self.group.rank else ""
+        torch.manual_seed(random.Random(f"dropout-{cfg.seed}-{self.iteration}{whose}").getrandbits(63))
         with _timed(seconds, "time/rollout"):
             played, episodes = self.player.sample()
         with _timed(seconds, "time/score"):
@@ -239,6 +279,7 @@ class _Run:
                 temperature=cfg.rollout.temperature,
                 with_states=self.learner.critic is not None,
                 with_token_values=cfg.algo.name is Estimator.gae,
+                group=self.group,
             )
             if cfg.algo.name is Estimator.hae and cfg.algo.switch_credit is SwitchCredit.option_value:
                 scores = scores._replace(keep_values=self._keep_values(batch, episodes, scores))
@@ -258,7 +299,8 @@ class _Run:
             pace *= cfg.alarms.rollback_pace**self.rollbacks
             warming = self.iteration < cfg.trainer.critic_warmup and credit.judged  # without a critic there is nothing to warm up
             metrics |= self.learner.update(batch, scores, credit, critic_only=warming, pace=pace)
-        self._record_samples(episodes, batch, scores, credit)
+        if self.group.main:
+            self._record_samples(episodes, batch, scores, credit)
         return metrics, seconds
 
     def _keep_values(self, batch: Batch, episodes: list[Episode], scores: Scores) -> torch.Tensor:
@@ -270,7 +312,18 @@ class _Run:
             lambda text: self.tokenizer.encode(text, add_special_tokens=False),
             self.cfg.protocol.dialect,
             budget=self.cfg.trainer.microbatch_tokens,
+            group=self.group,
         )
+
+    def _compare(self) -> None:
+        """See that all processes hold the same policy; once they do not, what they add up means nothing."""
+        if self.group.size == 1:
+            return
+        sums = self.group.gather([bit_sum(self.actor)])
+        if len(set(sums)) > 1:
+            raise RuntimeError(
+                f"after iteration {self.iteration} the processes hold different weights: by rank, the sums of their bits are {sums}."
+            )
 
     def _is_best(self, metrics: Metrics) -> bool:
         """Whether the last iteration's evaluation, if there was one, beats all before, which is remembered.
@@ -305,6 +358,12 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint and drop the oldest, but not the best."""
+        self.group.wait()  # until nobody reads what this replaces
+        if self.group.main:
+            self._write_checkpoint()
+        self.group.wait()
+
+    def _write_checkpoint(self) -> None:
         optimizer, optimizer_rest = ckpt.optimizer_tensors(self.learner.optimizer)
         tensors = {
             **ckpt.add_prefix("actor", self.actor.state_dict()),
@@ -342,12 +401,14 @@ class _Run:
 
     def resume(self) -> None:
         """Continue from the newest good checkpoint, if there is one."""
-        path = ckpt.latest_checkpoint(self.out / "checkpoints")
+        path = self.group.agree(ckpt.latest_checkpoint(self.out / "checkpoints") if self.group.main else None)
         if path is None:
             logger.info("no checkpoint under %s: training starts from the warm start", self.out)
             return
         self._load(path)
-        self._prune()  # a process killed after its last save may have left what no later save removes
+        self.group.wait()
+        if self.group.main:
+            self._prune()  # a process killed after its last save may have left what no later save removes
         logger.info("resumed from %s", path)
 
     def _load(self, path: Path) -> None:
@@ -375,6 +436,12 @@ class _Run:
         self.watch.restore(state["watch"])
         self.rollbacks = state["rollbacks"]
         self.best = state["best"]
+
+
+def bit_sum(actor: Actor) -> int:
+    """The sum of the weights' bits, read as whole numbers: one bit that differs changes it."""
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return sum(int(weights.detach().view(whole[weights.element_size()]).sum(dtype=torch.int64)) for weights in actor.parameters())
 
 
 def _name(iteration: int) -> str:

@@ -1,0 +1,373 @@
+"""Rules of training with several processes.
+
+1. Scores, gradients, metrics and fitted critics of two processes are those of one, up to rounding, whatever the rows fall to whom; a
+   process without a row of a step takes it all the same. Both hold the same bits.
+2. Shares come together in the order they were dealt in.
+3. `hiper train trainer.processes=2` leaves what one process leaves: each iteration once, one model, checkpoints, no file of a process.
+4. A process killed with SIGKILL ends the command with a message, and a killed command ends its processes. Resumed, the run ends with the
+   bits of an undisturbed one.
+5. An error that only one process meets is reported as itself, and ends all. So is an alarm, which all meet: rolled back, then stopped.
+6. What cannot work is refused: more processes than GPUs or rows, a command under torchrun.
+
+Processes are real ones, over gloo.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hiper.cli import main
+from hiper.compose import compose, override
+from hiper.config import (
+    AlgoConfig,
+    Constrain,
+    Context,
+    CriticFit,
+    Estimator,
+    ModelConfig,
+    RolloutConfig,
+    RunConfig,
+    SwitchCredit,
+    TrainerConfig,
+)
+from hiper.errors import ConfigError
+from hiper.model.actor import Actor, load_actor, load_tokenizer
+from hiper.parallel import ALONE, Group, check_processes, joined
+from hiper.rollout.episode import Episode
+from hiper.runs import begin_run, load_config
+from hiper.stages import STAGES, game_index, stage_fingerprint
+from hiper.train import checkpoint as ckpt
+from hiper.train.batch import make_batch
+from hiper.train.credit import assign_credit
+from hiper.train.keep import keep_values
+from hiper.train.learner import Learner
+from hiper.train.score import Scores, score
+from hiper.train.stream import TaskStream
+from hiper.train.trainer import bit_sum
+
+TEMPERATURE = 1.1
+PROCESSES = 2
+
+ALGOS = {
+    "hae": AlgoConfig(kl_coef=0.1, entropy_coef=0.1, switch_entropy_coef=0.1),
+    "fitted": AlgoConfig(kl_coef=0.1),
+    "option_value": AlgoConfig(kl_coef=0.0, switch_credit=SwitchCredit.option_value, switch_rate_target=0.3),
+    "gae": AlgoConfig(name=Estimator.gae, kl_coef=0.0),
+}
+ROWS = {"hae": 4, "fitted": 2, "option_value": 5, "gae": 3}
+"""Trajectories a step, of five: some steps have a single one."""
+
+
+@dataclass
+class Work:
+    """What each process is given."""
+
+    speaker: Path
+    actor: Actor
+    episodes: list[Episode]
+    out: Path
+
+
+def settings(name: str, processes: int) -> RunConfig:
+    fit = CriticFit.least_squares if name == "fitted" else CriticFit.gradient
+    return RunConfig(
+        threads=1,
+        device="cpu",
+        rollout=RolloutConfig(temperature=TEMPERATURE),
+        algo=ALGOS[name],
+        trainer=TrainerConfig(lr_actor=1e-3, lr_critic=1e-2, minibatch=ROWS[name], epochs=2, critic_fit=fit, processes=processes),
+    )
+
+
+def update(work: Work, name: str, group: Group) -> tuple[Scores, dict[str, float], dict[str, torch.Tensor]]:
+    """Score and learn from the episodes: the scores, the metrics, the weights."""
+    cfg, actor = settings(name, group.size), copy.deepcopy(work.actor)
+    reference = copy.deepcopy(actor)
+    with torch.no_grad():
+        reference.lm.get_output_embeddings().weight.mul_(0.9)
+    batch = make_batch(work.episodes, torch.device("cpu"))
+    learner = Learner.create(actor, cfg, torch.Generator().manual_seed(0), group)
+    scores = score(
+        actor,
+        reference,
+        batch,
+        budget=400,
+        temperature=TEMPERATURE,
+        with_states=name == "fitted",
+        with_token_values=name == "gae",
+        group=group,
+    )
+    if name == "option_value":
+        tokenizer = load_tokenizer(work.speaker)
+
+        def encode(text: str) -> list[int]:
+            return tokenizer.encode(text, add_special_tokens=False)
+
+        kept = keep_values(actor, batch, work.episodes, scores.values, encode, cfg.protocol.dialect, budget=400, group=group)
+        scores = scores._replace(keep_values=kept)
+    metrics = learner.update(batch, scores, assign_credit(batch, scores, cfg.algo), critic_only=False)
+    return scores, metrics, actor.state_dict()
+
+
+def be_one_of_two(rank: int, work: Work, port: int) -> None:
+    """A process."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with joined(cuda=False) as group:
+        dealt = {count: group.gather(group.share(list(range(count)))) for count in range(6)}
+        whole = torch.arange(7)
+        mine = torch.zeros_like(whole)
+        mine[rank::PROCESSES] = group.share(whole)
+        group.sum_([mine])
+        found: dict[str, Any] = {name: update(work, name, group) for name in ALGOS}
+        found |= {"dealt": dealt, "summed": mine, "agreed": group.agree(rank + 5), "total": group.total({str(rank): 1.0, "both": 2.0})}
+    torch.save(found, work.out / f"{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def two(
+    speaker: Path, play: dict[tuple[Context, Constrain], list[Episode]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Work, list[Any]]:
+    """The work, and what each of two processes found."""
+    actor = load_actor(speaker, ModelConfig()).eval().double()
+    with torch.no_grad():
+        actor.heads.weight.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(1))
+    work = Work(speaker, actor, play[Context.append, Constrain.admissible], tmp_path_factory.mktemp("two"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(be_one_of_two, (work, port), nprocs=PROCESSES)
+    return work, [torch.load(work.out / f"{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
+
+
+@pytest.mark.parametrize("name", ALGOS)
+def test_two_processes_learn_what_one_does(two: tuple[Work, list[Any]], name: str) -> None:
+    work, found = two
+    scores, metrics, weights = update(work, name, ALONE)
+    for ours in found:
+        for field, whole in scores._asdict().items():
+            part = getattr(ours[name][0], field)
+            assert (part is None) == (whole is None), field
+            if whole is not None:
+                torch.testing.assert_close(part, whole, atol=1e-5, rtol=1e-5, msg=field)
+        # Adam does not mind the scale of a gradient, its norm and the losses do.
+        assert list(ours[name][1]) == list(metrics)
+        assert ours[name][1] == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+        for key, value in weights.items():
+            torch.testing.assert_close(ours[name][2][key], value, atol=2e-6, rtol=1e-5, msg=key)
+    before = work.actor.state_dict()
+    moved = max(float((value - before[key]).abs().max()) for key, value in weights.items() if key.startswith("lm."))
+    assert moved > 5e-4, "so that the tolerance means something"
+    assert all(torch.equal(found[0][name][2][key], found[1][name][2][key]) for key in weights)
+    assert found[0][name][1] == found[1][name][1]
+
+
+def test_shares_come_together(two: tuple[Work, list[Any]]) -> None:
+    for ours in two[1]:
+        assert ours["dealt"] == {count: list(range(count)) for count in range(6)}
+        assert ours["summed"].tolist() == list(range(7))
+        assert ours["agreed"] == 5
+        assert ours["total"] == {"0": 1.0, "1": 1.0, "both": 4.0}
+    assert (Group(1, 3).share(list("abcdefg")), Group(2, 3).main) == (["b", "e"], False)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_bit_that_differs_is_seen(two: tuple[Work, list[Any]], kind: torch.dtype) -> None:
+    actor = copy.deepcopy(two[0].actor).to(kind)
+    before = bit_sum(actor)
+    weights = actor.heads.weight.data
+    weights[1, 2] = torch.nextafter(weights[1, 2], torch.tensor(torch.inf, dtype=kind))
+    assert bit_sum(actor) != before
+
+
+def test_the_number_of_processes_makes_another_training() -> None:
+    one, two = (compose(["experiment=smoke", f"trainer.processes={count}"]) for count in (1, 2))
+    assert stage_fingerprint(one, "train") != stage_fingerprint(two, "train")
+    assert stage_fingerprint(one, "warm_start") == stage_fingerprint(two, "warm_start")
+
+
+def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for change, rule in {
+        "trainer.processes=0": "at least 1",
+        "trainer.processes=5": "at most trainer.minibatch=4",
+        "rollout.trajectories=1": "at most rollout.trajectories=1",
+    }.items():
+        with pytest.raises(ConfigError, match=rule):
+            compose(["experiment=smoke", "trainer.processes=2", change])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"trainer\.processes=2, but there are 1 GPUs here"):
+        check_processes(2, cuda=True)
+    check_processes(2, cuda=False)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "experiment=smoke"]) == 2
+    assert "without torchrun, with trainer.processes=2" in capsys.readouterr().err
+
+
+# The command
+
+CHANGES = [
+    "rollout=grammar",
+    "games.max_receptacles=6",
+    "games.max_objects=10",
+    "warm_start.max_steps=8",
+    "rollout.trajectories=5",
+    "algo.shaping.keep_mode=fixed",  # so that there is something to learn
+    "env.max_turns=4",
+    "trainer.iterations=4",
+    "trainer.eval_every=2",
+    "trainer.eval_games=3",
+    "trainer.keep_last=2",
+    f"trainer.processes={PROCESSES}",
+]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+PATIENCE = 240.0
+"""Seconds something may take before it counts as hanging; a few, on an idle machine."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, small_settings: list[str]) -> Path:
+    """A run whose games, demonstrations and warm start are done, to be trained by two processes."""
+    cfg = compose([*small_settings, *CHANGES, f"paths.run={tmp_path_factory.mktemp('base') / 'run'}"])
+    run = begin_run(cfg)
+    for name in ("games", "demos", "warm_start"):
+        STAGES[name](cfg)
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(base: Path) -> Path:
+    """Trained undisturbed."""
+    run = shutil.copytree(base, base.with_name("whole"))
+    code, said = finish(training(run))
+    assert code == 0, said
+    return run
+
+
+def training(run: Path, *overrides: str) -> subprocess.Popen[str]:
+    """`hiper train` on a run."""
+    command = [sys.executable, "-m", "hiper", "train", "--config", str(run), f"paths.run={run}", *overrides]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and what was said; both ends of the pipe are closed, so whatever it started has ended, too."""
+    try:
+        _, said = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def children(pid: int) -> Iterator[int]:
+    """All that a process has started, however far down."""
+    try:
+        started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return
+    for child in map(int, started):
+        yield child
+        yield from children(child)
+
+
+def worker(pid: int, rank: int) -> int:
+    """The process of that rank."""
+    for child in children(pid):
+        if f"RANK={rank}\0".encode() in b"\0" + Path(f"/proc/{child}/environ").read_bytes():
+            return child
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def after_iterations(count: int, run: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until training has logged so many."""
+    metrics = run / "train.partial" / "metrics.jsonl"
+    begun = time.monotonic()
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < count:
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() - begun < PATIENCE
+        time.sleep(0.05)
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Whatever training left but times and places."""
+    folder = run / "train"
+    left = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: data for name, data in left.items() if name not in ("config.yaml", "times.json", "stage.json", "timings.jsonl")}
+
+
+@pytest.mark.slow
+def test_the_command_leaves_what_one_process_leaves(whole: Path, base: Path) -> None:
+    rows = [json.loads(line) for line in (whole / "train" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
+    assert ["eval/success_rate" in row for row in rows] == [False, True, False, True]
+    assert all(row["optim/grad_norm"] > 0 and row["rollout/logprob_gap"] < 1e-3 for row in rows)
+    samples = [json.loads(line)["iteration"] for line in (whole / "train" / "samples.jsonl").read_text().splitlines()]
+    assert samples == [1, 1, 2, 2, 3, 3, 4, 4]
+    left = {path.name for path in (whole / "train").iterdir()}
+    files_of_one = {"metrics.jsonl", "timings.jsonl", "samples.jsonl", "alarms.json", "checkpoints", "model", "best"}
+    assert left == files_of_one | {"config.yaml", "stage.json", "times.json"}
+    trained = (whole / "train/model/model.safetensors").read_bytes()
+    assert trained != (base / "warm_start/model/model.safetensors").read_bytes()
+    checkpoint = ckpt.latest_checkpoint(whole / "train" / "checkpoints")
+    assert checkpoint is not None and checkpoint.name == "iteration-000004"
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_ends_with_the_same_bits(whole: Path, base: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(base, tmp_path / "run")
+    process = training(run)
+    after_iterations(1, run, process)
+    os.kill(worker(process.pid, 1), signal.SIGKILL)
+    code, said = finish(process)
+    assert code == 2, said
+    assert said.splitlines()[-1].startswith("hiper: process 1 of the training's 2 ended with signal SIGKILL"), said
+    process = training(run)
+    after_iterations(3, run, process)
+    process.kill()
+    finish(process)  # returns when its processes have let go of the pipe, too
+    code, said = finish(training(run))
+    assert code == 0, said
+    assert "resumed from" in said
+    ours, theirs = files(run), files(whole)
+    assert [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)] == []
+    assert len(ours) > 10
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_told_and_ends_all(base: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(base, tmp_path / "run")
+    cfg = override(load_config(run), [f"paths.run={run}"])
+    index = game_index(cfg)
+    damaged = index.resolve(TaskStream(index.split("train"), cfg.seed).draw(5)[1])  # the second process's first game
+    damaged.write_text("{")
+    code, said = finish(training(run))
+    assert code == 2, said
+    assert str(damaged) in said.splitlines()[-1] and said.splitlines()[-1].startswith("hiper: "), said
+
+
+@pytest.mark.slow
+def test_all_processes_roll_back_and_stop_together(base: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(base, tmp_path / "run")
+    limits = ["alarms.collapse=rollback", "alarms.patience=1", "alarms.switch_rate_min=0.998", "alarms.switch_rate_max=0.999"]
+    code, said = finish(training(run, *limits, "alarms.rollbacks=1"))
+    assert code == 3, said
+    assert "It came back 1 times." in said.splitlines()[-1], said
+    events = json.loads((run / "train.partial" / "alarms.json").read_text())
+    assert [event["iteration"] for event in events] == [1, 1]
+    kept = [path.name for path in ckpt.list_checkpoints(run / "train.partial" / "checkpoints")]
+    assert kept == ["iteration-000000"]
