@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from hiper.cli import main
 from hiper.compose import compose
 from hiper.errors import ConfigError
 from hiper.runs import begin_run, load_config, read_stage, save_config
@@ -33,8 +34,9 @@ def test_dvc_yaml_says_what_the_stages_say(root: Path) -> None:
         assert stage["outs"] == [f"${{paths.run}}/{name}"]
 
 
-def test_the_settings_dvc_runs_under_are_of_this_version(root: Path) -> None:
-    load_config(root / PARAMS)
+def test_the_settings_dvc_runs_under_are_of_this_version(root: Path, tmp_path: Path) -> None:
+    assert main(["config", "experiment=quickstart", "--out", str(tmp_path / PARAMS)]) == 0
+    assert (root / PARAMS).read_bytes() == (tmp_path / PARAMS).read_bytes(), "hiper config experiment=quickstart --out params.yaml"
     versioned = OmegaConf.load(root / "conf" / "versioned.yaml")
     assert {"override experiment": "quickstart"} in versioned.defaults
 
