@@ -155,7 +155,7 @@ def _page(
     how = f"temperature {cfg.evaluate.temperature:g}, replies {cfg.rollout.constrain.value}"
     start = shared or next((one.start for outcomes in arms.values() for one in outcomes), None)
     games = "no" if start is None else start["games"]
-    whence = "Every run has demonstrations and a warm start of its own"
+    whence = "Every run has a warm start of its own"
     if shared is not None:
         whence = f"All start from one warm start, which wins {_rate(shared)}"
     lines = [

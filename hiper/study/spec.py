@@ -45,7 +45,7 @@ class Study:
     thresholds: tuple[float, ...] = field(default=(0.5, 0.7, 0.8, 0.9))
     """Success rates whose first reach is reported in environment turns."""
     own_start: bool = False
-    """Every run makes its demonstrations and its warm start itself, with its own seed; else all go on from one."""
+    """Every run does all stages itself and has a warm start of its own seed; else all go on from one. Demonstrations are `demos.seed`'s."""
 
     @property
     def folder(self) -> Path:

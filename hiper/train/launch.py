@@ -92,7 +92,8 @@ def report_failure(desk: Path, rank: int, error: Exception) -> None:
 def _failure(desk: Path, error: WorkflowError) -> HiperError:
     """What came first: the other processes' errors are that they miss one."""
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in desk.glob("failure-*.json")]
-    for report in sorted(reports, key=lambda report: float(report["time"])):
+    reports.sort(key=lambda report: float(report["time"]))
+    for report in reports:
         kind = getattr(errors, report["kind"], None)
         if isinstance(kind, type) and issubclass(kind, HiperError):
             return kind(report["text"])
@@ -100,8 +101,7 @@ def _failure(desk: Path, error: WorkflowError) -> HiperError:
     if (desk / _KILLED).exists():
         return WorkflowError(f"{(desk / _KILLED).read_text(encoding='utf-8')}. {kept}")
     if reports:
-        first = min(reports, key=lambda report: float(report["time"]))
-        return WorkflowError(f"process {first['rank']} of the training failed. {kept} Its error:\n{first['text'].rstrip()}")
+        return WorkflowError(f"process {reports[0]['rank']} of the training failed. {kept} Its error:\n{reports[0]['text'].rstrip()}")
     return error
 
 

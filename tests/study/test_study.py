@@ -135,7 +135,7 @@ def test_the_page_shows_what_each_started_from(tmp_path: Path, monkeypatch: pyte
     for cell, start, rate in zip(study.cells(), (0.5, 0.6, 0.7), (0.9, 1.0, 0.95), strict=True):
         finish(cell.cfg, rate, [(5000, rate)], start)
     text = write_results(study, Path("results.md"), "valid_seen").read_text()
-    assert "Every run has demonstrations and a warm start of its own" in text
+    assert "Every run has a warm start of its own; seeds 0, 1, 2." in text
     assert re.search(r"\| `hae` \| 60.0 % \| 95.0 % \(.*\) \| 90.0, 100.0, 95.0 \|", text)
     # Each warm start has 50 %, one has 70 % too.
     assert re.search(r"\| `hae` \| 0 \(3 of 3\) \| 3,333 \(3 of 3\) \| 5,000", text)
