@@ -307,6 +307,8 @@ class DemosConfig:
     """Generate a new training game in memory for every demonstration (games.source=generated): variety beats epochs."""
     renumber: bool = True
     """Give the objects and receptacles of a scene new numbers in each demonstration."""
+    scatter: float = 0.0
+    """Share of the demonstrations before which the things in a training game are laid out anew: rooms and tasks stay, places vary."""
     detours: float = 0.0
     """Probability a search turn visits a random place instead of the likeliest one; shows recovery from dead ends."""
     slips: float = 0.0
@@ -321,6 +323,7 @@ class DemosConfig:
         _require(0.0 <= self.detours <= 1.0, "demos.detours", self.detours, "between 0 and 1")
         _require(0.0 <= self.slips < 1.0, "demos.slips", self.slips, "at least 0 and below 1")
         _require(0.0 <= self.rounds < 1.0, "demos.rounds", self.rounds, "at least 0 and below 1")
+        _require(0.0 <= self.scatter <= 1.0, "demos.scatter", self.scatter, "between 0 and 1")
         _require(0.0 <= self.lapses <= 1.0, "demos.lapses", self.lapses, "between 0 and 1")
 
 

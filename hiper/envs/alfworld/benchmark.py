@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hiper.config import Engine, RunConfig, Source
+from hiper.config import DemosConfig, Engine, RunConfig, Source
 from hiper.envs.alfworld.expert import Expert
 from hiper.envs.alfworld.game import Game
 from hiper.envs.alfworld.games import index_games
 from hiper.envs.alfworld.prior import LocationPrior
+from hiper.envs.alfworld.scatter import scatter
+from hiper.envs.alfworld.world import World, read_game_file
 from hiper.envs.base import TextEnv
 from hiper.envs.index import GameEntry, GameIndex
 from hiper.errors import ConfigError
@@ -67,14 +69,18 @@ class ALFWorld:
         return Expert(LocationPrior.learn(index), detours=cfg.demos.detours, rng=rng)
 
     def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
-        """The index's games, again and again, from the second time on with new numbers if `demos.renumber`. With `demos.fresh` each is
-        generated in memory in the training rooms, and never written.
+        """The index's games, again and again, from the second time on with new numbers if `demos.renumber`, with their things laid out
+        anew if `demos.scatter`. With `demos.fresh` each is generated in memory in the training rooms, and never written.
         """
         if not cfg.demos.fresh:
-            return _cycle(index, rng, cfg.demos.renumber)
+            return _cycle(index, rng, cfg.demos)
         if cfg.games.source is not Source.generated:
             raise ConfigError(
                 f"demos.fresh=true needs games.source=generated, got {cfg.games.source.value}: official games cannot be made anew."
+            )
+        if cfg.demos.scatter:
+            raise ConfigError(
+                f"demos.scatter={cfg.demos.scatter} is for games played again; with demos.fresh=true all are new. Set one of them."
             )
         return _fresh(cfg)
 
@@ -83,18 +89,24 @@ class ALFWorld:
         return replace(cfg, games=replace(cfg.games, train=train, valid_seen=held_out, valid_unseen=held_out))
 
 
-def _cycle(index: GameIndex, rng: random.Random, renumber: bool) -> Iterator[tuple[GameEntry, TextEnv]]:
+def _cycle(index: GameIndex, rng: random.Random, demos: DemosConfig) -> Iterator[tuple[GameEntry, TextEnv]]:
     entries = index.split(TRAIN)
+    prior = LocationPrior.learn(index)
     again = False
     while True:
         for entry in rng.sample(entries, len(entries)):
-            yield entry, Game.load(index.resolve(entry), rng if again and renumber else None)
+            path = index.resolve(entry)
+            names = rng if again and demos.renumber else None
+            game = Game.load(path, names)
+            if demos.scatter and rng.random() < demos.scatter:
+                moved = Game(World.from_data(scatter(read_game_file(path), prior, rng), path), names)
+                game = game if moved.won else moved
+            yield entry, game
         again = True
 
 
 def _fresh(cfg: RunConfig) -> Iterator[tuple[GameEntry, TextEnv]]:
     from hiper.envs.alfworld.generate import make_game
-    from hiper.envs.alfworld.world import World
 
     for number in itertools.count():
         name = f"{TRAIN}_demo_{cfg.demos.seed}_{number:06d}"
