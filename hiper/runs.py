@@ -114,11 +114,13 @@ def config_beside(model: Path) -> RunConfig | None:
 
 
 def begin_run(config: RunConfig) -> Path:
-    """Make the run's directory and write down what is asked of it and where; the directory."""
+    """Make the run's directory and write down what is asked of it and where; the directory.
+
+    Raises:
+        ConfigError: the directory cannot be made.
+    """
     run = Path(config.paths.run)
-    if run.exists() and not run.is_dir():
-        raise ConfigError(f"paths.run={str(run)!r} is a file; it must name a directory.")
-    run.mkdir(parents=True, exist_ok=True)
+    _make(run)
     save_config(config, run / CONFIG)
     write_text(run / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
     return run
@@ -266,15 +268,24 @@ def locked(run: Path, *, wait: bool = False) -> Iterator[None]:
         wait: until the other process is done with it, instead of giving up.
 
     Raises:
-        ConfigError: another process works in it.
+        ConfigError: another process works in it, or it cannot be made.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    _make(run)
     with (run / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             raise ConfigError(f"another process works in {run}. Wait for it, or name another directory with paths.run=...") from error
         yield
+
+
+def _make(run: Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"{str(run)!r} is a file; it must name a directory. Name another with paths.run=...")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the directory {str(run)!r} ({error.strerror}). Name another with paths.run=...") from error
 
 
 def _replaced(run: Path, stage: str) -> Path:

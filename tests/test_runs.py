@@ -139,10 +139,13 @@ def test_a_run_says_what_it_ran_on(tmp_path: Path) -> None:
     assert git_state(tmp_path) is None
 
 
-def test_a_run_cannot_be_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("place", "says"), [("run", "is a file; it must name a directory"), ("run/within", "cannot make the directory")])
+def test_a_run_cannot_be_a_file(tmp_path: Path, place: str, says: str) -> None:
     (tmp_path / "run").write_text("", encoding="utf-8")
-    with pytest.raises(ConfigError, match="is a file"):
-        begin_run(compose([f"paths.run={tmp_path / 'run'}"]))
+    with pytest.raises(ConfigError, match=says):
+        begin_run(compose([f"paths.run={tmp_path / place}"]))
+    with pytest.raises(ConfigError, match=says), locked(tmp_path / place):
+        pass
 
 
 def test_every_stage_has_its_settings_and_sources() -> None:
