@@ -459,7 +459,7 @@ def _study(options: argparse.Namespace) -> int:
     if not options.report_only:
         with track("study") as progress:
             run_study(study, options.jobs, progress)
-    print(f"written: {write_results(study, options.out, options.split)}")
+    print(f"written: {write_results(study, options.out, options.split, f'hiper study {options.file}')}")
     return 0
 
 

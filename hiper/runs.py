@@ -171,6 +171,15 @@ def read_times(run: Path, stage: str) -> dict[str, Any]:
         return {}
 
 
+def read_commit(run: Path) -> str | None:
+    """Commit of this project that last worked in a run, and whether with changes; None where that is not known."""
+    try:
+        git = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))["git"]
+        return f"{str(git['commit'])[:12]}{' with uncommitted changes' if git['dirty'] else ''}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def digest(folder: Path) -> str:
     """SHA-256 of a folder's files and their names, `VOLATILE` ones left out."""
     whole = hashlib.sha256()

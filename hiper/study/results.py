@@ -15,7 +15,7 @@ from hiper.evaluate.write import TRAJECTORIES
 from hiper.files import write_text
 from hiper.report.charts import Series, line_chart, percent, standalone
 from hiper.rollout.trajectory import read_trajectories
-from hiper.runs import git_state, read_stage, read_times
+from hiper.runs import read_commit, read_stage, read_times
 from hiper.study.run import warm_start_evaluation
 from hiper.study.spec import Cell, Study
 from hiper.tracking import read_metrics
@@ -47,6 +47,8 @@ class Outcome:
     """Of the last iteration's training episodes."""
     seconds: float
     """Training alone."""
+    commit: str | None
+    """Of this project, when the run was made; None: not known."""
 
     @property
     def success(self) -> float:
@@ -58,13 +60,14 @@ class Outcome:
         return next((turns for turns, success in self.curve if success >= threshold), None)
 
 
-def write_results(study: Study, out: Path, split: str) -> Path:
+def write_results(study: Study, out: Path, split: str, command: str = "hiper study") -> Path:
     """Write `out`, and its charts in a folder of the same name beside it.
 
     Args:
         study: finished, or at least begun: what is missing is said.
         out: a Markdown file; replaced.
         split: whose games the table is about.
+        command: what makes the study, for the page to say.
 
     Returns:
         `out`.
@@ -79,7 +82,7 @@ def write_results(study: Study, out: Path, split: str) -> Path:
     for arm, outcomes in arms.items():
         write_text(charts / f"{arm}.svg", standalone(_chart(arm, outcomes, next(iter(arms.items())))))
     missing = [f"{cell.arm} seed {cell.seed}" for cell in cells if not any(one.cell == cell for one in found)]
-    write_text(out, "\n".join(_page(study, arms, shared, split, missing, charts)) + "\n")
+    write_text(out, "\n".join(_page(study, command, arms, shared, split, missing, charts)) + "\n")
     return out
 
 
@@ -124,6 +127,7 @@ def _read(cell: Cell, split: str, shared: dict[str, Any] | None) -> Outcome | No
         metrics[-1]["switch/rate"],
         metrics[-1]["switch/segment_length"],
         read_times(run, "train").get("seconds", 0.0),
+        read_commit(run),
     )
 
 
@@ -147,10 +151,15 @@ def _range(outcomes: Sequence[Outcome]) -> list[tuple[float, float, float]]:
 
 
 def _page(
-    study: Study, arms: dict[str, list[Outcome]], shared: dict[str, Any] | None, split: str, missing: list[str], charts: Path
+    study: Study,
+    command: str,
+    arms: dict[str, list[Outcome]],
+    shared: dict[str, Any] | None,
+    split: str,
+    missing: list[str],
+    charts: Path,
 ) -> list[str]:
-    state = git_state(Path(__file__).resolve().parent.parent.parent) or {}
-    commit = f"commit {str(state.get('commit', 'unknown'))[:12]}" + (" with uncommitted changes" if state.get("dirty") else "")
+    commits = sorted({one.commit or "unknown" for outcomes in arms.values() for one in outcomes})
     cfg = study.base_cfg
     how = f"temperature {cfg.evaluate.temperature:g}, replies {cfg.rollout.constrain.value}"
     start = shared or next((one.start for outcomes in arms.values() for one in outcomes), None)
@@ -161,8 +170,8 @@ def _page(
     lines = [
         f"# Study `{study.name}`",
         "",
-        f"`hiper study` on {split}, {games} games, {how}, {commit}. {whence}; seeds {', '.join(map(str, study.seeds))}. It is the last "
-        "policy that is evaluated, never the best one. Written by the command itself.",
+        f"`{command}` at commit {' and '.join(commits) or 'unknown'}: {split}, {games} games, {how}. {whence}; seeds "
+        f"{', '.join(map(str, study.seeds))}. It is the last policy that is evaluated, never the best one. Written by the command itself.",
         "",
         f"Settings of all: `{' '.join(study.base)}`",
         "",
@@ -225,7 +234,7 @@ def _types(arms: dict[str, list[Outcome]]) -> list[str]:
     rows = [f"| arm | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for arm, outcomes in arms.items():
         sums = [tuple(map(sum, zip(*(one.task_types[name] for one in outcomes), strict=True))) for name in names]
-        rows.append(f"| `{arm}` | " + " | ".join(f"{100 * won / games:.1f} %" for won, games in sums) + " |")
+        rows.append(f"| `{arm}` | " + " | ".join(f"{100 * won / games:.1f} % ({won} of {games})" for won, games in sums) + " |")
     return rows
 
 

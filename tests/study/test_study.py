@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
+import hiper
 from hiper.cli import main
 from hiper.config import TASK_TYPES, RunConfig
 from hiper.errors import ConfigError, WorkflowError
 from hiper.evaluate import read_evaluation, write_evaluation
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
-from hiper.runs import stage_folder
+from hiper.runs import git_state, stage_folder
 from hiper.study import Study, load_study, run_study, write_results
 from hiper.study.results import Outcome, bootstrap
 from hiper.tracking import MetricsFile
@@ -123,7 +124,7 @@ def test_the_page_says_what_the_evaluations_say(tmp_path: Path, monkeypatch: pyt
     assert "| `hae` | 2,000 (3 of 3) | 2,000 (3 of 3) | 5,000 (3 of 3) | 5,000 (3 of 3) |" in text
     assert "| `grpo` | 1,500 (2 of 2) | 1,500 (2 of 2) | none of 2 | none of 2 |" in text
     # Games 18 and 19 are lost by seed 0, 19 by seed 2; even ones are of the first type: 29 of 30 and 28 of 30.
-    assert "| `hae` | 96.7 % | 93.3 % |" in text
+    assert "| `hae` | 96.7 % (29 of 30) | 93.3 % (28 of 30) |" in text
     assert "Not finished: grpo seed 2." in text
     assert {path.name for path in Path("out/results").iterdir()} == {"hae.svg", "grpo.svg"}
 
@@ -143,7 +144,7 @@ def test_the_page_shows_what_each_started_from(tmp_path: Path, monkeypatch: pyte
 
 def test_turns_to_a_threshold_count_the_first_reach() -> None:
     cell = Study("small", ("experiment=smoke",), {"hae": ()}, seeds=(0,)).cells()[0]
-    outcome = Outcome(cell, {}, [(0, 0.4), (100, 0.7), (200, 0.6), (300, 0.9)], [True], {}, 300, 0.2, 3.0, 1.0)
+    outcome = Outcome(cell, {}, [(0, 0.4), (100, 0.7), (200, 0.6), (300, 0.9)], [True], {}, 300, 0.2, 3.0, 1.0, None)
     assert [outcome.turns_to(threshold) for threshold in (0.4, 0.5, 0.7, 0.8, 0.95)] == [0, 100, 100, 300, None]
 
 
@@ -181,7 +182,9 @@ def test_a_study_runs_names_what_fails_and_goes_on(
     assert "Not finished" not in text
     for arm in ("hae", "grpo"):
         rate = read_evaluation(Path(f"runs/small/{arm}/seed-0/evaluate/trained"))["splits"]["valid_seen"]["success_rate"]
-        assert f"| `{arm}` | {100 * rate:.1f} % (" in text
+        assert re.search(rf"\| `{arm}` \| \d+\.\d % \| {100 * rate:.1f} % \(", text)
+    state = git_state(Path(hiper.__file__).resolve().parent.parent)
+    assert f"`hiper study study.yaml` at commit {str(state['commit'])[:12] if state else 'unknown'}" in text
     shutil.rmtree("runs/small/base/warm_start")
     assert main(["train", "experiment=smoke", "paths.run=runs/small/hae/seed-1", "paths.base=runs/small/base", "seed=1"]) == 2
     assert "paths.base says to go on from there" in capsys.readouterr().err
