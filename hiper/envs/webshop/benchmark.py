@@ -108,6 +108,8 @@ class WebShop:
             raise ConfigError(
                 "demos.fresh=true is ALFWorld's: WebShop's goals are those of its catalogue. Raise webshop.products for more."
             )
+        if cfg.demos.scatter:
+            raise ConfigError(f"demos.scatter={cfg.demos.scatter} is ALFWorld's: a shop has no things to lay out anew. Leave it at 0.")
         return self._cycle(index, cfg, rng)
 
     def _cycle(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:

@@ -107,5 +107,6 @@ def test_demonstrations(cfg: RunConfig, index: GameIndex, tmp_path: Path) -> Non
         assert env.won
     lapses = replace(cfg, demos=DemosConfig(count=12, lapses=1.0))
     assert write_demos(index, lapses, tmp_path / "lapses.jsonl").won == 0.0
-    with pytest.raises(ConfigError, match="demos.fresh=true is ALFWorld's"):
-        write_demos(index, replace(cfg, demos=DemosConfig(fresh=True)), tmp_path / "none.jsonl")
+    for refused, said in ((DemosConfig(fresh=True), "demos.fresh=true"), (DemosConfig(scatter=0.5), "demos.scatter=0.5")):
+        with pytest.raises(ConfigError, match=f"{said} is ALFWorld's"):
+            write_demos(index, replace(cfg, demos=refused), tmp_path / "none.jsonl")
