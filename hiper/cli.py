@@ -144,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--only", metavar="PART", help="do one part and write no page: base (the warm start), or ARM/SEED")
     study.add_argument("--dvc", action="store_true", help="do nothing but write a dvc.yaml of the parts; see docs/orchestration.md")
     _overrides(study)
+
     sweep = add("sweep", _sweep, "search settings of the training with Optuna; goes on with a study that was begun")
     sweep.add_argument("file", type=Path, metavar="FILE", help="a file of sweeps/")
     sweep.add_argument("--workers", type=_count, default=1, metavar="N", help="processes on this machine (1)")

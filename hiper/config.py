@@ -308,7 +308,7 @@ class DemosConfig:
     renumber: bool = True
     """Give the objects and receptacles of a scene new numbers in each demonstration."""
     scatter: float = 0.0
-    """Share of the demonstrations before which the things in a training game are laid out anew: rooms and tasks stay, places vary."""
+    """Share of demonstrations before which the things in a training game are laid out anew, unless that wins it; rooms and tasks stay."""
     detours: float = 0.0
     """Probability a search turn visits a random place instead of the likeliest one; shows recovery from dead ends."""
     slips: float = 0.0

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hiper.envs.alfworld.game import Game
 from hiper.envs.alfworld.games import index_games
 from hiper.envs.alfworld.prior import LocationPrior
 from hiper.envs.alfworld.scatter import scatter
-from hiper.envs.alfworld.world import World, read_game_file
+from hiper.envs.alfworld.world import World
 from hiper.envs.base import TextEnv
 from hiper.envs.index import GameEntry, GameIndex
 from hiper.errors import ConfigError
@@ -91,17 +92,16 @@ class ALFWorld:
 
 def _cycle(index: GameIndex, rng: random.Random, demos: DemosConfig) -> Iterator[tuple[GameEntry, TextEnv]]:
     entries = index.split(TRAIN)
-    prior = LocationPrior.learn(index)
+    prior = LocationPrior.learn(index) if demos.scatter else None
     again = False
     while True:
         for entry in rng.sample(entries, len(entries)):
             path = index.resolve(entry)
             names = rng if again and demos.renumber else None
-            game = Game.load(path, names)
-            if demos.scatter and rng.random() < demos.scatter:
-                moved = Game(World.from_data(scatter(read_game_file(path), prior, rng), path), names)
-                game = game if moved.won else moved
-            yield entry, game
+            moved: Game | None = None
+            if prior is not None and rng.random() < demos.scatter:
+                moved = Game(World.load(path, partial(scatter, prior=prior, rng=rng)), names)
+            yield entry, Game.load(path, names) if moved is None or moved.won else moved
         again = True
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from hiper.envs.index import GameIndex
 from hiper.errors import DataError
 
-_TYPE = re.compile(r"\((?:object|receptacle)Type (\S+) (\w+)Type\)")
-_INSIDE = re.compile(r"\(inReceptacle (\S+) (\S+)\)")
+TYPE = re.compile(r"\((?:object|receptacle)Type (\S+) (\w+)Type\)")
+INSIDE = re.compile(r"\(inReceptacle (\S+) (\S+)\)")
 _RECEPTACLE = re.compile(r"\(receptacleType (\S+) (\w+)Type\)")
 _OPENABLE = re.compile(r"\(openable (\S+)\)")
 
@@ -56,11 +56,11 @@ class LocationPrior:
         total: Counter[str] = Counter()
         for file in files:
             problem = _problem(file)
-            types = {name: kind.lower() for name, kind in _TYPE.findall(problem)}
+            types = {name: kind.lower() for name, kind in TYPE.findall(problem)}
             furniture = Counter(kind.lower() for _, kind in _RECEPTACLE.findall(problem))
             total.update(furniture)
             shut.update(types[place] for place in _OPENABLE.findall(problem) if place in types)
-            pairs = [(types[thing], types[place]) for thing, place in _INSIDE.findall(problem) if thing in types and place in types]
+            pairs = [(types[thing], types[place]) for thing, place in INSIDE.findall(problem) if thing in types and place in types]
             for thing, place in pairs:
                 counts.setdefault(thing, Counter())[place] += 1
             for thing in {thing for thing, _ in pairs}:

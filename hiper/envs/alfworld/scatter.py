@@ -10,12 +10,10 @@ import random
 import re
 from typing import Any
 
-from hiper.envs.alfworld.prior import LocationPrior
+from hiper.envs.alfworld.prior import INSIDE, TYPE, LocationPrior
 
-_INSIDE = re.compile(r"\(inReceptacle (\S+) (\S+)\)")
 _AT = re.compile(r"\(objectAtLocation (\S+) (\S+)\)")
 _STANDS = re.compile(r"\(receptacleAtLocation (\S+) (\S+)\)")
-_TYPE = re.compile(r"\((?:object|receptacle)Type (\S+) (\w+)Type\)")
 _TAKEN = re.compile(r"\(pickupable (\S+)\)")
 _FULL = re.compile(r"\(inReceptacleObject \S+ (\S+)\)")
 # Things go where their kind lies in training games, the rarer places oftener than there: a search that the first guess ends shows little.
@@ -34,17 +32,17 @@ def scatter(record: dict[str, Any], prior: LocationPrior, rng: random.Random) ->
         rng: advanced.
     """
     problem = str(record["pddl_problem"])
-    types = {name: kind.lower() for name, kind in _TYPE.findall(problem)}
+    types = {name: kind.lower() for name, kind in TYPE.findall(problem)}
     stands = dict(_STANDS.findall(problem))
     movable = set(_TAKEN.findall(problem)) - set(_FULL.findall(problem))
     moved: dict[str, str] = {}
-    for thing, _ in _INSIDE.findall(problem):
+    for thing, _ in INSIDE.findall(problem):
         if thing not in movable or thing not in types:
             continue
         worth = {place: prior.score(types[thing], types[place]) for place in stands if place in types}
         places = [place for place in worth if worth[place] > 0]
         if places:
             moved[thing] = rng.choices(places, [worth[place] ** _FLATTEN for place in places])[0]
-    problem = _INSIDE.sub(lambda fact: f"(inReceptacle {fact[1]} {moved.get(fact[1], fact[2])})", problem)
+    problem = INSIDE.sub(lambda fact: f"(inReceptacle {fact[1]} {moved.get(fact[1], fact[2])})", problem)
     problem = _AT.sub(lambda fact: f"(objectAtLocation {fact[1]} {stands[moved[fact[1]]] if fact[1] in moved else fact[2]})", problem)
     return {**{key: value for key, value in record.items() if key != "walkthrough"}, "pddl_problem": problem}

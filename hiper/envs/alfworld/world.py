@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,12 @@ class World:
         return self.task_line.removeprefix(TASK_LEAD_IN).strip()
 
     @classmethod
-    def load(cls, path: str | Path) -> World:
+    def load(cls, path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> World:
         """Read a `game.tw-pddl`.
+
+        Args:
+            path: the file.
+            change: makes another game of its parsed JSON before that is read.
 
         Raises:
             GameError: missing, damaged, or for a domain or grammar this engine does not know; names the file and what to do.
@@ -70,7 +74,7 @@ class World:
         path = Path(path)
         data = read_game_file(path)
         try:
-            return cls.from_data(data, path)
+            return cls.from_data(data if change is None else change(data), path)
         except GameError as error:
             raise GameError(f"{path}: {error}") from error
 

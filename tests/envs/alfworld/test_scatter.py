@@ -4,7 +4,8 @@ Rules pinned here:
 * portable things, and those alone, move, each to a place of a kind where its kind lies in training games, and stand where that stands;
 * task, furniture and wordings stay; the record that was read stays as it was;
 * the same generator gives the same layout, another another;
-* demonstrations with `demos.scatter` are of games that are not won before they start, and their expert wins them.
+* demonstrations with `demos.scatter` are of games that are not won before they start, and their expert wins them;
+* an error in such a game names its file.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hiper.envs.alfworld.scatter import scatter
 from hiper.envs.alfworld.world import World
 from hiper.envs.expert import demonstrate
 from hiper.envs.index import GameIndex
-from hiper.errors import ConfigError
+from hiper.errors import ConfigError, GameError
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +116,9 @@ def test_there_is_nothing_to_scatter_in_fresh_games(games: GameIndex) -> None:
     cfg = compose(["demos.scatter=0.5", "demos.fresh=true"])
     with pytest.raises(ConfigError, match=r"demos\.scatter=0\.5"):
         benchmark_of(cfg).training_games(games, cfg, random.Random(0))
+
+
+def test_what_is_wrong_with_a_changed_game_names_its_file(games: GameIndex) -> None:
+    path = games.resolve(games.split("train")[0])
+    with pytest.raises(GameError, match=re.escape(str(path))):
+        World.load(path, lambda record: {**record, "pddl_domain": "(define (domain other))"})
