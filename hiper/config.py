@@ -471,6 +471,8 @@ class AlgoConfig:
     """`hae`: trace decay inside a segment."""
     lam_high: float = 0.95
     """`hae`: trace decay across segments."""
+    lam_end: float = 0.0
+    """`hae`: trace decay over a segment's end for the action and the switch; 0, as published: V_high alone judges what follows."""
     lam: float = 1.0
     """`turn_gae`: trace decay of a turn; `gae`: of a token."""
     group_size: int = 1
@@ -511,7 +513,7 @@ class AlgoConfig:
     shaping: ShapingConfig = field(default_factory=ShapingConfig)
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "lam_low", "lam_high", "lam"):
+        for name in ("gamma", "lam_low", "lam_high", "lam_end", "lam"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"algo.{name}", getattr(self, name), "between 0 and 1")
         for name in ("value_coef", "kl_coef", "entropy_coef", "switch_entropy_coef", "switch_rate_coef", "step_weight"):
             _require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), "at least 0")

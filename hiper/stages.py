@@ -51,6 +51,9 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
 """The settings each stage's files depend on; device, threads, tracking and paths change no result that is meant to be one. Nor do
 alarms, so that a run which one has stopped can be resumed under others."""
 
+ADDED: tuple[tuple[str, str, Fact], ...] = (("trainer", "processes", 1), ("algo", "lam_end", 0.0))
+"""Settings that came after trainings had been made, and the value under which a training from before is not another one."""
+
 SHARED = ("games", "demos", "warm_start")
 """Stages that `paths.base` takes from another run."""
 
@@ -202,8 +205,10 @@ def stage_fingerprint(cfg: RunConfig, stage: str) -> str:
     if stage == "warm_start":
         parts["seed"], parts["rollout"] = cfg.warm_start_seed, settings["rollout"]["constrain"]
         parts["warm_start"] = {key: value for key, value in parts["warm_start"].items() if key != "seed"}
-    if stage == "train" and cfg.trainer.processes == 1:
-        del parts["trainer"]["processes"]  # a training from before there could be several is not another one
+    if stage == "train":
+        for group, key, neutral in ADDED:
+            if parts[group][key] == neutral:
+                del parts[group][key]
     parts["upstream"] = [stage_fingerprint(cfg, name) for name in UPSTREAM[stage]]
     parts["version"] = __version__
     parts |= benchmark_of(cfg).settings(cfg, stage)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,6 +160,8 @@ def test_every_stage_has_its_settings_and_sources() -> None:
         ("demos.count=7", "demos"),
         ("warm_start.lr=0.1", "warm_start"),
         ("algo.lam_high=0.5", "train"),
+        ("algo.lam_end=0.5", "train"),
+        ("trainer.processes=2", "train"),
         ("evaluate.temperature=1", "evaluate"),
     ],
 )
@@ -167,6 +170,13 @@ def test_a_setting_marks_its_stage_and_those_after_it(change: str, first: str) -
     names = list(STAGES)
     changed = [name for name in names if stage_fingerprint(before, name) != stage_fingerprint(after, name)]
     assert changed == names[names.index(first) :]
+
+
+def test_a_setting_that_came_later_leaves_trainings_from_before_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[dict[str, Any]] = []
+    monkeypatch.setattr("hiper.stages.fingerprint", lambda parts: hashed.append(parts) or "")
+    stage_fingerprint(compose(["experiment=smoke"]), "train")
+    assert not {"processes", "lam_end"} & {key for parts in hashed for group in ("trainer", "algo") for key in parts.get(group, {})}
 
 
 @pytest.mark.parametrize("change", ["device=cpu", "threads=2", "paths.run=elsewhere", "tracking=wandb_offline"])

@@ -49,6 +49,7 @@ def hierarchical_advantages(
     gamma: float,
     lam_low: float,
     lam_high: float,
+    lam_end: float = 0.0,
     switch_credit: str = "segment_return",
     bootstrap: str = "next",
     v_low_final: Tensor | None = None,
@@ -61,10 +62,11 @@ def hierarchical_advantages(
     Segment k is the run of turns s_k .. e_k under one subgoal; d_k = e_k - s_k + 1 turns with discounted reward
     R_k = sum_i gamma^i r[s_k + i]:
 
-        delta[t]  = r[t] + gamma * next[t] - V_low[t]         next = V_low[t+1], or V_high[s_{k+1}] at t = e_k
-        A_low[t]  = delta[t] + gamma * lam_low * A_low[t+1]   the chain stops at e_k
         A_high[k] = R_k + gamma^d_k * V_high[s_{k+1}] - V_high[s_k] + gamma^d_k * lam_high * A_high[k+1]
-        G[t]      = r[t] + gamma * G[t+1]                     G after e_k = V_high[s_{k+1}]
+        W[k]      = V_high[s_{k+1}] + lam_end * A_high[k+1]   worth of what follows segment k; lam_end = 0 as published
+        delta[t]  = r[t] + gamma * next[t] - V_low[t]         next = V_low[t+1], or W[k] at t = e_k
+        A_low[t]  = delta[t] + gamma * lam_low * A_low[t+1]   the chain stops at e_k
+        G[t]      = r[t] + gamma * G[t+1]                     G after e_k = W[k]
         A_switch[t] = G[t] - V_switch[t]                                         `segment_return`
         A_switch[t] = (q[t] - beta[t]) * (V_high[s_t] - V_low(s_t, o_{t-1}))     `option_value`
 
@@ -79,6 +81,8 @@ def hierarchical_advantages(
         terminated: (B,) bool. True where the task ended; a truncated episode stays False.
         mask: (B, T) bool. True on real turns, False on padding, which is on the right. Padding may hold anything, NaN too.
         gamma, lam_low, lam_high: discount and trace decays, in [0, 1].
+        lam_end: trace decay over a segment's end, in [0, 1], for the action and the switch. With 0 they are judged by V_high alone from
+            there on, which is wrong where V_high is; with 1, as `lam_high` is, by what came of it.
         switch_credit: `segment_return` (the authors' code) or `option_value` (the paper's form).
         bootstrap: value after a truncated episode's last action. `none`: 0. `current` (the authors' code): the last acting turn's
             own, V_low[t] for the low level and V_high[s_k] for the others. `next`: `v_low_final` and `v_high_final`.
@@ -94,8 +98,8 @@ def hierarchical_advantages(
         ConfigError: a scalar is out of range, a mode is unknown, or a mode lacks what it reads.
 
     Note:
-        R_k + gamma^d_k * V_high[s_{k+1}] is G at the segment's start, so the planner needs no sum of its own. The forced start of
-        turn 0 is no decision, so `option_value` gives it no credit; `segment_return` does, as the authors' code does.
+        R_k + gamma^d_k * V_high[s_{k+1}] is G at the segment's start without lam_end, so the planner needs no sum of its own. The forced
+        start of turn 0 is no decision, so `option_value` gives it no credit; `segment_return` does, as the authors' code does.
     """
     check_turns(rewards, terminated, mask)
     check_shapes(
@@ -109,7 +113,7 @@ def hierarchical_advantages(
         v_low_keep=v_low_keep,
     )
     check_bool(starts=starts)
-    check_unit(gamma=gamma, lam_low=lam_low, lam_high=lam_high)
+    check_unit(gamma=gamma, lam_low=lam_low, lam_high=lam_high, lam_end=lam_end)
     check_choice("switch_credit", switch_credit, SWITCH_CREDITS)
     check_choice("bootstrap", bootstrap, BOOTSTRAPS)
     missing = (mask[:, :1] & ~starts[:, :1]).flatten()
@@ -129,15 +133,17 @@ def hierarchical_advantages(
 
     # Value of the state after turn t, as each level sees it: the planner's where a segment follows, the end's after the last turn.
     next_high = torch.where(last, final_high, _shift(high))
-    next_low = torch.where(last, final_low, torch.where(ends, next_high, _shift(low)))
     discount = gamma * (mask & ~ends).to(r.dtype)  # inside a segment; padding carries nothing into the last live turn
-    delta = torch.where(mask, r + gamma * next_low - low, 0.0)
-    reward_or_value = r + torch.where(ends & mask, gamma * next_high, 0.0)
-    a_low, g = from_the_end(torch.stack((delta, reward_or_value)), torch.stack((lam_low * discount, discount)))
+    g = from_the_end(_with_end(r, ends & mask, gamma * next_high), discount)
     # At a start A_high[k]; in between it is what of the next segment's is left at this turn.
     carried = gamma * (mask & ~last).to(r.dtype)
     carried = torch.where(starts, lam_high * carried, carried)
     a_high = torch.where(starts, from_the_end(torch.where(starts, g - high, 0.0), carried), 0.0)
+    if lam_end > 0:
+        next_high = next_high + lam_end * _shift(a_high)  # after the last turn there is no next segment, and zero is added
+        g = from_the_end(_with_end(r, ends & mask, gamma * next_high), discount)
+    next_low = torch.where(last, final_low, torch.where(ends, next_high, _shift(low)))
+    a_low = from_the_end(torch.where(mask, r + gamma * next_low - low, 0.0), lam_low * discount)
 
     if switch_credit == "segment_return":
         if v_switch is None:
@@ -153,6 +159,11 @@ def hierarchical_advantages(
         decided[:, :1] = False
         a_switch = live((starts.to(r.dtype) - switch_probability) * (v_high - v_low_keep), decided)
     return HierarchicalAdvantages(a_low, a_high, a_switch, a_low + low, a_high + high, g)
+
+
+def _with_end(rewards: Tensor, ends: Tensor, worth: Tensor) -> Tensor:
+    """Rewards, and at a segment's last turn what follows it."""
+    return rewards + torch.where(ends, worth, 0.0)
 
 
 def _shift(values: Tensor) -> Tensor:

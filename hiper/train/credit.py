@@ -174,6 +174,7 @@ def _hae(shaped: Tensor, batch: Batch, scores: Scores, cfg: AlgoConfig) -> Estim
         gamma=cfg.gamma,
         lam_low=cfg.lam_low,
         lam_high=cfg.lam_high,
+        lam_end=cfg.lam_end,
         switch_credit=cfg.switch_credit.value,
         bootstrap=cfg.bootstrap.value,
         v_low_final=scores.final_values[:, LOW],

@@ -85,12 +85,15 @@ class Learner:
                 steps += 1
         self.actor.eval()
         if self.critic is not None:
-            self._fit(self.critic, batch, scores, credit)
+            self.fit(self.critic, batch, scores, credit)
         totals = self.group.total(totals) | {"optim/grad_norm": norms}
         return {key: value / steps for key, value in totals.items()}
 
-    def _fit(self, critic: LeastSquares, batch: Batch, scores: Scores, credit: Credit) -> None:
-        # After the update: the next iteration's baseline must not have seen the returns it is subtracted from.
+    def fit(self, critic: LeastSquares, batch: Batch, scores: Scores, credit: Credit) -> None:
+        """Fit the value heads to an iteration's returns, once its policy steps are taken.
+
+        A baseline must not have seen the returns it is subtracted from: what is fitted here judges the next iteration.
+        """
         assert scores.states is not None, "a fitted critic needs score(..., with_states=True)"
         critic.fade()
         for head, target, mask in credit.values:

@@ -86,6 +86,15 @@ def test_by_hand_truncated_none_is_worth_nothing() -> None:
         close(ours, expected)
 
 
+def test_by_hand_the_end_of_a_segment_hears_of_what_follows() -> None:
+    result = hand(True, lam_end=0.5)
+    # A_high is as before; the end of segment 0 is worth V_high[2] + 1/2 * A_high[1] = 2 + 1 = 3.
+    close(result.high, [-1.25, 0, 2, 0])
+    close(result.low, [0.875, -0.5, 3.5, 2])  # t1: 0 + 3/2 - 2 = -0.5   t0: (1 + 2/2 - 1) - 0.5/4
+    close(result.low_target, [1.875, 1.5, 3.5, 4])
+    close(result.switch_target, [1.75, 1.5, 4, 4])  # t1: 0 + 3/2   t0: 1 + 1.5/2
+
+
 def test_by_hand_option_value() -> None:
     result = hand(
         True,
@@ -105,7 +114,7 @@ def test_by_hand_option_value() -> None:
 
 def oracle(batch: dict[str, Any], b: int) -> dict[str, list[float]]:
     """One trajectory, Python floats, each sum written out from the definition."""
-    gamma, lam_low, lam_high = batch["gamma"], batch["lam_low"], batch["lam_high"]
+    gamma, lam_low, lam_high, lam_end = (batch[name] for name in ("gamma", "lam_low", "lam_high", "lam_end"))
     length = int(batch["mask"][b].sum())
     r, low, high, switch = (batch[name][b].tolist() for name in ("rewards", "v_low", "v_high", "v_switch"))
     cuts = [t for t in range(length) if batch["starts"][b, t]]
@@ -125,31 +134,35 @@ def oracle(batch: dict[str, Any], b: int) -> dict[str, list[float]]:
     out = {name: [0.0] * length for name in HierarchicalAdvantages._fields}
     td, discounts = [], []
     for k, segment in enumerate(segments):
+        reward = sum(gamma**i * r[t] for i, t in enumerate(segment))
+        td.append(reward + gamma ** len(segment) * after(k, "high") - high[segment[0]])
+        discounts.append(gamma ** len(segment))
+    planner = []
+    for k, segment in enumerate(segments):
+        total, weight = 0.0, 1.0
+        for j in range(k, len(segments)):
+            total += weight * td[j]
+            weight *= discounts[j] * lam_high
+        planner.append(total)
+        out["high"][segment[0]] = total
+        out["high_target"][segment[0]] = total + high[segment[0]]
+    for k, segment in enumerate(segments):
+        more = lam_end * planner[k + 1] if k + 1 < len(segments) else 0.0
         delta = []
         for t in segment:
-            following = low[t + 1] if t != segment[-1] else after(k, "low")
+            following = low[t + 1] if t != segment[-1] else after(k, "low") + more
             delta.append(r[t] + gamma * following - low[t])
         for i, t in enumerate(segment):
             out["low"][t] = sum((gamma * lam_low) ** j * d for j, d in enumerate(delta[i:]))
             out["low_target"][t] = out["low"][t] + low[t]
             left = segment[i:]
-            value = sum(gamma**j * r[u] for j, u in enumerate(left)) + gamma ** len(left) * after(k, "high")
+            value = sum(gamma**j * r[u] for j, u in enumerate(left)) + gamma ** len(left) * (after(k, "high") + more)
             out["switch_target"][t] = value
             if batch["switch_credit"] == "segment_return":
                 out["switch"][t] = value - switch[t]
             elif t > 0:
                 q = 1.0 if t == segment[0] else 0.0
                 out["switch"][t] = (q - batch["switch_probability"][b, t].item()) * (high[t] - batch["v_low_keep"][b, t].item())
-        first = segment[0]
-        td.append(sum(gamma**i * r[t] for i, t in enumerate(segment)) + gamma ** len(segment) * after(k, "high") - high[first])
-        discounts.append(gamma ** len(segment))
-    for k, segment in enumerate(segments):
-        total, weight = 0.0, 1.0
-        for j in range(k, len(segments)):
-            total += weight * td[j]
-            weight *= discounts[j] * lam_high
-        out["high"][segment[0]] = total
-        out["high_target"][segment[0]] = total + high[segment[0]]
     return out
 
 
@@ -177,17 +190,19 @@ def random_batch(seed: int, **more: Any) -> dict[str, Any]:
         "gamma": dice.choice([0.0, 0.9, 1.0]),
         "lam_low": dice.choice([0.0, 0.7, 1.0]),
         "lam_high": dice.choice([0.0, 0.95, 1.0]),
+        "lam_end": 0.0,
         "bootstrap": "next",
         "switch_credit": "segment_return",
         **more,
     }
 
 
+@pytest.mark.parametrize("lam_end", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("switch_credit", SWITCH_CREDITS)
 @pytest.mark.parametrize("bootstrap", BOOTSTRAPS)
-def test_agrees_with_the_oracle(bootstrap: str, switch_credit: str) -> None:
+def test_agrees_with_the_oracle(bootstrap: str, switch_credit: str, lam_end: float) -> None:
     for seed in range(40):
-        batch = random_batch(seed, bootstrap=bootstrap, switch_credit=switch_credit)
+        batch = random_batch(seed, bootstrap=bootstrap, switch_credit=switch_credit, lam_end=lam_end)
         result = hierarchical_advantages(**batch)
         for b in range(len(batch["mask"])):
             for name, expected in oracle(batch, b).items():
@@ -255,6 +270,19 @@ def test_undiscounted_monte_carlo_is_return_minus_value() -> None:
                 end = next((u for u in range(t + 1, length) if starts[u]), None)
                 level_return = to_go[t] if end is None else to_go[t] - to_go[end] + high[end]
                 close(result.low[b, t], level_return - batch["v_low"][b, t])
+
+
+def test_with_all_traces_open_no_value_of_the_planner_matters() -> None:
+    for seed in range(20):
+        batch = random_batch(seed, gamma=0.9, lam_low=1.0, lam_high=1.0, lam_end=1.0)
+        batch["terminated"] = torch.ones_like(batch["terminated"])
+        result = hierarchical_advantages(**batch)
+        for b, length in enumerate(batch["mask"].sum(dim=1).tolist()):
+            to_go = 0.0
+            for t in reversed(range(length)):
+                to_go = batch["rewards"][b, t] + 0.9 * to_go
+                close(result.low[b, t], to_go - batch["v_low"][b, t])
+                close(result.switch[b, t], to_go - batch["v_switch"][b, t])
 
 
 def test_exact_values_of_a_sure_world_leave_no_advantage() -> None:
@@ -370,6 +398,7 @@ def test_normalize_has_nothing_to_say_about_equal_or_absent_advantages(dtype: to
         ({"gamma": 1.5}, ConfigError, r"gamma=1.5 is out of range"),
         ({"lam_low": NAN}, ConfigError, r"lam_low=nan is out of range"),
         ({"lam_high": -0.1}, ConfigError, r"lam_high=-0.1"),
+        ({"lam_end": 1.1}, ConfigError, r"lam_end=1.1"),
         ({"switch_credit": "q_value"}, ConfigError, r"switch_credit='q_value' is unknown: it must be one of segment_return, option_value"),
         ({"bootstrap": "last"}, ConfigError, r"bootstrap='last' is unknown: it must be one of none, current, next"),
         ({"v_switch": None}, ConfigError, r"needs v_switch"),

@@ -10,6 +10,7 @@ Rules pinned here, at gamma = lam = 1 with exact critics:
   levels may cancel in the flat estimate. Over 100 random policies of each of four sharpnesses the mean ratio to flat was 0.80, 0.84,
   0.90, 0.93 with `segment_return` and 0.72, 0.75, 0.80, 0.86 with `option_value`, yet single sharp policies exceeded 1.5;
 - each level alone is right: its part of the mean is the gradient with respect to its own parameters;
+- critics that know nothing bias the credit of actions and switches, which ends in V_high, unless `lam_end` is 1, too;
 - wrong credit (A_high on the actions) would be caught.
 """
 
@@ -138,8 +139,8 @@ def exact_critics(theta: Tensor) -> Critics:
     return Critics(low[turn, WORLD.state, WORLD.subgoal], first, undecided, low[turn, WORLD.state, WORLD.held])
 
 
-def advantages(theta: Tensor, switch_credit: str) -> HierarchicalAdvantages:
-    critics = exact_critics(theta)
+def advantages(theta: Tensor, switch_credit: str, critics: Critics | None = None, lam_end: float = 0.0) -> HierarchicalAdvantages:
+    critics = critics or exact_critics(theta)
     return hierarchical_advantages(
         WORLD.reward,
         critics.low,
@@ -151,6 +152,7 @@ def advantages(theta: Tensor, switch_credit: str) -> HierarchicalAdvantages:
         gamma=1.0,
         lam_low=1.0,
         lam_high=1.0,
+        lam_end=lam_end,
         switch_credit=switch_credit,
         switch_probability=unpack(theta)[0][..., 1].exp()[WORLD.state, WORLD.held],
         v_low_keep=critics.keep,
@@ -195,6 +197,23 @@ def test_unbiased_over_all_trajectories(seed: int, switch_credit: str) -> None:
     for name, level in LEVELS.items():
         assert exact[level].abs().max() > 1e-3, "the toy must have something to learn on each level"
         torch.testing.assert_close(mean[level], exact[level], atol=1e-12, rtol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_wrong_critics_bend_the_action_s_credit_unless_it_hears_of_what_follows(seed: int) -> None:
+    theta = policy(seed)
+    p, exact = probabilities(theta), exact_gradient(theta)
+    blind = Critics(*(torch.zeros_like(values) for values in exact_critics(theta)))
+
+    def error(lam_end: float) -> dict[str, float]:
+        result = advantages(theta, "segment_return", blind, lam_end)
+        mean = p @ estimates(theta, result.switch, result.high, result.low)
+        return {name: float((mean - exact)[level].abs().max()) for name, level in LEVELS.items()}
+
+    published, open_ = error(0.0), error(1.0)
+    assert published["subgoal"] < 1e-12  # the planner's credit crosses segments as it is
+    assert published["action"] > 1e-2 and published["switch"] > 1e-3
+    assert max(open_.values()) < 1e-12
 
 
 @pytest.mark.parametrize("switch_credit", SWITCH_CREDITS)

@@ -122,6 +122,14 @@ def test_credit_by_hand() -> None:
     assert [high[0, t].item() for t in (0, 2)] == pytest.approx([0.975, 1.0])
 
 
+def test_credit_over_the_end_of_a_segment_by_hand() -> None:
+    """With lam_end = 1/2 the end of segment {0, 1} is worth V_high(2) + A_high(2) / 2 = 0.75, a quarter more than in the test above."""
+    batch = by_hand()
+    credit = assign_credit(batch, given(batch), algo(lam_end=0.5))
+    expected = on_tokens([(0.15, 0.575, 0.65), (0.05, 0.0, 0.55), (0.2, 0.5, 0.7)])
+    assert credit.advantages.tolist() == pytest.approx(expected)
+
+
 def two_by_hand() -> Batch:
     """`by_hand` twice, as a group: won in three turns, and cut off in the same first state after one without reward."""
     first, second = by_hand_episode(StopReason.terminated), by_hand_episode(StopReason.turn_limit)
