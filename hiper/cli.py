@@ -190,6 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--repeats", type=int, default=3, metavar="N", help="iterations of each scheme; the fastest counts")
     _overrides(train)
     train.set_defaults(measure=_bench_train)
+    credit = kinds.add_parser("credit", help="how clearly the credit of a study's arms tells right decisions from wrong", parents=[common])
+    credit.add_argument("file", type=Path, metavar="FILE", help="a study whose warm start has been made, such as studies/estimators.yaml")
+    credit.add_argument("--rounds", type=_count, default=3, metavar="N", help="iterations' worth of episodes that are judged (3)")
+    credit.add_argument("--fitted", type=_count, default=2, metavar="N", help="such rounds before them that critics alone see (2)")
+    _overrides(credit)
+    credit.set_defaults(measure=_bench_credit)
     webshop = kinds.add_parser("webshop", help="the WebShop of a catalogue beside recordings of the original", parents=[common])
     webshop.add_argument(
         "--catalogue", type=Path, metavar="DIR", help="the official files, or one product list of several; if not given, generated"
@@ -578,6 +584,15 @@ def _bench_train(options: argparse.Namespace) -> object:
         return bench(
             cfg, ALFWorld().index(root, replace(cfg, games=replace(cfg.games, limit=cfg.games.train)), ["train"]), options.repeats, progress
         )
+
+
+def _bench_credit(options: argparse.Namespace) -> object:
+    from hiper.progress import track
+    from hiper.study import load_study
+    from hiper.study.credit import compare_credit
+
+    with track("bench credit") as progress:
+        return compare_credit(load_study(options.file, options.overrides), options.rounds, options.fitted, progress=progress)
 
 
 def _bench_webshop(options: argparse.Namespace) -> object:
