@@ -42,7 +42,7 @@ def test_a_plan_of_reevaluations_names_its_command_and_models(path: Path) -> Non
 
 def test_the_published_setting_is_as_published() -> None:
     cfg = compose(["experiment=alfworld_paper"])
-    assert (cfg.algo.gamma, cfg.algo.lam_low, cfg.algo.lam_high) == (1.0, 1.0, 0.95)
+    assert (cfg.algo.gamma, cfg.algo.lam_low, cfg.algo.lam_high, cfg.algo.lam_end) == (1.0, 1.0, 0.95, 0.0)
     assert (cfg.algo.clip, cfg.algo.kl_coef, cfg.algo.value_clip) == (0.2, 0.01, 0.5)
     shaping = cfg.algo.shaping
     assert (shaping.invalid, shaping.keep_mode, shaping.keep, shaping.keep_mismatch) == (-0.1, KeepMode.fixed, -0.3, -0.3)
@@ -50,6 +50,15 @@ def test_the_published_setting_is_as_published() -> None:
     assert (cfg.rollout.trajectories, cfg.rollout.max_reply_tokens, cfg.env.max_turns) == (128, 512, 50)
     assert (cfg.protocol.context, cfg.protocol.history, cfg.evaluate.temperature) == (Context.window, 2, 0.4)
     assert cfg.rollout.constrain is Constrain.free
+
+
+def test_the_default_estimator_credits_actions_beyond_their_segment() -> None:
+    assert compose([]).algo.lam_end == compose(["experiment=quickstart"]).algo.lam_end == 0.95
+
+
+@pytest.mark.parametrize("experiment", ["alfworld_scratch", "webshop_quickstart"])
+def test_experiments_measured_before_it_stay_as_they_were_measured(experiment: str) -> None:
+    assert compose([f"experiment={experiment}"]).algo.lam_end == 0.0
 
 
 def test_what_is_published_for_webshop_is_as_published() -> None:

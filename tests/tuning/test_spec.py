@@ -14,6 +14,7 @@ SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 HAE = (
     "algo.lam_low",
     "algo.lam_high",
+    "algo.lam_end",
     "algo.gamma",
     "algo.shaping.keep",
     "algo.shaping.keep_mode",
