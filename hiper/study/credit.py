@@ -90,6 +90,7 @@ def compare_credit(
     player = Player(play, actor, ChatCodec(load_tokenizer(model)), index, TaskStream(index.split("train"), base.seed), sampler)
     learners = {arm: _learner(study, arm, actor) for arm in study.arms}
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {arm: [] for arm in learners}
+    judged = 0
     for number in range(fitted + rounds):
         episodes, _ = player.sample()
         batch, decisions = make_batch(episodes, device), [decision(episode.trajectory) for episode in episodes]
@@ -98,18 +99,19 @@ def compare_credit(
             if number >= fitted:
                 right, wrong = (_of(credit, decisions, kind) for kind in (True, False))
                 found[arm].append((right, wrong, credit[batch.mask]))
+        judged += len(episodes) if number >= fitted else 0
         if progress is not None:
             progress(number + 1, fitted + rounds)
     whole = {arm: [torch.cat(column).double() for column in zip(*parts, strict=True)] for arm, parts in found.items()}
     right, wrong, _ = next(iter(whole.values()))
     if min(len(right), len(wrong)) < 2:
         raise DataError(
-            f"{rounds * base.rollout.trajectories} episodes hold {len(right)} right and {len(wrong)} wrong decisions; two of each are the "
+            f"{judged} episodes hold {len(right)} right and {len(wrong)} wrong decisions; two of each are the "
             "least. Play more rounds, or a warm start that does both: demos.lapses above 0."
         )
     return {
         "study": study.name,
-        "episodes": rounds * base.rollout.trajectories,
+        "episodes": judged,
         "rounds_for_critics": fitted,
         "right": len(right),
         "wrong": len(wrong),
