@@ -60,7 +60,7 @@ def test_an_arm_that_does_not_compose_is_named_before_anything_runs(tmp_path: Pa
 
 
 def test_the_projects_own_studies_compose(root: Path) -> None:
-    for path in ("estimators.yaml", "hierarchy.yaml", "official.yaml", "smoke.yaml"):
+    for path in ("estimators.yaml", "hierarchy.yaml", "levels.yaml", "official.yaml", "smoke.yaml"):
         study = load_study(root / "studies" / path)
         assert len(study.cells()) == len(study.arms) * len(study.seeds)
 
