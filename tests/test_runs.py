@@ -175,7 +175,7 @@ def test_a_setting_marks_its_stage_and_those_after_it(change: str, first: str) -
 def test_a_setting_that_came_later_leaves_trainings_from_before_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[dict[str, Any]] = []
     monkeypatch.setattr("hiper.stages.fingerprint", lambda parts: hashed.append(parts) or "")
-    stage_fingerprint(compose(["experiment=smoke"]), "train")
+    stage_fingerprint(compose(["experiment=smoke", "algo.lam_end=0"]), "train")
     assert not {"processes", "lam_end"} & {key for parts in hashed for group in ("trainer", "algo") for key in parts.get(group, {})}
 
 
