@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = add("doctor", _doctor, "what this machine has and lacks")
     doctor.add_argument("--json", action="store_true", help="as JSON")
 
-    bench = add("bench", _bench, "measure speed and exactness")
+    bench = add("bench", _bench, "measure speed, exactness and credit")
     kinds = bench.add_subparsers(title="what", required=True, metavar="WHAT")
     alfworld = kinds.add_parser("alfworld", help="the ALFWorld engine beside the `alfworld` package", parents=[common])
     alfworld.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it some are generated")

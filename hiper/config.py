@@ -114,6 +114,9 @@ class Estimator(StrEnum):
     gigpo = "gigpo"
 
 
+WITH_CRITIC = (Estimator.hae, Estimator.turn_gae, Estimator.gae)
+"""Estimators that judge states by a critic."""
+
 GROUPED = (Estimator.grpo, Estimator.rloo, Estimator.gigpo)
 """Estimators that compare trajectories of the same game."""
 

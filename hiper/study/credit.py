@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hiper.compose import compose
-from hiper.config import CriticFit, Estimator
+from hiper.config import WITH_CRITIC, CriticFit, Estimator
 from hiper.device import pick_device
 from hiper.errors import ConfigError, DataError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
@@ -139,7 +139,7 @@ def contrast(right: Tensor, wrong: Tensor, everywhere: Tensor) -> dict[str, floa
 
 def _learner(study: Study, arm: str, actor: Actor) -> Learner:
     cfg = compose([*study.base, *study.arms[arm]])
-    if cfg.trainer.critic_fit is not CriticFit.least_squares:
+    if cfg.algo.name in WITH_CRITIC and cfg.trainer.critic_fit is not CriticFit.least_squares:
         raise ConfigError(f"arm {arm!r}: with trainer.critic_fit={cfg.trainer.critic_fit} no critic learns while the policy stays.")
     return Learner.create(copy.deepcopy(actor), cfg, torch.Generator().manual_seed(cfg.seed))
 
@@ -153,12 +153,12 @@ def _credit(learner: Learner, batch: Batch) -> Tensor:
         batch,
         budget=cfg.trainer.microbatch_tokens,
         temperature=cfg.rollout.temperature,
-        with_states=True,
+        with_states=learner.critic is not None,
         with_token_values=cfg.algo.name is Estimator.gae,
     )
     credit = assign_credit(batch, scores, cfg.algo)
-    assert learner.critic is not None
-    learner.fit(learner.critic, batch, scores, credit)
+    if learner.critic is not None:
+        learner.fit(learner.critic, batch, scores, credit)
     return credit.levels.low
 
 

@@ -66,12 +66,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_arms_judge_the_same_episodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     arms = {"hae": (), "again": (), "far": ("algo.lam_end=1", "algo.gamma=0.5"), "grpo": ("algo.name=grpo", "algo.group_size=8")}
+    arms["free"] = (*arms["grpo"], "trainer.critic_fit=gradient")  # of a critic that is not there
     steps: list[tuple[int, int]] = []
     study = Study("small", FINED, arms)
     found = compare_credit(study, rounds=1, fitted=1, decision=parity, progress=lambda *step: steps.append(step))
     assert (found["episodes"], found["right"] + found["wrong"], steps) == (16, 16, [(1, 2), (2, 2)])
     assert list(found["arms"]) == list(arms)
     assert found["arms"]["hae"] == found["arms"]["again"] != found["arms"]["far"]
+    assert found["arms"]["grpo"] == found["arms"]["free"]
     assert all(arm["clarity"] is not None for arm in found["arms"].values())
     assert found == compare_credit(study, rounds=1, fitted=1, decision=parity)
 
