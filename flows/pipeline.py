@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from flows.stages import How, do_stages
 from hiper.compose import compose, override
 from hiper.config import RunConfig
 from hiper.errors import WorkflowError
-from hiper.runs import begin_run, load_config, locked
+from hiper.lock import lock_tokens, locked
+from hiper.runs import begin_run, load_config
 from hiper.stages import STAGES, StageResult, finished_at, finished_result
 from hiper.versions import versioned_settings
 
@@ -62,7 +63,8 @@ def pipeline(
         first = do_stages(cfg, ["games", "demos"], how, force)
         before = {name: finished_at(Path(cfg.paths.run), name) for name in STAGES}
         for name in ("train", "evaluate"):
-            _deployed(f"{name}/{gpu}", {"run": str(Path(cfg.paths.run).resolve()), "how": how, "force": force})
+            parameters = {"run": str(Path(cfg.paths.run).resolve()), "how": how, "force": force, "lock": lock_tokens()}
+            _deployed(f"{name}/{gpu}", parameters)
         return [*first, *(finished_result(cfg, name, before[name]) for name in list(STAGES)[2:])]
 
 
@@ -74,9 +76,13 @@ def train(
     run: str | None = None,
     force: bool = False,
     how: How = How.auto,
+    lock: str | None = None,
 ) -> list[StageResult]:
-    """The training, and what it needs that has not finished; parameters as of `pipeline`."""
-    with _run_of(overrides, experiment, seed, run, how) as cfg:
+    """The training, and what it needs that has not finished.
+
+    Parameters are those of `pipeline`, and `lock`: the tokens of a flow that holds the run and has this one work for it.
+    """
+    with _run_of(overrides, experiment, seed, run, how, lock) as cfg:
         return [*do_stages(cfg, TO_MODEL[:2], how), *do_stages(cfg, TO_MODEL[2:], how, force)]
 
 
@@ -88,24 +94,26 @@ def evaluate(
     run: str | None = None,
     force: bool = False,
     how: How = How.auto,
+    lock: str | None = None,
 ) -> list[StageResult]:
-    """Evaluation and report of a run that was trained; parameters as of `pipeline`."""
-    with _run_of(overrides, experiment, seed, run, how) as cfg:
+    """Evaluation and report of a run that was trained; parameters as of `train`."""
+    with _run_of(overrides, experiment, seed, run, how, lock) as cfg:
         return do_stages(cfg, FROM_MODEL, how, force)
 
 
 @contextmanager
-def _run_of(overrides: list[str] | None, experiment: str | None, seed: int | None, run: str | None, how: How) -> Iterator[RunConfig]:
+def _run_of(
+    overrides: list[str] | None, experiment: str | None, seed: int | None, run: str | None, how: How, lock: str | None = None
+) -> Iterator[RunConfig]:
     """The run a flow works on, begun; the flow run is named after it and tagged."""
     cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)
     _label(f"{cfg.name}-seed-{cfg.seed}", [f"experiment:{cfg.name}", f"seed:{cfg.seed}", f"algo:{cfg.algo.name.value}"])
-    with locked(Path(cfg.paths.run)):
+    with locked(Path(cfg.paths.run), tokens=lock):  # over all stages: nobody changes what is asked for between two of them
+        if run is not None:
+            cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)  # as it stands now that it stays so
         begin_run(cfg)
-    if how is How.versioned:
-        with versioned_settings(Path.cwd(), cfg):
+        with versioned_settings(Path.cwd(), cfg) if how is How.versioned else nullcontext():
             yield cfg
-    else:
-        yield cfg
 
 
 def _label(name: str, tags: Sequence[str]) -> None:

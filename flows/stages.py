@@ -24,9 +24,9 @@ from hiper import stages
 from hiper.config import RunConfig, Source
 from hiper.errors import ConfigError, GameError, MissingDependencyError
 from hiper.leash import LEASH
+from hiper.lock import lock_environment
 from hiper.process import run_process
 from hiper.progress import Progress, both, track
-from hiper.runs import locked
 from hiper.stages import StageResult
 from hiper.versions import dvc_command, dvc_environment
 
@@ -53,7 +53,7 @@ def do_stages(cfg: RunConfig, names: Sequence[str], how: How = How.auto, force: 
     """Do stages in order, each as a task.
 
     Args:
-        cfg: of a run that was begun.
+        cfg: of a run that was begun, and whose directory this flow holds.
         names: of `hiper.stages.STAGES`.
         how: in which process, and who decides what is up to date.
         force: do finished stages again.
@@ -110,8 +110,7 @@ def _by(name: str, cfg: RunConfig, how: How, force: bool, progress: Progress) ->
     if how is How.auto:
         how = How.process if name in GPU_STAGES and _has_gpu(cfg) else How.here
     if how is How.here:
-        with locked(run):
-            return stages.STAGES[name](cfg, progress, force=force)
+        return stages.STAGES[name](cfg, progress, force=force)
     before = stages.finished_at(run, name)
     again = ["--force"] if force else []
     if how is How.process:
@@ -119,6 +118,7 @@ def _by(name: str, cfg: RunConfig, how: How, force: bool, progress: Progress) ->
         environment = {**os.environ, LEASH: str(os.getpid())}
     else:
         command, environment = [dvc_command(), "repro", "--single-item", name, *again], dvc_environment()
+    environment |= lock_environment()
     run_process(command, environment, logger.info, progress)
     return stages.finished_result(cfg, name, before)
 

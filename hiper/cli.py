@@ -16,13 +16,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hiper import __version__
-from hiper.errors import ConfigError, HiperError, MissingDependencyError, ModelError, WorkflowError
+from hiper.errors import ConfigError, DataError, HiperError, MissingDependencyError, ModelError, WorkflowError
 
 if TYPE_CHECKING:
     from hiper.config import RunConfig
@@ -135,6 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     _flow_options(resume)
     _overrides(resume)
 
+    verify = add("verify", _verify, "compare every file of a run with what its stages wrote")
+    verify.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
+
+    clean = add("clean", _clean, "delete unfinished work that was set aside, and what killed processes left")
+    clean.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
+    clean.add_argument("--dry-run", action="store_true", help="say what would be deleted")
+
     study = add("study", _study, "compare arms over seeds from one warm start; goes on with what is not done")
     study.add_argument("file", type=Path, metavar="FILE", help="a study, such as studies/estimators.yaml")
     study.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
@@ -245,13 +253,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
+    options.place = str(options.run)
+    cfg = _saved(options)
+    return _pipeline(cfg, options, {"overrides": options.overrides, "run": str(options.run)})
+
+
+def _saved(options: argparse.Namespace) -> RunConfig:
+    """The config of the run that is to go on."""
     from hiper.compose import override
     from hiper.runs import load_config
 
-    options.place = str(options.run)
     cfg = override(load_config(options.run), options.overrides)
     cfg.paths.run = str(options.run)  # a run may have been moved since
-    return _pipeline(cfg, options, {"overrides": options.overrides, "run": str(options.run)})
+    return cfg
 
 
 def _pipeline(cfg: RunConfig, options: argparse.Namespace, parameters: dict[str, Any]) -> int:
@@ -259,9 +273,40 @@ def _pipeline(cfg: RunConfig, options: argparse.Namespace, parameters: dict[str,
         raise ConfigError("--versioned runs `dvc repro` as Prefect tasks; without Prefect, call `dvc repro`.")
     if options.versioned:
         parameters["how"] = "versioned"
-    results = _direct(cfg, options.force) if options.direct else _through_prefect(parameters, options.force)
+    compose_again = partial(_saved, options) if options.verb == "resume" else None
+    results = _direct(cfg, options.force, compose_again) if options.direct else _through_prefect(parameters, options.force)
     logger.info("all done in %.0f s of work", sum(result.seconds for result in results if not result.reused))
     print(outcome(Path(cfg.paths.run)))
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from hiper.verify import verify_run
+
+    problems = 0
+    for line, ok in verify_run(options.run):
+        print(line)
+        problems += not ok
+    if problems:
+        raise DataError(f"{problems} of what {options.run} holds is damaged; see above.")
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from hiper.lock import locked
+    from hiper.stage_folder import remove, set_aside
+
+    if not options.run.is_dir():
+        raise ConfigError(f"{options.run} is not a directory. Name a run, such as runs/quickstart/seed-0.")
+    with locked(options.run):
+        found = set_aside(options.run)
+        for path in found:
+            size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+            print(f"{'would delete' if options.dry_run else 'deleted'} {path} ({size / 1e6:.1f} MB)")
+            if not options.dry_run:
+                remove(path)
+    if not found:
+        print(f"{options.run} holds nothing that was set aside.")
     return 0
 
 
@@ -280,13 +325,22 @@ def outcome(run: Path) -> str:
     return "\n".join([*lines, f"report: {run / 'report' / REPORT_FILE}"])
 
 
-def _direct(cfg: RunConfig, force: bool) -> list[StageResult]:
+def _direct(cfg: RunConfig, force: bool, compose_again: Callable[[], RunConfig] | None = None) -> list[StageResult]:
+    """All stages.
+
+    Args:
+        cfg: everything.
+        force: do finished stages again.
+        compose_again: gives the config as it stands once the run is held, where it comes from there.
+    """
+    from hiper.lock import locked
     from hiper.progress import track
-    from hiper.runs import begin_run, locked
+    from hiper.runs import begin_run
     from hiper.stages import STAGES
 
     results = []
     with locked(Path(cfg.paths.run)):
+        cfg = compose_again() if compose_again is not None else cfg
         begin_run(cfg)
         for name, stage in STAGES.items():
             with track(name) as progress:
@@ -366,15 +420,16 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _stage(options: argparse.Namespace) -> int:
+    from hiper.lock import locked
     from hiper.progress import track
-    from hiper.runs import begin_run, locked
+    from hiper.runs import begin_run
     from hiper.stages import STAGES, check_upstream
 
     cfg = _settings(options)
     stage = options.verb.replace("-", "_")
-    check_upstream(cfg, stage)
     options.place = cfg.paths.run
     with locked(Path(cfg.paths.run)):
+        check_upstream(cfg, stage)  # before the run's config says what was asked for
         begin_run(cfg)
         more = {"timeless": True} if getattr(options, "timeless", False) else {}
         with track(options.verb) as progress:

@@ -655,11 +655,14 @@ class EvaluateConfig:
     """0: greedy (paper: 0.4)."""
     limit: int | None = None
     """Games per split; unset: all of them. A limited evaluation says so in its result."""
+    chunk: int = 256
+    """Games that are played, and kept, together: an evaluation that is interrupted goes on with the chunks left. It changes the draws."""
     seed: int = 0
     baseline: bool = True
     """Evaluate the warm-started model too, so that the report can say what RL added."""
 
     def __post_init__(self) -> None:
+        _require(self.chunk >= 1, "evaluate.chunk", self.chunk, "at least 1")
         _require(self.temperature >= 0, "evaluate.temperature", self.temperature, "at least 0")
         _require(self.limit is None or self.limit >= 1, "evaluate.limit", self.limit, "at least 1, or null for all")
         _require(bool(self.splits), "evaluate.splits", self.splits, "at least one split")

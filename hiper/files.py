@@ -65,3 +65,10 @@ def sync_tree(folder: Path) -> None:
             if not file.is_symlink():
                 sync(file)
         sync(Path(place))
+
+
+def cut(path: Path, size: int) -> None:
+    """Drop all of a file after its first `size` bytes; durable when this returns."""
+    with path.open("rb+") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""The one reader of JSON, JSON lines and YAML. Whoever reads a file that a person, a disk or another program may have damaged reads it here.
+"""The one reader of JSON, JSON lines and YAML: of every file that a person, a disk or another program may have damaged.
 
 A file is read only if it is a regular one (a pipe would be waited for, a device never ends) and not larger than its kind can be; it is
 refused where it is nested too deeply, holds a number that is not finite, or, in YAML, an alias (a few of which can stand for gigabytes).
@@ -178,7 +178,7 @@ def parse_yaml(text: str, where: str) -> Any:
                     raise DataError(f"{where}, line {event.start_mark.line + 1}: nested too deeply.")
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
-        value = yaml.load(text, Loader=get_yaml_loader())  # noqa: S506  # a SafeLoader
+        value = yaml.load(text, Loader=get_yaml_loader())  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise

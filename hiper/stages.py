@@ -9,50 +9,42 @@ imported where they use it, so that a stage asks only for the packages it needs.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiper import __version__
 from hiper.config import RunConfig
 from hiper.envs import benchmark_of
-from hiper.errors import ConfigError
-from hiper.files import write_text
+from hiper.errors import CheckpointError, ConfigError
+from hiper.files import write_json
+from hiper.fingerprint import EXTENDABLE, SETTINGS, UPSTREAM, differences, stage_fingerprint, stage_settings, told
+from hiper.lock import working
 from hiper.progress import Progress
-from hiper.runs import CONFIG, Fact, StageFolder, begun_stage, fingerprint, read_stage, read_times, save_config, stage_folder
+from hiper.runs import save_config
+from hiper.stage_folder import (
+    CONFIG,
+    Begun,
+    Fact,
+    StageFolder,
+    begun_stage,
+    clear_partial,
+    continue_finished,
+    read_stage,
+    read_times,
+    recover,
+    remove,
+    stage_folder,
+    verify_stage,
+)
 
 if TYPE_CHECKING:
     from hiper.envs.index import GameIndex
 
+__all__ = ["SETTINGS", "STAGES", "UPSTREAM", "StageResult", "stage_fingerprint"]
+
 logger = logging.getLogger(__name__)
-
-UPSTREAM: Mapping[str, tuple[str, ...]] = {
-    "games": (),
-    "demos": ("games",),
-    "warm_start": ("demos",),
-    "train": ("games", "warm_start"),
-    "evaluate": ("games", "warm_start", "train"),
-    "report": ("train", "evaluate"),
-}
-"""Every stage, in order, and the stages whose files it reads."""
-
-SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "games": ("games",),
-    "demos": ("demos", "env", "protocol"),
-    "warm_start": ("warm_start", "model", "protocol", "rollout", "seed"),
-    "train": ("algo", "trainer", "rollout", "env", "protocol", "model", "seed"),
-    "evaluate": ("evaluate", "rollout", "env", "protocol", "model"),
-    "report": ("name", "seed"),
-}
-"""The settings each stage's files depend on; device, threads, tracking and paths change no result that is meant to be one. Nor do
-alarms, so that a run which one has stopped can be resumed under others."""
-
-ADDED: tuple[tuple[str, str, Fact], ...] = (("trainer", "processes", 1), ("algo", "lam_end", 0.0))
-"""Settings that came after trainings had been made, and the value under which a training from before is not another one."""
 
 SHARED = ("games", "demos", "warm_start")
 """Stages that `paths.base` takes from another run."""
@@ -117,7 +109,8 @@ def warm_start(cfg: RunConfig, progress: Progress | None = None, *, force: bool 
     def work(folder: StageFolder) -> None:
         from hiper.train.sft import warm_start as fine_tune
 
-        summary = fine_tune(cfg, _directory(cfg, "demos") / DEMOS_FILE, folder.path / MODEL_FOLDER, progress)
+        demos = _directory(cfg, "demos") / DEMOS_FILE
+        summary = fine_tune(cfg, demos, folder.path / MODEL_FOLDER, progress)
         folder.facts.update(_facts(summary))
 
     return _stage("warm_start", cfg, work, force)
@@ -138,7 +131,7 @@ def train(cfg: RunConfig, progress: Progress | None = None, *, force: bool = Fal
         summary = optimise(cfg, model, game_index(cfg), folder.path, resume=folder.resumed, progress=progress)
         folder.facts.update(_facts(summary))
 
-    return _stage("train", cfg, work, force, resumable=True)
+    return _stage("train", cfg, work, force, resumable=True, fits=lambda partial: _not_beyond(partial, cfg))
 
 
 def evaluate(cfg: RunConfig, progress: Progress | None = None, *, force: bool = False) -> StageResult:
@@ -146,20 +139,25 @@ def evaluate(cfg: RunConfig, progress: Progress | None = None, *, force: bool = 
 
     def work(folder: StageFolder) -> None:
         from hiper.evaluate import evaluate as play
+        from hiper.evaluate.chunks import FOLDER as CHUNKS
 
         index = game_index(cfg)
         models = {"trained": _directory(cfg, "train") / MODEL_FOLDER}
         if cfg.evaluate.baseline:
             models = {"warm_start": _directory(cfg, "warm_start") / MODEL_FOLDER, **models}
         found: dict[str, dict[str, float]] = {}
+        made: list[Path] = []
         for name, model in models.items():
-            summary = play(cfg, model, index, folder.path / name, progress)
+            summary = play(cfg, model, index, folder.path / name, progress, keep_chunks=True)
             found[name] = _success(summary)
             found["games"] = {split: result.games for split, result in summary.splits.items()}
             folder.facts.update({f"{name} {split}": value for split, value in _success(summary).items()})
-        write_text(folder.path / METRICS_FILE, json.dumps(found, indent=1) + "\n")
+            made.append(folder.path / name / CHUNKS)
+        write_json(folder.path / METRICS_FILE, found)
+        for chunks in made:
+            remove(chunks)
 
-    return _stage("evaluate", cfg, work, force)
+    return _stage("evaluate", cfg, work, force, resumable=True)
 
 
 def report(cfg: RunConfig, progress: Progress | None = None, *, force: bool = False, timeless: bool = False) -> StageResult:
@@ -196,23 +194,6 @@ STAGES: Mapping[str, StageFunction] = {
     "report": report,
 }
 """The stages in their order."""
-
-
-def stage_fingerprint(cfg: RunConfig, stage: str) -> str:
-    """Hash of all that decides a stage's files: its settings, this version, and the fingerprints of its upstream stages."""
-    settings = dataclasses.asdict(cfg)
-    parts: dict[str, Any] = {name: settings[name] for name in SETTINGS[stage]}
-    if stage == "warm_start":
-        parts["seed"], parts["rollout"] = cfg.warm_start_seed, settings["rollout"]["constrain"]
-        parts["warm_start"] = {key: value for key, value in parts["warm_start"].items() if key != "seed"}
-    if stage == "train":
-        for group, key, neutral in ADDED:
-            if parts[group][key] == neutral:
-                del parts[group][key]
-    parts["upstream"] = [stage_fingerprint(cfg, name) for name in UPSTREAM[stage]]
-    parts["version"] = __version__
-    parts |= benchmark_of(cfg).settings(cfg, stage)
-    return fingerprint(parts)
 
 
 def check_upstream(cfg: RunConfig, stage: str) -> None:
@@ -257,31 +238,68 @@ def home(cfg: RunConfig, stage: str) -> Path:
     return Path(cfg.paths.base if cfg.paths.base is not None and stage in SHARED else cfg.paths.run)
 
 
-def _stage(name: str, cfg: RunConfig, work: Callable[[StageFolder], None], force: bool, *, resumable: bool = False) -> StageResult:
-    """Do a stage, unless it has finished under the same settings.
+def _stage(
+    name: str,
+    cfg: RunConfig,
+    work: Callable[[StageFolder], None],
+    force: bool,
+    *,
+    resumable: bool = False,
+    fits: Callable[[Path], bool] = lambda partial: True,
+) -> StageResult:
+    """Do a stage, unless it has finished under the same settings and its files are as they were written.
 
     Raises:
-        ConfigError: an upstream stage has not finished, or not under these settings.
+        ConfigError: an upstream stage has not finished, or not under these settings; another process is at work in the run.
+        DataError: a finished stage's file was damaged.
     """
     run = home(cfg, name)
-    check_upstream(cfg, name)
     if run != Path(cfg.paths.run):
         return _result(_directory(cfg, name).parent, name, reused=True)
-    wanted, sources = stage_fingerprint(cfg, name), _finished(cfg, UPSTREAM[name])
-    if force:
-        shutil.rmtree(run / f"{name}.partial", ignore_errors=True)
-    elif _stale(cfg, name) is None and not (resumable and begun_stage(run, name) == {"fingerprint": wanted, "sources": sources}):
-        return _result(run, name, reused=True)
-    if cfg.threads and name in ("warm_start", "train", "evaluate"):
-        import torch
+    with working(run):
+        for one in (*UPSTREAM[name], name):
+            if home(cfg, one) == run:
+                recover(run, one)
+        check_upstream(cfg, name)
+        begun = _begun(cfg, name)
+        if force:
+            clear_partial(run, name, begun)
+        elif _stale(cfg, name) is None and not (resumable and begun_stage(run, name) == begun):
+            verify_stage(run, name)
+            return _result(run, name, reused=True)
+        elif resumable and fits(run / name) and continue_finished(run, name, begun):
+            logger.info("%s: continues where %s ended", name, run / name)
+        if cfg.threads and name in ("warm_start", "train", "evaluate"):
+            import torch
 
-        torch.set_num_threads(cfg.threads)
-    with stage_folder(run, name, wanted, sources, resumable=resumable) as folder:
-        if folder.resumed:
-            logger.info("%s: continuing the work in %s", name, folder.path)
-        save_config(cfg, folder.path / CONFIG)
-        work(folder)
+            torch.set_num_threads(cfg.threads)
+        with stage_folder(run, name, begun, resumable=resumable, fits=fits) as folder:
+            save_config(cfg, folder.path / CONFIG)
+            work(folder)
     return _result(run, name, reused=False)
+
+
+def _begun(cfg: RunConfig, stage: str) -> Begun:
+    """What a stage that begins now works under."""
+    return Begun(
+        stage_fingerprint(cfg, stage),
+        stage_fingerprint(cfg, stage, but=EXTENDABLE),
+        stage_settings(cfg, stage),
+        _finished(cfg, UPSTREAM[stage]),
+    )
+
+
+def _not_beyond(partial: Path, cfg: RunConfig) -> bool:
+    """Whether a training has not gone further than it is asked to go."""
+    from hiper.train.checkpoint import latest_checkpoint, load_state
+
+    try:
+        newest = latest_checkpoint(partial / "checkpoints")
+        state = load_state(newest) if newest is not None else {"iteration": 0, "env_turns": 0}
+    except CheckpointError:
+        return True  # the training itself says what is wrong with them
+    turns = cfg.trainer.env_turns
+    return bool(state["iteration"] <= cfg.trainer.iterations and (turns is None or state["env_turns"] <= turns))
 
 
 def _result(run: Path, stage: str, *, reused: bool) -> StageResult:
@@ -297,7 +315,8 @@ def _stale(cfg: RunConfig, stage: str) -> str | None:
     if record is None:
         return f"{run} has no finished {stage!r} stage"
     if record.fingerprint != stage_fingerprint(cfg, stage):
-        return f"{run / stage} was made under other settings (see its {CONFIG})"
+        changed = told(differences(record.settings, stage_settings(cfg, stage)))
+        return f"{run / stage} was made under other settings ({changed or 'of a stage before it, or another version'})"
     if record.sources != _finished(cfg, UPSTREAM[stage]):
         return f"{run / stage} was made from files that have changed since"
     return None
@@ -310,7 +329,7 @@ def _finished(cfg: RunConfig, names: Sequence[str]) -> dict[str, str]:
 
 
 def _directory(cfg: RunConfig, stage: str) -> Path:
-    """The folder of a finished upstream stage."""
+    """The folder of a finished upstream stage, its files verified."""
     problem = _stale(cfg, stage)
     if problem is not None and home(cfg, stage) != Path(cfg.paths.run):
         raise ConfigError(
@@ -321,6 +340,7 @@ def _directory(cfg: RunConfig, stage: str) -> Path:
             f"{problem}. Run `hiper {stage.replace('_', '-')}` with these settings first, or `hiper run` for all stages; "
             "name=... or paths.run=... gives an experiment a directory of its own."
         )
+    verify_stage(home(cfg, stage), stage)
     return home(cfg, stage) / stage
 
 

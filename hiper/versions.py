@@ -19,7 +19,8 @@ from hiper.compose import override
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, MissingDependencyError
 from hiper.evaluate.statistics import wilson
-from hiper.runs import locked, save_config
+from hiper.lock import locked
+from hiper.runs import save_config
 
 PARAMS = "params.yaml"
 """The resolved config that the stages of dvc.yaml run under."""

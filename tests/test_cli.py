@@ -22,8 +22,9 @@ from pathlib import Path
 import pytest
 
 from hiper.cli import main
+from hiper.lock import locked
 from hiper.progress import Progress
-from hiper.runs import locked, read_stage
+from hiper.stage_folder import read_stage
 
 STAGES = ["games", "demos", "warm_start", "train", "evaluate", "report"]
 

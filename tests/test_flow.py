@@ -19,7 +19,8 @@ from flows.stages import How, result_table
 from hiper.compose import compose
 from hiper.errors import ConfigError, DataError, WorkflowError
 from hiper.process import run_process
-from hiper.runs import begin_run, read_stage, save_config
+from hiper.runs import begin_run, save_config
+from hiper.stage_folder import read_stage
 from hiper.stages import STAGES
 
 

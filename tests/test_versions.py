@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 from hiper.cli import main
 from hiper.compose import compose
 from hiper.errors import ConfigError
-from hiper.runs import begin_run, load_config, read_stage, save_config
+from hiper.runs import begin_run, load_config, save_config
+from hiper.stage_folder import read_stage
 from hiper.stages import SETTINGS, STAGES, UPSTREAM, evaluate, report
 from hiper.versions import LOCK, PARAMS, models
 from tests.checkout import commit, done, dvc, make_checkout, run

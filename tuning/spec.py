@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hiper.compose import compose, config_dir, override
 from hiper.config import RunConfig
 from hiper.errors import ConfigError
-from hiper.runs import fingerprint
+from hiper.fingerprint import fingerprint
 
 OWN = ("name", "seed", "paths.run")
 """Settings that a sweep gives to its trials itself."""

@@ -26,7 +26,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hiper.errors import ConfigError, WorkflowError
-from hiper.runs import locked
+from hiper.lock import locked
 from tuning.spec import PrunerName, SamplerName, SweepSpec
 
 logger = logging.getLogger("hiper.sweep")

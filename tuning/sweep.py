@@ -14,8 +14,8 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from hiper.errors import WorkflowError
+from hiper.lock import locked
 from hiper.progress import Progress
-from hiper.runs import locked
 from tuning.outcome import Tally, best, check_best_file, tally, write_best, write_page
 from tuning.spec import SweepSpec, load_spec
 from tuning.study import SweepStudy

@@ -17,9 +17,9 @@ from hiper.compose import override
 from hiper.config import RunConfig
 from hiper.errors import CollapseError
 from hiper.evaluate.history import history
+from hiper.lock import locked
 from hiper.progress import Progress, track
 from hiper.report.curves import evaluations
-from hiper.runs import locked
 from hiper.tracking import read_metrics
 from tuning.spec import SweepSpec
 from tuning.study import TURNS, Claim

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,13 @@ from typing import Any
 from hiper.config import RunConfig
 from hiper.envs import benchmark_of
 from hiper.envs.index import GameEntry, GameIndex
+from hiper.evaluate.chunks import Chunks, chunk_seed
 from hiper.evaluate.write import write_evaluation
-from hiper.files import write_text
+from hiper.files import write_json
 from hiper.progress import Progress
-from hiper.runs import ENVIRONMENT, environment
+from hiper.rollout.trajectory import Trajectory
+from hiper.runs import environment
+from hiper.stage_folder import ENVIRONMENT, digest
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +56,15 @@ class EvaluateSummary:
 
 
 def evaluate(
-    cfg: RunConfig, model: Path | str, index: GameIndex, out: Path, progress: Progress | None = None, planner: Path | str | None = None
+    cfg: RunConfig,
+    model: Path | str,
+    index: GameIndex,
+    out: Path,
+    progress: Progress | None = None,
+    planner: Path | str | None = None,
+    keep_chunks: bool = False,
 ) -> EvaluateSummary:
-    """Play the configured splits with a model and write what happened.
+    """Play the configured splits with a model and write what happened; an evaluation that was interrupted goes on with the games left.
 
     `evaluation.json` says what was played, how, and what came of it: the same bytes for the same inputs, on CPU. When, by which
     versions and on what machine is in `environment.json` beside it.
@@ -68,19 +76,20 @@ def evaluate(
         out: directory of this evaluation; its name is the evaluation's.
         progress: called with (games done, all).
         planner: another model, which writes switch and subgoal of every reply; `model` then writes the action alone.
+        keep_chunks: leave the finished chunks beside the evaluation, for a caller who may be interrupted before all of its work is done.
 
     Raises:
         DataError: a split has no games, or the result cannot be written.
     """
-    from hiper.rollout.collect import play_games  # here, so that reading evaluations does not load transformers
-
     chosen = {split: choose(index.split(split), cfg.evaluate.limit) for split in cfg.evaluate.splits}
     entries = [entry for games in chosen.values() for entry in games]
-    trajectories = play_games(
-        cfg, model, entries, index.root, temperature=cfg.evaluate.temperature, seed=cfg.evaluate.seed, progress=progress, planner=planner
-    )
-    record = write_evaluation(out.parent, out.name, trajectories, _meta(cfg, model, planner, index, chosen))
-    write_text(out / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+    meta = _meta(cfg, model, planner, index, chosen)
+    chunks = Chunks(out, {"meta": meta, "models": [_model_digest(one) for one in (model, planner)], "chunk": cfg.evaluate.chunk})
+    trajectories = _play(cfg, model, planner, index, entries, chunks, progress)
+    record = write_evaluation(out.parent, out.name, trajectories, meta)
+    write_json(out / ENVIRONMENT, environment())
+    if not keep_chunks:
+        chunks.delete()
     splits = {
         split: SplitResult(*(found[name] for name in ("games", "successes", "success_rate", "wilson_low", "wilson_high", "score_mean")))
         for split, found in record["splits"].items()
@@ -88,6 +97,42 @@ def evaluate(
     for split, result in splits.items():
         logger.info("%s on %s: %s", out.name, split, result)
     return EvaluateSummary(out, splits)
+
+
+def _play(
+    cfg: RunConfig,
+    model: Path | str,
+    planner: Path | str | None,
+    index: GameIndex,
+    entries: Sequence[GameEntry],
+    chunks: Chunks,
+    progress: Progress | None,
+) -> list[Trajectory]:
+    """One trajectory a game, in order: those of finished chunks as they were kept, the others played now."""
+    from hiper.rollout.collect import GamePlayer  # here, so that reading evaluations does not load transformers
+
+    player: GamePlayer | None = None
+    trajectories: list[Trajectory] = []
+    for number, first in enumerate(range(0, len(entries), cfg.evaluate.chunk)):
+        games = entries[first : first + cfg.evaluate.chunk]
+        kept = chunks.read(number, games)
+        if kept is None:
+            player = player or GamePlayer(cfg, model, index.root, planner)
+            report = None if progress is None else _offset(progress, len(trajectories), len(entries))
+            kept = player.play(games, cfg.evaluate.temperature, chunk_seed(cfg.evaluate.seed, number), report)
+            chunks.write(number, kept)
+        else:
+            logger.info("%d games were played before and are kept", len(games))
+        trajectories += kept
+    return trajectories
+
+
+def _offset(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: progress(before + done, total)
+
+
+def _model_digest(model: Path | str | None) -> str | None:
+    return digest(Path(model)) if model is not None and Path(model).is_dir() else None if model is None else str(model)
 
 
 def choose(games: Sequence[GameEntry], limit: int | None) -> list[GameEntry]:

@@ -18,8 +18,10 @@ from hiper.errors import ConfigError, HiperError
 from hiper.evaluate.drift import Drift, Entry, append_history, compare, read_history
 from hiper.evaluate.evaluate import choose, evaluate
 from hiper.evaluate.write import EVALUATION, read_evaluation
+from hiper.lock import locked
 from hiper.progress import Progress
-from hiper.runs import config_beside, digest, environment, locked
+from hiper.runs import config_beside, environment
+from hiper.stage_folder import digest
 from hiper.versions import fetch
 
 logger = logging.getLogger(__name__)

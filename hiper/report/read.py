@@ -18,7 +18,8 @@ from hiper.config import RunConfig
 from hiper.errors import HiperError
 from hiper.evaluate.write import TRAJECTORIES, read_evaluation
 from hiper.rollout.trajectory import Trajectory, read_trajectories
-from hiper.runs import ENVIRONMENT, load_config, read_times
+from hiper.runs import load_config
+from hiper.stage_folder import ENVIRONMENT, read_times
 from hiper.tracking.metrics import read_metrics
 
 STAGES = ("games", "demos", "warm_start", "train", "evaluate")
@@ -153,7 +154,7 @@ def _read_alarms(path: Path) -> list[dict[str, Any]]:
 
 
 def _seconds(run: Path) -> dict[str, float]:
-    """Read without `hiper.runs.read_stage`, which mends what a killed process left: a report changes nothing in a run."""
+    """Read without `hiper.stage_folder.read_stage`: a report changes nothing in a run."""
     return {stage: times["seconds"] for stage in STAGES if (times := read_times(run, stage))}
 
 

@@ -20,7 +20,7 @@ from hiper.envs import benchmark_of, make_env
 from hiper.envs.base import TextEnv
 from hiper.envs.index import GameEntry
 from hiper.errors import ModelError
-from hiper.model.actor import load_actor, load_tokenizer
+from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.protocol import Prompter, Reply, ReplySpans, decide, locate, parse, reply_text, token_ends
 from hiper.protocol.prompts import Past
 from hiper.rollout.chat import ChatCodec
@@ -225,49 +225,53 @@ class Collector:
         return Episode(trajectory, run.sequences, run.keeps, run.mismatches)
 
 
-def play_games(
-    cfg: RunConfig,
-    model: Path | str,
-    entries: Sequence[GameEntry],
-    root: Path,
-    *,
-    temperature: float,
-    seed: int,
-    progress: Progress | None = None,
-    planner: Path | str | None = None,
-) -> list[Trajectory]:
-    """Play games with the model in a directory, or with two, for evaluation.
+class GamePlayer:
+    """Plays games with the model in a directory, or with two, for evaluation."""
 
-    Args:
-        cfg: protocol, environment and rollout settings.
-        model: directory or hub id.
-        entries: the games, paths relative to `root`.
-        temperature: 0 is greedy.
-        seed: of the sampler; unused when greedy.
-        planner: writes the switch and the subgoal of every reply, the model then only the action; unset: the model writes all.
+    def __init__(self, cfg: RunConfig, model: Path | str, root: Path, planner: Path | str | None = None) -> None:
+        """Load.
 
-    Returns:
-        One trajectory a game, in order.
+        Args:
+            cfg: protocol, environment and rollout settings.
+            model: directory or hub id.
+            root: of the games.
+            planner: writes the switch and the subgoal of every reply, the model then only the action; unset: the model writes all.
 
-    Raises:
-        ModelError: a model does not load, or planner and model do not share a tokenizer.
-    """
-    tokenizer = load_tokenizer(model)
-    if planner is not None and load_tokenizer(planner).get_vocab() != tokenizer.get_vocab():
-        raise ModelError(
-            f"the planner {planner} and the executor {model} have different vocabularies, so neither can read what the other writes. "
-            "Take models that were trained from the same base."
-        )
-    device = pick_device(cfg)
-    codec = ChatCodec(tokenizer)
-    slots = min(cfg.rollout.slots, len(entries))
-    most, generator = cfg.rollout.max_reply_tokens, torch.Generator(device).manual_seed(seed)
+        Raises:
+            ModelError: a model does not load, or planner and model do not share a tokenizer.
+        """
+        tokenizer = load_tokenizer(model)
+        if planner is not None and load_tokenizer(planner).get_vocab() != tokenizer.get_vocab():
+            raise ModelError(
+                f"the planner {planner} and the executor {model} have different vocabularies, so neither can read what the other writes. "
+                "Take models that were trained from the same base."
+            )
+        self._cfg, self._root, self._codec = cfg, root, ChatCodec(tokenizer)
+        self._device = pick_device(cfg)
+        self._actor = load_actor(model, cfg.model).to(self._device)
+        self._planner = None if planner is None else load_actor(planner, cfg.model).to(self._device)
 
-    def load(path: Path | str) -> Policy:
-        actor = load_actor(path, cfg.model).to(device)
-        return TransformersPolicy(actor, codec, slots=slots, temperature=temperature, max_reply_tokens=most, generator=generator)
+    def play(self, entries: Sequence[GameEntry], temperature: float, seed: int, progress: Progress | None = None) -> list[Trajectory]:
+        """Play each game once.
 
-    policy = load(model) if planner is None else PairPolicy(load(planner), load(model), codec, cfg.protocol.dialect, most)
-    games = ((entry, make_env(cfg, root / entry.path)) for entry in entries)
-    episodes = Collector(policy, codec, cfg).play(games, slots, len(entries), progress)
-    return [episode.trajectory for episode in episodes]
+        Args:
+            entries: the games, paths relative to the root.
+            temperature: 0 is greedy.
+            seed: of the sampler; unused when greedy.
+            progress: called with (finished, all).
+
+        Returns:
+            One trajectory a game, in order: the same whatever was played before.
+        """
+        cfg, generator = self._cfg, torch.Generator(self._device).manual_seed(seed)
+        slots, most = min(cfg.rollout.slots, len(entries)), cfg.rollout.max_reply_tokens
+
+        def policy_of(actor: Actor) -> Policy:
+            return TransformersPolicy(actor, self._codec, slots=slots, temperature=temperature, max_reply_tokens=most, generator=generator)
+
+        policy: Policy = policy_of(self._actor)
+        if self._planner is not None:
+            policy = PairPolicy(policy_of(self._planner), policy, self._codec, cfg.protocol.dialect, most)
+        games = ((entry, make_env(cfg, self._root / entry.path)) for entry in entries)
+        episodes = Collector(policy, self._codec, cfg).play(games, slots, len(entries), progress)
+        return [episode.trajectory for episode in episodes]

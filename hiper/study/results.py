@@ -15,7 +15,8 @@ from hiper.evaluate.write import TRAJECTORIES
 from hiper.files import write_text
 from hiper.report.charts import Series, line_chart, percent, standalone
 from hiper.rollout.trajectory import read_trajectories
-from hiper.runs import read_commit, read_stage, read_times
+from hiper.runs import read_commit
+from hiper.stage_folder import read_stage, read_times
 from hiper.study.run import warm_start_evaluation
 from hiper.study.spec import Cell, Study
 from hiper.tracking import read_metrics

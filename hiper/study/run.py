@@ -16,7 +16,7 @@ from typing import Self
 
 from hiper.errors import WorkflowError
 from hiper.evaluate.write import EVALUATION
-from hiper.runs import STAGE
+from hiper.stage_folder import STAGE
 from hiper.stages import MODEL_FOLDER, game_index
 from hiper.study.spec import Cell, Study
 

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from hiper.config import RunConfig
 from hiper.errors import ConfigError
 from hiper.files import write_text
-from hiper.stages import SETTINGS
+from hiper.fingerprint import SETTINGS
 from hiper.study.spec import BASE, Study
 
 START = ("games", "demos", "warm_start")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hiper.errors import DataError
+from hiper.files import cut
+from hiper.reading import parse_json, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -18,29 +20,21 @@ logger = logging.getLogger(__name__)
 class MetricsFile:
     """A metrics file open for appending; every line is handed to the operating system before `append` returns.
 
-    A last line cut short by a killed process or a full disk is removed when the file is opened.
+    Whoever goes on with a file that is there says first how much of it counts: `truncate_to` or `truncate_after`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create.
-
-        Raises:
-            DataError: the file holds a line that is not a record of metrics.
-        """
+        """Open or create."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and _cut_short(path):
-            logger.warning("The last line of %s was cut short when its writer stopped; it is removed.", path)
-            _rewrite(path, _complete_lines(path))
-        lines = _complete_lines(path) if path.exists() else []
-        self._last = _parse(lines[-1], path, len(lines))["iteration"] if lines else None
+        self._last: int | None = None
         self._file = path.open("ab", buffering=0)
 
     def append(self, iteration: int, metrics: Mapping[str, float]) -> dict[str, float | None]:
         """Write one line and return what it says of each metric: not-a-number and infinities become null, with a warning.
 
         Raises:
-            ValueError: the iteration lies before the file's last, or a metric is named `iteration`.
+            ValueError: the iteration lies before the last one, or a metric is named `iteration`.
             DataError: the disk refused the line.
         """
         if self._last is not None and iteration < self._last:
@@ -59,23 +53,41 @@ class MetricsFile:
         self._last = iteration
         return numbers
 
+    def truncate_to(self, size: int) -> None:
+        """Drop all after the first `size` bytes, whatever it is."""
+        cut(self.path, size)
+        self._last = None
+
     def truncate_after(self, iteration: int) -> None:
-        """Drop the lines of later iterations, so that a resumed run continues the file as if it had never stopped."""
-        self._file.close()
-        lines = [
-            line for number, line in enumerate(_complete_lines(self.path), 1) if _parse(line, self.path, number)["iteration"] <= iteration
-        ]
-        _rewrite(self.path, lines)
-        self._last = _parse(lines[-1], self.path, len(lines))["iteration"] if lines else None
-        self._file = self.path.open("ab", buffering=0)
+        """Drop the lines of later iterations, and all after a line that is not a record."""
+        size = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    if not line.endswith(b"\n") or _parse(line, str(self.path))["iteration"] > iteration:
+                        break
+                except DataError as error:
+                    logger.warning("%s; the file is cut there.", error)
+                    break
+                size += len(line)
+        self.truncate_to(size)
+
+    def sync(self) -> None:
+        """Force the file to the disk.
+
+        Raises:
+            DataError: the disk refuses.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise DataError(f"{self.path} could not be written: {error.strerror}.") from error
 
     def close(self) -> None:
         """Force the file to the disk and close it; harmless when closed."""
         if not self._file.closed:
             try:
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                raise DataError(f"{self.path} could not be written: {error.strerror}.") from error
+                self.sync()
             finally:
                 self._file.close()
 
@@ -86,19 +98,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: the file is missing, or a line is not a record of metrics; the message names file and line.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"There are no metrics at {path}.")
-    return [_parse(line, path, number) for number, line in enumerate(_complete_lines(path), 1)]
+    lines = list(read_lines(path))
+    if lines and _cut_short(path):
+        lines.pop()
+    return [_parse(line, where) for where, line in lines]
 
 
-def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-        if not (isinstance(record, dict) and isinstance(record.get("iteration"), int)):
-            raise ValueError("expected an object with an integer 'iteration'")
-    except ValueError as error:
-        raise DataError(f"{path}:{number}: not a record of metrics: {line.strip()[:80]!r} ({error}).") from error
-    return record
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    """One record: `iteration`, and numbers or null."""
+    record = parse_json(line, where)
+    iteration = record.get("iteration") if isinstance(record, dict) else None
+    if not isinstance(iteration, int) or isinstance(iteration, bool):
+        raise DataError(f"{where}: not a record of metrics: {line[:80]!r} (expected an object with an integer 'iteration').")
+    odd = [key for key, value in record.items() if not (value is None or isinstance(value, (int, float))) or isinstance(value, bool)]
+    if odd:
+        raise DataError(f"{where}: not a record of metrics: {odd[0]!r} is {record[odd[0]]!r:.80}, not a number.")
+    return dict(record)
 
 
 def _number(key: str, value: float, iteration: int) -> float | None:
@@ -111,21 +128,5 @@ def _number(key: str, value: float, iteration: int) -> float | None:
 
 def _cut_short(path: Path) -> bool:
     with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"
-
-
-def _complete_lines(path: Path) -> list[str]:
-    """Lines with their line ends; bytes that are not UTF-8 stay visible to `_parse`, which refuses them by line."""
-    return [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if line]
-
-
-def _rewrite(path: Path, lines: list[str]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -36,7 +36,6 @@ class Tracker:
         Raises:
             MissingDependencyError: W&B is asked for and not installed.
             ConfigError: W&B refuses to start, for lack of a key for instance.
-            DataError: the metrics file there is damaged.
         """
         self._wandb = None if cfg.wandb is WandbMode.off else _start_wandb(directory, cfg, run_config)
         self._file = MetricsFile(directory / "metrics.jsonl")
@@ -52,9 +51,17 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.log({"iteration": iteration} | {key: value for key, value in numbers.items() if value is not None})
 
-    def truncate_after(self, iteration: int) -> None:
-        """Forget later iterations: call it with the checkpoint's iteration when a run resumes."""
-        self._file.truncate_after(iteration)
+    def truncate_to(self, size: int) -> None:
+        """Drop all of the file after its first `size` bytes: a run that resumes knows how many its checkpoint was written after."""
+        self._file.truncate_to(size)
+
+    def sync(self) -> None:
+        """Force the file to the disk.
+
+        Raises:
+            DataError: the disk refuses.
+        """
+        self._file.sync()
 
     def close(self) -> None:
         """Force everything to the disk; harmless when closed."""

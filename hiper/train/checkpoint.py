@@ -11,11 +11,12 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import random
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hiper.errors import CheckpointError
+from hiper.errors import CheckpointError, DataError
+from hiper.files import move, sync
+from hiper.reading import read_json_object
 
 logger = logging.getLogger(__name__)
 
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*?(\d+)")
 
 
@@ -58,7 +61,9 @@ def save_checkpoint(directory: Path, name: str, tensors: Mapping[str, torch.Tens
     final = directory / name
     temporary = directory / f".{name}.tmp"
     with _writing(final, temporary):
-        directory.mkdir(parents=True, exist_ok=True)
+        if not directory.is_dir():
+            directory.mkdir(parents=True)
+            sync(directory.parent)
         _clear_leftovers(directory)
         temporary.mkdir()
         save_file(_separate(tensors), temporary / _TENSORS)
@@ -66,13 +71,12 @@ def save_checkpoint(directory: Path, name: str, tensors: Mapping[str, torch.Tens
         files = {file: _fingerprint(temporary / file) for file in (_TENSORS, _STATE)}
         _write(temporary / _MANIFEST, json.dumps({"format": _FORMAT, "files": files}, indent=1))
         for path in (temporary / _TENSORS, temporary):
-            _sync(path)
+            sync(path)
         # A directory cannot be renamed over a full one. Between the two renames the older checkpoints still stand.
         replaced = directory / f".{name}.replaced"
         if final.exists():
             final.rename(replaced)
-        temporary.rename(final)
-        _sync(directory)
+        move(temporary, final)
         shutil.rmtree(replaced, ignore_errors=True)
     return final
 
@@ -85,17 +89,18 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     """
     verify_checkpoint(path)
     try:
-        return load_file(path / _TENSORS), json.loads((path / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
+        return load_file(path / _TENSORS), read_json_object(path / _STATE)
+    except (OSError, DataError, SafetensorError) as error:
         raise CheckpointError(f"Checkpoint {path} cannot be read: {error}.") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """The state alone of a checkpoint whose every byte was verified; errors as in `load_checkpoint`."""
     verify_checkpoint(path)
-    state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-    assert isinstance(state, dict), "verified: it is what save_checkpoint wrote"
-    return state
+    try:
+        return read_json_object(path / _STATE)
+    except DataError as error:
+        raise CheckpointError(f"Checkpoint {path} cannot be read: {error}") from error
 
 
 def verify_checkpoint(path: Path) -> None:
@@ -108,11 +113,11 @@ def verify_checkpoint(path: Path) -> None:
     if not path.is_dir():
         raise CheckpointError(f"There is no checkpoint at {path}: it is not a directory.")
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        if not (path / _MANIFEST).exists():
+            raise CheckpointError(f"Checkpoint {path} is incomplete: {_MANIFEST} is missing. {advice}")
+        manifest = read_json_object(path / _MANIFEST)
         written, expected = manifest["format"], {name: manifest["files"][name] for name in (_TENSORS, _STATE)}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"Checkpoint {path} is incomplete: {_MANIFEST} is missing. {advice}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (DataError, KeyError, TypeError) as error:
         raise CheckpointError(f"Checkpoint {path} is damaged: {_MANIFEST} cannot be read ({error}). {advice}") from error
     if written != _FORMAT:
         raise CheckpointError(f"Checkpoint {path} has format {written!r}; this version reads format {_FORMAT}. {advice}")
@@ -141,26 +146,33 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: (_number(path.name), path.name))
 
 
-def latest_checkpoint(directory: Path) -> Path | None:
+def latest_checkpoint(directory: Path, usable: Callable[[Path], None] = lambda path: None) -> Path | None:
     """The newest checkpoint whose every byte is right; None when there is no checkpoint at all.
 
-    A damaged one is reported in the log and passed over.
+    One that cannot be used is reported in the log and passed over.
+
+    Args:
+        directory: where a run keeps its checkpoints.
+        usable: raises a CheckpointError where a verified checkpoint cannot be used all the same.
 
     Raises:
-        CheckpointError: there are checkpoints and all are damaged. (Starting afresh would silently throw a run away.)
+        CheckpointError: there are checkpoints and none can be used. (Starting afresh would silently throw a run away.)
     """
     candidates = list_checkpoints(directory)
+    problems: list[str] = []
     for path in reversed(candidates):
         try:
             verify_checkpoint(path)
+            usable(path)
         except CheckpointError as error:
-            logger.warning("Passing over a damaged checkpoint, an earlier one will be used. %s", error)
+            logger.warning("Passing over a checkpoint, an earlier one will be used. %s", error)
+            problems.append(str(error))
         else:
             return path
     if candidates:
         raise CheckpointError(
-            f"All {len(candidates)} checkpoints in {directory} are damaged (details in the log). "
-            "Remove that directory to train from the start."
+            f"None of the {len(candidates)} checkpoints in {directory} can be used. The newest: {problems[0]} "
+            "To train from the start instead, add --force: what is there is then set aside."
         )
     return None
 
@@ -340,16 +352,9 @@ def _write(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(path: Path) -> None:
-    """Force a file's bytes, or a directory's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _fingerprint(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"sha256": digest, "bytes": os.fstat(file.fileno()).st_size}
@@ -384,6 +389,8 @@ def _require_json(value: object, where: str) -> None:
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             _require_json(item, f"{where}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{where} is {value}, which JSON cannot hold.")
     elif not (value is None or isinstance(value, (str, int, float, bool))):
         raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold; tensors go into `tensors`.")
 

@@ -6,13 +6,16 @@ OUT/alarms.json       alarms that went off
 OUT/samples.jsonl     a few trajectories an iteration with their credit
 OUT/checkpoints/      see `hiper.train.checkpoint`
 OUT/model/            the last policy, a directory `from_pretrained` loads
-OUT/best/             likewise, the policy with the best evaluation in between
+OUT/best/             likewise, the policy with the best evaluation in between; both are written at the end
+
+A checkpoint says under which settings, from which weights and with which games its training was begun, and how long `metrics.jsonl` and
+`samples.jsonl` were when it was written. What belongs to another training is refused, what was lost since is noticed.
 """
 
 from __future__ import annotations
 
 import copy
-import json
+import hashlib
 import logging
 import math
 import random
@@ -29,7 +32,8 @@ from hiper.config import Estimator, OnAlarm, RunConfig, SwitchCredit
 from hiper.device import pick_device
 from hiper.envs.index import GameIndex
 from hiper.errors import CheckpointError, CollapseError, ConfigError
-from hiper.files import write_text
+from hiper.files import cut, sync, write_json
+from hiper.fingerprint import EXTENDABLE, differences, stage_settings, told
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
 from hiper.parallel import ALONE, Group
 from hiper.rollout.chat import ChatCodec
@@ -50,6 +54,8 @@ from hiper.train.stream import TaskStream
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+
+METRICS, SAMPLES, TIMINGS = "metrics.jsonl", "samples.jsonl", "timings.jsonl"
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def train(
         ConfigError: the group is not of `trainer.processes`.
         DataError: a split is empty or a game file is damaged.
         ModelError: the model directory does not load.
-        CheckpointError: a checkpoint cannot be written, or belongs to another run.
+        CheckpointError: a checkpoint cannot be written, or belongs to another training.
     """
     if group.size != cfg.trainer.processes:
         raise ConfigError(
@@ -137,6 +143,10 @@ class _Run:
         )
         if cfg.trainer.eval_every:
             index.split(cfg.evaluate.splits[0])  # an empty one is refused before work is lost
+        self.origin = {"weights": str(bit_sum(self.actor)), "games": _games_digest(index)}
+        """What the training began from: a checkpoint of another origin is not one of it."""
+        self.recorded: dict[str, dict[str, Any]] = {}
+        """File -> size and SHA-256 of what of it counts."""
         self.learner = Learner.create(self.actor, cfg, torch.Generator().manual_seed(cfg.seed + 1), group)
         self.iteration = 0
         self.env_turns = 0
@@ -169,22 +179,18 @@ class _Run:
                 self.last = metrics
                 logger.info("%s", log_line(self.iteration, trainer.iterations, metrics, seconds))
                 if any(alarm.action is OnAlarm.rollback for alarm in alarms):
-                    self._roll_back(alarms)
-                    self._forget_later(records)
+                    self._roll_back(alarms, records)
                     continue
                 stops = [alarm for alarm in alarms if alarm.action is OnAlarm.stop]
-                if all(map(math.isfinite, metrics.values())):  # weights that are not numbers are nothing to resume from
-                    better = self._is_best(metrics)
-                    if better and self.group.main:  # before the checkpoint: killed in between, the run comes here again
-                        save_actor(self.actor, self.tokenizer, self.out / "best")
-                    if better or stops or self.iteration % trainer.save_every == 0 or self._over():
-                        self.save()
+                sound = all(map(math.isfinite, metrics.values()))  # weights that are NaN are nothing to resume from
+                if sound and (self._is_best(metrics) or stops or self.iteration % trainer.save_every == 0 or self._over()):
+                    self.save()
                 if stops:
                     raise self._stopped(stops[0], "")
                 if progress is not None:
                     progress(self.iteration, trainer.iterations)
         if self.group.main:
-            save_actor(self.actor, self.tokenizer, self.out / "model")
+            self._write_models()
         return TrainSummary(
             model=str(self.out / "model"),
             iterations=self.iteration,
@@ -212,24 +218,55 @@ class _Run:
             yield None
             return
         self.out.mkdir(parents=True, exist_ok=True)
-        timings = MetricsFile(self.out / "timings.jsonl")
+        timings = MetricsFile(self.out / TIMINGS)
         with Tracker(self.out, self.cfg.tracking, asdict(self.cfg)) as tracker:
             yield _Records(tracker, timings)
         timings.close()
 
     def _forget_later(self, records: _Records | None) -> None:
         """Cut the files back to where the run stands."""
-        if records is not None:
-            records.tracker.truncate_after(self.iteration)
-            records.timings.truncate_after(self.iteration)
-            self._truncate_samples()
-            self._write_alarms()
+        if records is None:
+            return
+        sizes = {name: self.recorded.get(name, {}).get("bytes", 0) for name in (METRICS, SAMPLES)}
+        records.tracker.truncate_to(sizes[METRICS])
+        records.timings.truncate_after(self.iteration)
+        if (self.out / SAMPLES).exists():
+            cut(self.out / SAMPLES, sizes[SAMPLES])
+        self._write_alarms()
+
+    def _check_records(self, path: Path) -> None:
+        """See that what a checkpoint says was recorded before it still is.
+
+        Raises:
+            CheckpointError: a file is shorter or was altered; the message names it.
+        """
+        for name, expected in ckpt.load_state(path).get("records", {}).items():
+            file = self.out / name
+            found = _recorded(file, int(expected["bytes"]))
+            if found != expected:
+                size = file.stat().st_size if file.exists() else 0
+                how = f"has {size} bytes" if size < expected["bytes"] else "was altered"
+                raise CheckpointError(f"{file} {how}; when {path} was written it had {expected['bytes']}. Restore it, if there is a copy.")
 
     def _write_alarms(self) -> None:
         if self.group.main:
-            write_text(self.out / "alarms.json", json.dumps(self.watch.events, indent=1) + "\n")
+            write_json(self.out / "alarms.json", self.watch.events)
 
-    def _roll_back(self, alarms: list[Alarm]) -> None:
+    def _write_models(self) -> None:
+        """The last policy, and the one with the best evaluation in between, which its checkpoint holds."""
+        save_actor(self.actor, self.tokenizer, self.out / "model")
+        if self.best is None:
+            return
+        if self.best["iteration"] != self.iteration:
+            try:
+                tensors, _ = ckpt.load_checkpoint(self.out / "checkpoints" / _name(self.best["iteration"]))
+            except CheckpointError as error:
+                logger.warning("best/ is not written: %s", error)
+                return
+            self.actor.load_state_dict(ckpt.strip_prefix("actor", tensors))
+        save_actor(self.actor, self.tokenizer, self.out / "best")
+
+    def _roll_back(self, alarms: list[Alarm], records: _Records | None) -> None:
         """Return to the newest checkpoint from before the trouble, with smaller steps and other draws: the same would happen again."""
         alarm = next(alarm for alarm in alarms if alarm.action is OnAlarm.rollback)
         events, rollbacks = self.watch.events, self.rollbacks + 1
@@ -242,6 +279,7 @@ class _Run:
         self.watch.events, self.rollbacks = events, rollbacks
         for offset, generator in enumerate((self.player.sampler, self.learner.generator)):
             generator.manual_seed(self.cfg.seed + offset + 2 * 7919 * rollbacks)
+        self._forget_later(records)
         self.save()
         logger.warning("back at iteration %d, learning rates times %g", self.iteration, self.cfg.alarms.rollback_pace**rollbacks)
 
@@ -339,7 +377,7 @@ class _Run:
     def _record_samples(self, episodes: list[Episode], batch: Batch, scores: Scores, credit: Credit) -> None:
         shaped, values = credit.shaped.tolist(), scores.values.tolist()
         low, high, switch = (level.tolist() for level in credit.levels)
-        with (self.out / "samples.jsonl").open("a", encoding="utf-8") as file:
+        with (self.out / SAMPLES).open("a", encoding="utf-8") as file:
             for row, episode in enumerate(episodes[: self.cfg.trainer.samples]):
                 trajectory = episode.trajectory
                 trajectory.iteration = self.iteration + 1
@@ -348,13 +386,6 @@ class _Run:
                     turn.values = Levels(*values[row][t])
                     turn.advantages = Levels(low[row][t], high[row][t], switch[row][t])
                 file.write(trajectory.to_json() + "\n")
-
-    def _truncate_samples(self) -> None:
-        path = self.out / "samples.jsonl"
-        if path.exists():
-            lines = path.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith(b"\n") and (json.loads(line)["iteration"] or 0) <= self.iteration]
-            write_text(path, b"".join(kept).decode())
 
     def save(self) -> None:
         """Write a checkpoint and drop the oldest, but not the best."""
@@ -372,8 +403,15 @@ class _Run:
             "generator.minibatch": ckpt.generator_state(self.learner.generator),
             **self._critic_tensors(),
         }
+        for name in (METRICS, SAMPLES):
+            if (self.out / name).exists():
+                sync(self.out / name)
+                self.recorded[name] = _recorded(self.out / name)
+        sync(self.out)
         state: dict[str, Any] = {
-            "seed": self.cfg.seed,
+            "settings": stage_settings(self.cfg, "train"),
+            "origin": self.origin,
+            "records": self.recorded,
             "iteration": self.iteration,
             "env_turns": self.env_turns,
             "first_success": self.first_success,
@@ -401,7 +439,8 @@ class _Run:
 
     def resume(self) -> None:
         """Continue from the newest good checkpoint, if there is one."""
-        path = self.group.agree(ckpt.latest_checkpoint(self.out / "checkpoints") if self.group.main else None)
+        checkpoints = self.out / "checkpoints"
+        path = self.group.agree(ckpt.latest_checkpoint(checkpoints, self._check_records) if self.group.main else None)
         if path is None:
             logger.info("no checkpoint under %s: training starts from the warm start", self.out)
             return
@@ -413,10 +452,7 @@ class _Run:
 
     def _load(self, path: Path) -> None:
         tensors, state = ckpt.load_checkpoint(path)
-        if state["seed"] != self.cfg.seed:
-            raise CheckpointError(
-                f"{path} belongs to seed {state['seed']}, this run has seed {self.cfg.seed}. Resume the run it was written by."
-            )
+        self._check_origin(path, state)
         try:
             self.actor.load_state_dict(ckpt.strip_prefix("actor", tensors))
         except RuntimeError as error:
@@ -436,12 +472,39 @@ class _Run:
         self.watch.restore(state["watch"])
         self.rollbacks = state["rollbacks"]
         self.best = state["best"]
+        self.recorded = state["records"]
+
+    def _check_origin(self, path: Path, state: dict[str, Any]) -> None:
+        """See that a checkpoint is one of this training; how long that goes on may have changed.
+
+        Raises:
+            CheckpointError: other settings, other weights or other games; the message names them.
+        """
+        changed = differences(state["settings"], stage_settings(self.cfg, "train"))
+        other = {key: values for key, values in changed.items() if key not in EXTENDABLE}
+        if other:
+            raise CheckpointError(f"{path} belongs to another training: {told(other)}. Resume the run it was written by.")
+        if state["origin"] != self.origin:
+            what = ", ".join(f"other {name}" for name in self.origin if state["origin"].get(name) != self.origin[name])
+            raise CheckpointError(f"{path} belongs to another training: it began from {what}. Resume the run it was written by.")
+        if changed and self.cfg.trainer.anneal:
+            logger.warning("%s; learning rates follow the new length from here on", told(changed))
 
 
 def bit_sum(actor: Actor) -> int:
     """The sum of the weights' bits, read as whole numbers: one bit that differs changes it."""
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     return sum(int(weights.detach().view(whole[weights.element_size()]).sum(dtype=torch.int64)) for weights in actor.parameters())
+
+
+def _recorded(file: Path, size: int | None = None) -> dict[str, Any]:
+    """Size and SHA-256 of a file, or of no more than its first `size` bytes."""
+    data = file.read_bytes()[:size] if file.exists() else b""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _games_digest(index: GameIndex) -> str:
+    return hashlib.sha256("\n".join(entry.path for entry in index.split("train")).encode()).hexdigest()
 
 
 def _name(iteration: int) -> str:

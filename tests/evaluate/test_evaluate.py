@@ -11,6 +11,7 @@ import json
 import resource
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,25 +40,22 @@ def index(root: Path, **counts: int) -> GameIndex:
 
 
 class Player:
-    """Stands in for `play_games`: wins every second game; remembers what it was asked."""
+    """Stands in for `GamePlayer`: wins every second game; remembers what it was asked."""
 
     def __init__(self) -> None:
         self.entries: list[GameEntry] = []
-        self.temperature = self.seed = -1.0
+        self.temperature = -1.0
+        self.seeds: list[int] = []
+        self.loaded = 0
 
-    def __call__(
-        self,
-        cfg: RunConfig,
-        model: Path,
-        entries: Sequence[GameEntry],
-        root: Path,
-        *,
-        temperature: float,
-        seed: int,
-        progress: Progress | None = None,
-        planner: Path | None = None,
-    ) -> list[Trajectory]:
-        self.entries, self.temperature, self.seed = list(entries), temperature, seed
+    def __call__(self, cfg: RunConfig, model: Path, root: Path, planner: Path | None = None) -> Player:
+        self.loaded += 1
+        return self
+
+    def play(self, entries: Sequence[GameEntry], temperature: float, seed: int, progress: Progress | None = None) -> list[Trajectory]:
+        self.temperature = temperature
+        self.seeds.append(seed)
+        self.entries += entries
         if progress is not None:
             progress(len(entries), len(entries))
         return [played(entry, number % 2 == 0) for number, entry in enumerate(entries)]
@@ -70,7 +68,7 @@ def record_name(folder: Path) -> str:
 @pytest.fixture
 def player(monkeypatch: pytest.MonkeyPatch) -> Player:
     fake = Player()
-    monkeypatch.setattr("hiper.rollout.collect.play_games", fake)
+    monkeypatch.setattr("hiper.rollout.collect.GamePlayer", fake)
     return fake
 
 
@@ -91,7 +89,7 @@ def test_whole_splits_are_played_and_counted(tmp_path: Path, player: Player) -> 
     }
     assert record_name(summary.path) == "trained"
     assert str(summary).splitlines()[1] == "valid_unseen: 10 of 20 games won, 50.0 % (95 % interval 29.9-70.1)"
-    assert (player.temperature, player.seed) == (0.4, 11)
+    assert (player.temperature, player.seeds) == (0.4, [11])
     assert reported == [(32, 32)]
     record = read_evaluation(summary.path)
     assert record["splits"]["valid_unseen"]["success_rate"] == summary.splits["valid_unseen"].success == 0.5
@@ -120,6 +118,68 @@ def test_an_empty_split_is_refused_before_anything_is_played(tmp_path: Path, pla
     with pytest.raises(DataError, match="split 'valid_unseen' has no games"):
         evaluate(RunConfig(), "model", index(tmp_path, valid_seen=3), tmp_path / "out")
     assert not player.entries and not (tmp_path / "out").exists()
+
+
+class Killed(Exception):
+    """Stands for whatever stops an evaluation."""
+
+
+def chunked(limit: int | None = None) -> RunConfig:
+    cfg = RunConfig()
+    cfg.evaluate.splits, cfg.evaluate.chunk, cfg.evaluate.limit = ["valid_seen"], 4, limit
+    return cfg
+
+
+def stop_in_the_third_chunk(monkeypatch: pytest.MonkeyPatch, player: Player, games: GameIndex, out: Path) -> None:
+    real = player.play
+
+    def play(*arguments: Any) -> list[Trajectory]:
+        if len(player.seeds) == 2:
+            raise Killed
+        return real(*arguments)
+
+    monkeypatch.setattr(player, "play", play)
+    with pytest.raises(Killed):
+        evaluate(chunked(), "model", games, out)
+    monkeypatch.setattr(player, "play", real)
+    player.entries, player.seeds = [], []
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_games_left(tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    games, reported = index(tmp_path, valid_seen=14), list[tuple[int, int]]()
+    whole = evaluate(chunked(), "model", games, tmp_path / "a" / "trained")
+    seeds, player.entries, player.seeds = player.seeds, [], []
+    assert len(set(seeds)) == 4 and seeds[0] == 0, "each chunk has draws of its own"
+    stop_in_the_third_chunk(monkeypatch, player, games, tmp_path / "b" / "trained")
+    resumed = evaluate(chunked(), "model", games, tmp_path / "b" / "trained", progress=lambda *x: reported.append(x))
+    assert player.seeds == seeds[2:] and player.entries == games.split("valid_seen")[8:]
+    assert reported == [(12, 14), (14, 14)]
+    for name in ("evaluation.json", "trajectories.jsonl"):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert not (resumed.path / "chunks").exists()
+
+
+@pytest.mark.parametrize("what", ["settings", "model", "chunk"])
+def test_chunks_of_another_evaluation_are_not_taken(tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    games = index(tmp_path, valid_seen=14)
+    stop_in_the_third_chunk(monkeypatch, player, games, tmp_path / "out")
+    cfg = chunked()
+    cfg.evaluate.temperature = 0.5 if what == "settings" else cfg.evaluate.temperature
+    cfg.evaluate.chunk = 5 if what == "chunk" else cfg.evaluate.chunk
+    evaluate(cfg, "another" if what == "model" else "model", games, tmp_path / "out")
+    assert len(player.entries) == 14
+
+
+def test_a_damaged_chunk_is_played_again(
+    tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    games = index(tmp_path, valid_seen=14)
+    stop_in_the_third_chunk(monkeypatch, player, games, tmp_path / "out")
+    file = tmp_path / "out" / "chunks" / "001.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    evaluate(chunked(), "model", games, tmp_path / "out")
+    assert player.entries == games.split("valid_seen")[4:]
+    assert "001.jsonl is not what was written. Its games are played again" in caplog.text
 
 
 def test_another_evaluation_replaces_the_first_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 from hiper.config import TASK_TYPES, RunConfig
 from hiper.evaluate import write_evaluation
 from hiper.rollout.trajectory import Levels, StopReason, Trajectory, Turn, write_trajectories
-from hiper.runs import ENVIRONMENT, environment, save_config, stage_folder
+from hiper.runs import environment, save_config
+from hiper.stage_folder import ENVIRONMENT, Begun, stage_folder
 from hiper.tracking import MetricsFile
 
 ITERATIONS = 60
@@ -139,7 +140,7 @@ def make_run(run: Path) -> Path:
     config = RunConfig(name="quickstart", seed=1)
     config.paths.run = str(run)
     for stage in ("games", "demos", "warm_start", "train", "evaluate"):
-        with stage_folder(run, stage, "f" * 16) as folder:
+        with stage_folder(run, stage, Begun("f" * 16, "f" * 16)) as folder:
             if stage == "train":
                 _train(folder.path, rng)
     save_config(config, run / "config.yaml")

@@ -28,7 +28,7 @@ from hiper.envs.expert import Demonstration, demonstrate
 from hiper.envs.index import GameEntry, GameIndex
 from hiper.protocol import BlockId, Switch, describe, parse, render
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.collect import Collector, play_games
+from hiper.rollout.collect import Collector, GamePlayer
 from hiper.rollout.demos import read_demos
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason
@@ -373,12 +373,12 @@ def test_a_model_plays_real_games(speaker: Path, game_index: GameIndex) -> None:
     cfg.rollout.slots = 3
 
     def played(temperature: float, seed: int) -> list[str]:
-        return [t.to_json() for t in play_games(cfg, speaker, entries, game_index.root, temperature=temperature, seed=seed)]
+        return [t.to_json() for t in GamePlayer(cfg, speaker, game_index.root).play(entries, temperature, seed)]
 
     greedy = played(0.0, 0)
     assert greedy == played(0.0, 1)
     assert played(1.0, 0) == played(1.0, 0) != played(1.0, 1)
-    trajectories = play_games(cfg, speaker, entries, game_index.root, temperature=1.0, seed=0)
+    trajectories = GamePlayer(cfg, speaker, game_index.root).play(entries, 1.0, 0)
     assert [t.game for t in trajectories] == [entry.path for entry in entries]
     turns = [turn for t in trajectories for turn in t.turns]
     assert all(turn.admissible == (not turn.faults) for turn in turns), "limited replies are admissible where they are readable"

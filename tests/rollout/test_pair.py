@@ -24,7 +24,7 @@ from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
 from hiper.protocol import planned
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.collect import Collector, play_games
+from hiper.rollout.collect import Collector, GamePlayer
 from hiper.rollout.episode import Episode
 from hiper.rollout.pair import PairPolicy
 from hiper.rollout.policy import Policy, TransformersPolicy, apply_limits
@@ -103,9 +103,8 @@ def test_networks_that_spell_differently_are_refused(speaker: Path, game_index: 
     save_actor(
         Actor(build_tiny(TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2), words, 0), config(*PLAIN).model.critic), words, tmp_path
     )
-    entries = game_index.split("train")[:1]
     with pytest.raises(ModelError, match="different vocabularies"):
-        play_games(config(*PLAIN), speaker, entries, game_index.root, temperature=0.0, seed=0, planner=tmp_path)
+        GamePlayer(config(*PLAIN), speaker, game_index.root, planner=tmp_path)
 
 
 PLAIN = (Context.append, Constrain.free)

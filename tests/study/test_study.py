@@ -23,7 +23,8 @@ from hiper.config import TASK_TYPES, RunConfig
 from hiper.errors import ConfigError, WorkflowError
 from hiper.evaluate import read_evaluation, write_evaluation
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
-from hiper.runs import git_state, stage_folder
+from hiper.runs import git_state
+from hiper.stage_folder import Begun, stage_folder
 from hiper.study import Study, load_study, run_study, write_results
 from hiper.study.results import Outcome, bootstrap
 from hiper.tracking import MetricsFile
@@ -96,12 +97,12 @@ def played(number: int, won: bool) -> Trajectory:
 def finish(cfg: RunConfig, rate: float, curve: list[tuple[int, float]], start: float | None = None) -> None:
     """Leave behind what a cell leaves: 20 games won at the rate, by its own warm start at the rate `start`."""
     run = Path(cfg.paths.run)
-    with stage_folder(run, "train", "f") as folder:
+    with stage_folder(run, "train", Begun("f", "f")) as folder:
         file = MetricsFile(folder.path / "metrics.jsonl")
         for iteration, (turns, success) in enumerate(curve, 1):
             file.append(iteration, {"env/turns": turns, "eval/success_rate": success, "switch/rate": 0.25, "switch/segment_length": 3.5})
         file.close()
-    with stage_folder(run, "evaluate", "f") as folder:
+    with stage_folder(run, "evaluate", Begun("f", "f")) as folder:
         write_evaluation(folder.path, "trained", [played(n, n < 20 * rate) for n in range(20)], {})
         if start is not None:
             write_evaluation(folder.path, "warm_start", [played(n, n < 20 * start) for n in range(20)], {})

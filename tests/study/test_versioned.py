@@ -16,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hiper.cli import main
-from hiper.runs import TIMES
+from hiper.stage_folder import TIMES
 from hiper.study import load_study
 from hiper.study.versioned import write_versioned
 from tests.checkout import commit, done, dvc, make_checkout, run

@@ -2,8 +2,9 @@
 
 1. Stopped after any iteration and resumed, a run ends with the same bits: weights, optimiser, generators, metrics and samples.
 2. A damaged newest checkpoint is named and costs the iterations since the one before, and nothing else; where all are damaged, nothing is
-   touched. What was logged past the point of resumption is rewritten, not doubled.
-3. A checkpoint of another seed, model or set of games is refused.
+   touched. Records that vanished, shrank or were altered since count as damage. What was logged past the point of resumption is rewritten,
+   not doubled.
+3. A checkpoint of another training (settings, weights it began from, games) is refused by name; a training may be extended.
 4. Each iteration logs the same keys, samples carry their credit, the model written at the end is the policy that was trained.
 5. Evaluation in between uses a generator of its own: it changes nothing about the training.
 6. The checkpoint and the policy of the best evaluation in between are kept, besides the last ones; a resumed run agrees on which.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +31,7 @@ from hiper.config import (
     CriticFit,
     Estimator,
     ModelConfig,
+    RunConfig,
     SwitchCredit,
     Tune,
 )
@@ -36,7 +39,7 @@ from hiper.envs import make_env
 from hiper.envs.base import StepResult, TextEnv
 from hiper.envs.index import GameIndex
 from hiper.errors import CheckpointError, DataError
-from hiper.model.actor import load_actor
+from hiper.model.actor import load_actor, load_tokenizer, save_actor
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
 from hiper.train import checkpoint as ckpt
@@ -157,7 +160,7 @@ def test_a_damaged_checkpoint_costs_what_followed_the_one_before(
     begun: list[int] = []
     train(config(), speaker, game_index, out, resume=True, progress=lambda done, total: begun.append(done))
     assert begun == [4], "iteration 4 is played again from checkpoint 3"
-    assert f"Passing over a damaged checkpoint, an earlier one will be used. Checkpoint {newest}" in caplog.text and said in caplog.text
+    assert f"Passing over a checkpoint, an earlier one will be used. Checkpoint {newest}" in caplog.text and said in caplog.text
     assert_same(bits(out), bits(whole[0]))
 
 
@@ -169,7 +172,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_touched(
     for path in ckpt.list_checkpoints(out / "checkpoints"):
         flip_a_bit(path / "tensors.safetensors")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match="All 3 checkpoints in .* are damaged"):
+    with pytest.raises(CheckpointError, match="None of the 3 checkpoints in .* can be used"):
         train(config(), speaker, game_index, out, resume=True)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
@@ -311,13 +314,6 @@ def test_what_has_no_critic_does_not_wait_for_one(speaker: Path, game_index: Gam
     assert moved == {Estimator.turn_gae: False, Estimator.grpo: True}
 
 
-def test_a_checkpoint_without_fitted_heads_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
-    cfg = config()
-    cfg.trainer.critic_fit = CriticFit.least_squares
-    with pytest.raises(CheckpointError, match="lacks critic.moments: its run did not have trainer.critic_fit=least_squares"):
-        train(cfg, speaker, game_index, whole[0], resume=True)
-
-
 def test_evaluation_in_between_changes_nothing(
     whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
 ) -> None:
@@ -372,18 +368,91 @@ def test_when_the_last_ones_are_damaged_the_best_is_used(
 
 
 def test_another_seed_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
-    with pytest.raises(CheckpointError, match="belongs to seed 0, this run has seed 1"):
+    with pytest.raises(CheckpointError, match="belongs to another training: seed was 0 and is 1"):
         train(config(seed=1), speaker, game_index, whole[0], resume=True)
 
 
-def test_another_model_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
-    with pytest.raises(CheckpointError, match="does not fit the configured model"):
-        train(config(critic=Critic.separate), speaker, game_index, whole[0], resume=True)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda cfg: setattr(cfg.algo, "gamma", 0.5), "algo.gamma was 1.0 and is 0.5"),
+        (lambda cfg: setattr(cfg.trainer, "lr_actor", 0.5), "trainer.lr_actor was 0.001 and is 0.5"),
+        (lambda cfg: setattr(cfg.algo, "name", Estimator.turn_gae), 'algo.name was "hae" and is "turn_gae"'),
+        (
+            lambda cfg: setattr(cfg.trainer, "critic_fit", CriticFit.least_squares),
+            'critic_fit was "gradient" and is "least_squares"',
+        ),
+        (lambda cfg: setattr(cfg.model, "critic", Critic.separate), 'model.critic was "shared" and is "separate"'),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_by_name(
+    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, change: Callable[[RunConfig], None], said: str
+) -> None:
+    """Only the seed was compared: one of another discount, learning rate or estimator was resumed silently."""
+    cfg = config()
+    change(cfg)
+    with pytest.raises(CheckpointError, match=f"belongs to another training: .*{re.escape(said)}"):
+        train(cfg, speaker, game_index, whole[0], resume=True)
+
+
+def test_another_model_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+    other = load_actor(speaker, ModelConfig())
+    with torch.no_grad():
+        other.lm.get_input_embeddings().weight[0, 0] += 1
+    save_actor(other, load_tokenizer(speaker), tmp_path / "other")
+    with pytest.raises(CheckpointError, match="belongs to another training: it began from other weights"):
+        train(config(), tmp_path / "other", game_index, whole[0], resume=True)
+
+
+def test_a_training_can_be_extended(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+    """It began again at the first iteration."""
+    train(config(iterations=2), speaker, game_index, tmp_path / "train")
+    begun: list[int] = []
+    train(config(iterations=4), speaker, game_index, tmp_path / "train", resume=True, progress=lambda done, total: begun.append(done))
+    assert begun == [3, 4]
+    train(config(iterations=4), speaker, game_index, tmp_path / "whole")
+    assert_same(bits(tmp_path / "train"), bits(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("file", ["metrics.jsonl", "samples.jsonl"])
+@pytest.mark.parametrize("what", ["vanished", "shrank", "altered"])
+def test_records_that_were_lost_are_noticed(speaker: Path, game_index: GameIndex, tmp_path: Path, file: str, what: str) -> None:
+    """The run goes on from the newest checkpoint whose records are whole, or not at all."""
+    out, cfg = tmp_path / "train", config(keep_last=4)
+    train(cfg, speaker, game_index, out)
+    expected, data = bits(out), (out / file).read_bytes()
+    lines = data.splitlines(keepends=True)
+    if what == "shrank":  # all after the second iteration's
+        second = [line for line in lines if json.loads(line)["iteration"] <= 2]
+        (out / file).write_bytes(b"".join(second) + b'{"iteration": 3')
+        begun: list[int] = []
+        train(cfg, speaker, game_index, out, resume=True, progress=lambda done, total: begun.append(done))
+        assert begun == [3, 4]
+        assert_same(bits(out), expected)
+        return
+    if what == "vanished":
+        (out / file).unlink()
+    else:
+        (out / file).write_bytes(data.replace(b'"iteration": 1', b'"iteration": 0', 1))
+    with pytest.raises(CheckpointError, match=rf"None of the 4 checkpoints .* can be used.*{file} (has 0 bytes|was altered); when"):
+        train(cfg, speaker, game_index, out, resume=True)
+
+
+def test_what_is_beyond_the_checkpoint_is_cut_and_not_read(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+    cfg = config()
+    with pytest.raises(Killed):
+        train(cfg, speaker, game_index, tmp_path / "train", progress=killer(2))
+    for name in ("metrics.jsonl", "samples.jsonl", "timings.jsonl"):
+        with (tmp_path / "train" / name).open("ab") as file:
+            file.write(b"\xff\x00[[[{\n" * 3)
+    train(cfg, speaker, game_index, tmp_path / "train", resume=True)
+    train(cfg, speaker, game_index, tmp_path / "whole")
+    assert_same(bits(tmp_path / "train"), bits(tmp_path / "whole"))
 
 
 def test_other_games_are_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
     fewer = GameIndex(game_index.root, tuple(entry for entry in game_index.entries if entry.task_type != "pick_two_obj_and_place"))
-    with pytest.raises(CheckpointError, match="was training on 12 games, but the index now has 10"):
+    with pytest.raises(CheckpointError, match="belongs to another training: it began from other games"):
         train(config(), speaker, fewer, whole[0], resume=True)
 
 

@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 from hiper import stages
 from hiper.compose import compose, override
 from hiper.errors import CollapseError, ConfigError
+from hiper.lock import locked
 from hiper.report.curves import evaluations
-from hiper.runs import load_config, locked
+from hiper.runs import load_config
 from hiper.tracking import read_metrics
 from tuning.outcome import check_best_file, record
 from tuning.spec import SweepSpec

@@ -1,0 +1,89 @@
+"""An evaluation that goes on where it stopped: finished chunks of games, kept until all are played.
+
+    OUT/chunks/begun.json     what is evaluated, and how
+    OUT/chunks/000.jsonl      trajectories of the first chunk
+    OUT/chunks/000.json       their SHA-256; written last, it says that the chunk is whole
+
+Each chunk is sampled with a generator of its own, so that the games left play as they would have played.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hiper.envs.index import GameEntry
+from hiper.errors import DataError
+from hiper.files import move, sync, write_json
+from hiper.reading import read_json_object
+from hiper.rollout.trajectory import Trajectory, read_trajectories, write_trajectories
+from hiper.stage_folder import remove
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "chunks"
+BEGUN = "begun.json"
+
+
+class Chunks:
+    """The finished chunks of one evaluation."""
+
+    def __init__(self, out: Path, begun: Mapping[str, Any]) -> None:
+        """Come back to an evaluation, or begin one.
+
+        Args:
+            out: its directory.
+            begun: what is evaluated and how, as JSON. Chunks that were played for anything else are deleted.
+        """
+        self.folder, self._begun = out / FOLDER, begun
+        try:
+            earlier = read_json_object(self.folder / BEGUN)
+        except DataError:
+            earlier = None
+        if earlier != begun:
+            remove(self.folder)
+
+    def read(self, number: int, games: Sequence[GameEntry]) -> list[Trajectory] | None:
+        """The trajectories of a finished chunk; None where it is not finished, or damaged, which is logged."""
+        mark, file = self._paths(number)
+        if not mark.exists():
+            return None
+        try:
+            expected = read_json_object(mark)["sha256"]
+            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+                raise DataError(f"{file} is not what was written.")
+            trajectories = list(read_trajectories(file))
+            if [one.game for one in trajectories] != [game.path for game in games]:
+                raise DataError(f"{file} is of other games.")
+        except (DataError, KeyError) as error:
+            logger.warning("%s Its games are played again.", error)
+            return None
+        return trajectories
+
+    def write(self, number: int, trajectories: Sequence[Trajectory]) -> None:
+        """Keep a finished chunk; durable when this returns."""
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True)
+            write_json(self.folder / BEGUN, self._begun)
+        mark, file = self._paths(number)
+        new = file.with_suffix(".new")
+        write_trajectories(new, trajectories)
+        sync(new)
+        move(new, file)
+        write_json(mark, {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
+
+    def delete(self) -> None:
+        """All chunks, once the evaluation that they were for is written."""
+        remove(self.folder)
+
+    def _paths(self, number: int) -> tuple[Path, Path]:
+        return self.folder / f"{number:03d}.json", self.folder / f"{number:03d}.jsonl"
+
+
+def chunk_seed(seed: int, number: int) -> int:
+    """Seed of a chunk's sampler; the first one's is the evaluation's own."""
+    return seed if number == 0 else random.Random(f"evaluate-{seed}-{number}").getrandbits(63)
