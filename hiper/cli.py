@@ -661,12 +661,12 @@ def _bench_webshop(options: argparse.Namespace) -> object:
 
 
 def _refuse_torchrun() -> None:
-    """Several of one command would only stand in each other's way."""
+    """Several of one command would only stand in each other's way, and torchrun listens on every network interface."""
     size = os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ and size != "1":
         raise ConfigError(
-            f"torchrun has started this command {size} times. Give it without torchrun, with trainer.processes={size}: "
-            "the training starts its processes itself."
+            f"torchrun has started this command {size} times. Give it once, without torchrun, with trainer.processes={size}: "
+            "hiper starts the processes of a training itself."
         )
 
 

@@ -7,18 +7,25 @@ nothing, to the bit.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from types import GenericAlias
 from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hiper.errors import ConfigError
+from hiper.errors import ConfigError, DataError
+from hiper.message import Kind, decode, encode
 
 T = TypeVar("T")
 Items = TypeVar("Items", Tensor, list)  # type: ignore[type-arg]
@@ -28,6 +35,9 @@ TIMEOUT = timedelta(hours=1)
 
 BUCKET = 2**24
 """Numbers that are summed at a time, so that gradients are not all copied at once."""
+
+MESSAGE = 2**31
+"""Most bytes of a message between processes. An iteration's episodes take a few million."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +57,23 @@ class Group:
         """This process's items of a list, or rows of a tensor: every `size`th, from `rank` on."""
         return items[self.rank :: self.size]
 
-    def gather(self, items: list[T]) -> list[T]:
-        """All items, in the order they had before each process took its `share`; they are pickled.
+    def gather(self, items: list[T], kind: Kind) -> list[T]:
+        """All items, in the order they had before each process took its `share`; sent as `hiper.message`.
+
+        Args:
+            items: this process's.
+            kind: the type of an item, one that messages can hold.
 
         Raises:
             ValueError: the shares are not of one list.
+            DataError: what a process sent is not a list of that type.
         """
         if self.size == 1:
             return items
-        parts: list[list[T]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(parts, items)
+        form = GenericAlias(list, (kind,))
+        mine = encode(items, form)
+        sent = [self._broadcast(mine, rank) for rank in range(self.size)]
+        parts: list[list[T]] = [decode(data, form, f"what process {rank} sent") for rank, data in enumerate(sent)]
         count = sum(map(len, parts))
         found: list[T | None] = [None] * count
         for rank, part in enumerate(parts):
@@ -93,18 +110,40 @@ class Group:
         if self.size == 1:
             return dict(numbers)
         whole: dict[str, float] = {}
-        for part in self.gather([numbers]):
+        for part in self.gather([dict(numbers)], dict[str, float]):
             for key, value in part.items():
                 whole[key] = whole.get(key, 0.0) + value
         return whole
 
-    def agree(self, value: T) -> T:
-        """The main process's value. Whatever the course of the training hangs on goes through here: a GPU may sum in another order."""
+    def agree(self, value: T, kind: Kind) -> T:
+        """The main process's value. Whatever the course of the training hangs on goes through here: a GPU may sum in another order.
+
+        Args:
+            value: this process's.
+            kind: its type, one that messages can hold.
+
+        Raises:
+            DataError: what the main process sent is not of that type.
+        """
         if self.size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        agreed: T = decode(self._broadcast(encode(value, kind) if self.main else b"", 0), kind, "what process 0 sent")
+        return agreed
+
+    def _broadcast(self, data: bytes, source: int) -> bytes:
+        """The bytes that the source process has given."""
+        if len(data) > MESSAGE:
+            raise ConfigError(
+                f"process {self.rank} has {len(data):,} bytes to send to the others, at most {MESSAGE:,} are read. "
+                "Set rollout.trajectories or env.max_turns lower."
+            )
+        length = torch.tensor([len(data)])
+        dist.broadcast(length, src=source)
+        if not 0 < (count := int(length)) <= MESSAGE:
+            raise DataError(f"process {source} announced a message of {count:,} bytes; one has 1 to {MESSAGE:,}.")
+        content = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.rank == source else torch.empty(count, dtype=torch.uint8)
+        dist.broadcast(content, src=source)
+        return content.numpy().tobytes()
 
     def copy_(self, tensors: Sequence[Tensor]) -> None:
         """Give every process the main one's tensors, in place."""
@@ -123,19 +162,65 @@ ALONE = Group()
 
 
 @contextmanager
-def joined(cuda: bool) -> Iterator[Group]:
-    """Be one of the processes that `torchrun` has started, with GPUs or without; alone where it has started none, or one."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield ALONE
+def joined(group: Group, meeting: Path, cuda: bool) -> Iterator[Group]:
+    """Be one of the processes of this machine that train together, with GPUs or without.
+
+    They find each other by a file, and whatever listens for connections after that is on the loopback interface: nothing on the network
+    can reach them.
+
+    Args:
+        group: this process's place.
+        meeting: a file that does not exist yet, the same for all, in a folder that only this user can write in.
+        cuda: each takes the GPU of its rank.
+
+    Raises:
+        ConfigError: the machine has no loopback interface.
+    """
+    if group.size == 1:
+        yield group
         return
-    group = Group(int(os.environ["RANK"]), size)
     if cuda:
         torch.cuda.set_device(group.rank)
-    # Objects and barriers stay on the CPU, tensors go where they are.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
+    _stay_on_loopback(loopback_interface())
+    store = dist.FileStore(str(meeting), group.size)  # type: ignore[attr-defined]
+    store.set_timeout(TIMEOUT)
+    # Messages and barriers stay on the CPU, tensors go where they are.
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.size, timeout=TIMEOUT)
     yield group
     dist.destroy_process_group()  # not after an error: it would wait for those that have come to none
+
+
+def _stay_on_loopback(interface: str) -> None:
+    """Tell gloo and NCCL where to listen. Settings of the user's are overridden: they are for several machines."""
+    os.environ["GLOO_SOCKET_IFNAME"] = interface
+    os.environ["NCCL_SOCKET_IFNAME"] = f"={interface}"  # the equals sign: this one, not all whose names begin so
+    os.environ["NCCL_IB_DISABLE"] = "1"
+    os.environ["NCCL_NET_PLUGIN"] = "none"  # a cloud's own transport, which heeds no interface name
+    os.environ["NCCL_RAS_ENABLE"] = "0"  # a service for diagnosis, which listens on a port of its own
+    os.environ.pop("NCCL_COMM_ID", None)  # an address to listen on, whatever the interface
+
+
+_SIOCGIFADDR = 0xC0206921 if sys.platform == "darwin" else 0x8915
+"""ioctl for the first IPv4 address of a network interface."""
+
+
+def loopback_interface() -> str:
+    """Name of the network interface whose first address is in 127.0.0.0/8, as gloo and NCCL take the first.
+
+    Raises:
+        ConfigError: there is none, as in a container without a network.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # one without an IPv4 address
+                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if answer[20] == 127:  # a name of 16 bytes, family and port of 2 each, the address
+                    return name
+    raise ConfigError(
+        "no network interface has an address in 127.0.0.0/8, and processes that train together talk over that. "
+        "Bring the loopback interface up, or set trainer.processes=1."
+    )
 
 
 def check_processes(processes: int, cuda: bool) -> None:

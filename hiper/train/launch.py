@@ -1,53 +1,64 @@
-"""Several processes train together: `trainer.processes`, by torchrun.
+"""Several processes train together: `trainer.processes`.
 
-`train_in_processes` is `hiper.train.trainer.train` with others doing the work. Three kinds of processes take part: the one that calls
-it, which holds the run's lock and finishes the stage; torchrun, which this module is when it is run (`python -m hiper.train.launch`) and
-which therefore imports nothing heavy; and those that train, `hiper.train.worker`. Each ends when the one that started it does, and torchrun
-ends all when one of them fails.
+`train_in_processes` is `hiper.train.trainer.train` with others doing the work. The process that calls it holds the run's lock and finishes
+the stage; it starts those that train, `hiper.train.worker`, and raises an error when one of them fails. They end when it ends, however that
+happens. All are on this machine: they find each other by a file in a folder that only this user can write in, see `hiper.parallel.joined`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import pickle
-import signal
 import sys
 import tempfile
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from hiper import errors
+from hiper.config import RunConfig
+from hiper.envs.index import GameIndex
 from hiper.errors import HiperError, WorkflowError
-from hiper.files import write_text
-from hiper.leash import LEASH, end_with_parent
-from hiper.process import run_process
+from hiper.leash import LEASH
+from hiper.message import Kind, decode, encode
+from hiper.process import ProcessError, run_processes
 from hiper.progress import Progress
-
-if TYPE_CHECKING:
-    from hiper.config import RunConfig
-    from hiper.envs.index import GameIndex
-    from hiper.train.trainer import TrainSummary
+from hiper.reading import read_bytes
+from hiper.runs import CONFIG, load_config, save_config
+from hiper.train.trainer import TrainSummary
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+MEETING = "meeting"
+"""File by which the processes find each other."""
+_ORDER = "order.json"
 _SUMMARY = "summary.json"
-_KILLED = "killed.txt"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the processes are to do: the arguments of `train`."""
+    """What the processes are to do: the arguments of `train`, but for the config, which is beside it as in a run."""
 
-    cfg: RunConfig
     model: Path
     index: GameIndex
     out: Path
     resume: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a process ended."""
+
+    time: float
+    """Seconds since the epoch."""
+    error: str
+    """Name of the exception's class."""
+    text: str
+    """Its message, or its traceback where it is not the user's to mend."""
 
 
 def train_in_processes(
@@ -58,72 +69,71 @@ def train_in_processes(
     Raises:
         WorkflowError: a process failed for no reason that is the user's to mend; its last lines are in the message.
     """
-    from hiper.train.trainer import TrainSummary
-
-    with tempfile.TemporaryDirectory(prefix="hiper-") as name:
+    with tempfile.TemporaryDirectory(prefix="hiper-") as name:  # for this user alone, as `joined` asks
         desk = Path(name)
-        (desk / "order").write_bytes(pickle.dumps(Order(cfg, model, index, out, resume)))
-        command = [sys.executable, "-m", "hiper.train.launch", str(cfg.trainer.processes), name]
+        give_order(desk, cfg, Order(model, index, out, resume))
+        commands = [[sys.executable, "-m", "hiper.train.worker", name, str(rank)] for rank in range(cfg.trainer.processes)]
+        # Torch sets its own number of threads; what other libraries start would be as many in each process.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, LEASH: str(os.getpid())}
         try:
-            run_process(command, {**os.environ, LEASH: str(os.getpid())}, logger.info, progress or (lambda done, total: None))
-        except WorkflowError as error:
-            raise _failure(desk, error) from error
-        return TrainSummary(**json.loads((desk / _SUMMARY).read_text(encoding="utf-8")))
+            run_processes(commands, environment, logger.info, progress or (lambda done, total: None))
+        except ProcessError as error:
+            raise _failure(desk, cfg.trainer.processes, error) from error
+        summary: TrainSummary = _get(desk / _SUMMARY, TrainSummary)
+        return summary
 
 
-def take_order(desk: Path) -> Order:
-    """What this process is to do. The folder is its starter's own, so what is pickled there can be trusted."""
-    order = pickle.loads((desk / "order").read_bytes())
-    assert isinstance(order, Order)
-    return order
+def give_order(desk: Path, cfg: RunConfig, order: Order) -> None:
+    """Write what the processes are to do."""
+    save_config(cfg, desk / CONFIG)
+    _put(desk / _ORDER, order, Order)
+
+
+def take_order(desk: Path) -> tuple[RunConfig, Order]:
+    """What this process is to do.
+
+    Raises:
+        ConfigError, DataError: a file in the folder is not what `give_order` writes.
+    """
+    return load_config(desk / CONFIG), _get(desk / _ORDER, Order)
 
 
 def report_summary(desk: Path, summary: TrainSummary) -> None:
     """Hand the result to who ordered it."""
-    write_text(desk / _SUMMARY, json.dumps(asdict(summary)))
+    _put(desk / _SUMMARY, summary, TrainSummary)
 
 
 def report_failure(desk: Path, rank: int, error: Exception) -> None:
     """Say why this process ends, where the others cannot talk in between."""
     text = str(error) if isinstance(error, HiperError) else "".join(traceback.format_exception(error))
-    write_text(desk / f"failure-{rank}.json", json.dumps({"time": time(), "rank": rank, "kind": type(error).__name__, "text": text}))
+    _put(desk / f"failure-{rank}.json", Failure(time(), type(error).__name__, text), Failure)
 
 
-def _failure(desk: Path, error: WorkflowError) -> HiperError:
+def _failure(desk: Path, processes: int, error: ProcessError) -> HiperError:
     """What came first: the other processes' errors are that they miss one."""
-    reports = [json.loads(path.read_text(encoding="utf-8")) for path in desk.glob("failure-*.json")]
-    reports.sort(key=lambda report: float(report["time"]))
-    for report in reports:
-        kind = getattr(errors, report["kind"], None)
+    found = ((rank, desk / f"failure-{rank}.json") for rank in range(processes))
+    failures: list[tuple[int, Failure]] = [(rank, _get(path, Failure)) for rank, path in found if path.exists()]
+    failures.sort(key=lambda entry: entry[1].time)
+    for _, failure in failures:
+        kind = getattr(errors, failure.error, None)
         if isinstance(kind, type) and issubclass(kind, HiperError):
-            return kind(report["text"])
+            return kind(failure.text)
     kept = "What the training had finished is kept."
-    if (desk / _KILLED).exists():
-        return WorkflowError(f"{(desk / _KILLED).read_text(encoding='utf-8')}. {kept}")
-    if reports:
-        return WorkflowError(f"process {reports[0]['rank']} of the training failed. {kept} Its error:\n{reports[0]['text'].rstrip()}")
-    return error
+    if error.killed or not failures:
+        who = f"process {error.number} of the training's {processes}"
+        said = "" if error.killed else " Its last lines:\n" + "\n".join(error.last)
+        return WorkflowError(f"{who} ended with {error.how}; the others were stopped. {kept}{said}")
+    rank, failure = failures[0]
+    return WorkflowError(f"process {rank} of the training's {processes} failed. {kept} Its error:\n{failure.text.rstrip()}")
 
 
-def main() -> int:
-    """Be torchrun, for processes on this machine that end with it."""
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
-
-    end_with_parent()
-    os.environ[LEASH] = str(os.getpid())
-    processes, desk = sys.argv[1:]
-    here = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
-    try:
-        run(parse_args([*here, "-m", "hiper.train.worker", desk]))  # type: ignore[no-untyped-call]
-    except ChildFailedError as error:
-        for rank, failure in error.failures.items():
-            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # that one is torchrun's, to the others
-                how = f"signal {failure.signal_name()}" + (", perhaps for lack of memory" if failure.exitcode == -signal.SIGKILL else "")
-                write_text(Path(desk) / _KILLED, f"process {rank} of the training's {processes} ended with {how}; the others were stopped")
-        return 1
-    return 0
+def _put(path: Path, value: object, kind: Kind) -> None:
+    """Write a message that is there whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_bytes(encode(value, kind))
+    temporary.replace(path)
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _get(path: Path, kind: type[T]) -> T:
+    value: T = decode(read_bytes(path), kind, str(path))
+    return value

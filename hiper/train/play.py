@@ -70,7 +70,7 @@ class Player:
             seeds = torch.randint(2**62, (self.group.size,), generator=generator, device=device).tolist()
             generator = torch.Generator(device).manual_seed(seeds[self.group.rank])
         mine = self.group.share(list(entries))
-        return self.group.gather(self._play_mine(mine, temperature, generator, max_turns) if mine else [])
+        return self.group.gather(self._play_mine(mine, temperature, generator, max_turns) if mine else [], Episode)
 
     def _play_mine(
         self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator, max_turns: int | None

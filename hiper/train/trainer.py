@@ -168,7 +168,7 @@ class _Run:
                 if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self._over()):
                     with _timed(seconds, "time/evaluate"):
                         metrics |= self.player.evaluate()
-                metrics = self.group.agree(metrics)
+                metrics = self.group.agree(metrics, dict[str, float])
                 self._compare()
                 alarms = self.watch.look(self.iteration, metrics)
                 if alarms:
@@ -270,7 +270,7 @@ class _Run:
         """Return to the newest checkpoint from before the trouble, with smaller steps and other draws: the same would happen again."""
         alarm = next(alarm for alarm in alarms if alarm.action is OnAlarm.rollback)
         events, rollbacks = self.watch.events, self.rollbacks + 1
-        good = self.group.agree(self._good_checkpoint() if self.group.main else None)
+        good = self.group.agree(self._good_checkpoint() if self.group.main else None, Path | None)
         if good is None or rollbacks > self.cfg.alarms.rollbacks:
             raise self._stopped(
                 alarm, "There is no checkpoint from before it. " if good is None else f"It came back {rollbacks - 1} times. "
@@ -357,7 +357,7 @@ class _Run:
         """See that all processes hold the same policy; once they do not, what they add up means nothing."""
         if self.group.size == 1:
             return
-        sums = self.group.gather([bit_sum(self.actor)])
+        sums = self.group.gather([bit_sum(self.actor)], int)
         if len(set(sums)) > 1:
             raise RuntimeError(
                 f"after iteration {self.iteration} the processes hold different weights: by rank, the sums of their bits are {sums}."
@@ -440,7 +440,8 @@ class _Run:
     def resume(self) -> None:
         """Continue from the newest good checkpoint, if there is one."""
         checkpoints = self.out / "checkpoints"
-        path = self.group.agree(ckpt.latest_checkpoint(checkpoints, self._check_records) if self.group.main else None)
+        newest = ckpt.latest_checkpoint(checkpoints, self._check_records) if self.group.main else None
+        path = self.group.agree(newest, Path | None)
         if path is None:
             logger.info("no checkpoint under %s: training starts from the warm start", self.out)
             return

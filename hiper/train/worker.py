@@ -1,4 +1,4 @@
-"""One of several processes that train together; torchrun starts it. See `hiper.train.launch`."""
+"""One of several processes that train together: `python -m hiper.train.worker FOLDER RANK`. `hiper.train.launch` starts it."""
 
 from __future__ import annotations
 
@@ -7,41 +7,50 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hiper.device import uses_cuda
-from hiper.errors import CollapseError
 from hiper.leash import end_with_parent
-from hiper.parallel import Group, joined
-from hiper.progress import relay
-from hiper.train.launch import Order, report_failure, report_summary, take_order
-from hiper.train.trainer import TrainSummary, train
+
+if TYPE_CHECKING:
+    from hiper.config import RunConfig
+    from hiper.parallel import Group
+    from hiper.train.launch import Order
+    from hiper.train.trainer import TrainSummary
 
 
 def main() -> int:
     """Do the order in the folder that is named on the command line; the exit code."""
-    end_with_parent()
-    desk, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    end_with_parent()  # before the imports, which take seconds
+    from hiper.device import uses_cuda
+    from hiper.parallel import Group, joined
+    from hiper.train.launch import MEETING, report_failure, report_summary, take_order
+
+    desk, rank = Path(sys.argv[1]), int(sys.argv[2])
     _start_logging(rank)
     try:
-        order = take_order(desk)
-        with joined(uses_cuda(order.cfg)) as group:
-            summary = _train(order, group)
+        cfg, order = take_order(desk)
+        with joined(Group(rank, cfg.trainer.processes), desk / MEETING, uses_cuda(cfg)) as group:
+            summary = _train(cfg, order, group)
     except Exception as error:
         report_failure(desk, rank, error)
-        return 1  # torchrun ends the others, who may be waiting for this one
+        return 1  # the one that started all ends the others, who may be waiting for this one
     if group.main:
         report_summary(desk, summary)
     return 0
 
 
-def _train(order: Order, group: Group) -> TrainSummary:
+def _train(cfg: RunConfig, order: Order, group: Group) -> TrainSummary:
+    from hiper.errors import CollapseError
+    from hiper.progress import relay
+    from hiper.train.trainer import train
+
     held = os.open(order.out, os.O_RDONLY)
     try:
         if group.main:
             # The run's lock went with a killed `hiper`; its processes are told to end, and may take a moment.
             fcntl.flock(held, fcntl.LOCK_EX)
         group.wait()
-        return train(order.cfg, order.model, order.index, order.out, order.resume, relay() if group.main else None, group)
+        return train(cfg, order.model, order.index, order.out, order.resume, relay() if group.main else None, group)
     except CollapseError:
         group.wait()  # all raise it, and the main process may still be writing: the first to end ends the others
         raise

@@ -7,7 +7,10 @@
 4. A process killed with SIGKILL ends the command with a message, and a killed command ends its processes. Resumed, the run ends with the
    bits of an undisturbed one.
 5. An error that only one process meets is reported as itself, and ends all. So is an alarm, which all meet: rolled back, then stopped.
-6. What cannot work is refused: more processes than GPUs or rows, a command under torchrun.
+6. What cannot work is refused: more processes than GPUs or rows, a command under torchrun, no loopback interface.
+7. From the first process to the last, nothing listens beyond the loopback interface, whatever the user's environment says of interfaces,
+   and nothing is unpickled: who could reach a listening socket of torchrun's could run code.
+8. Five seconds after `kill -9` of the command, or of one of its processes, none of them is alive.
 
 Processes are real ones, over gloo.
 """
@@ -23,7 +26,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ from hiper.config import (
 )
 from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
-from hiper.parallel import ALONE, Group, check_processes, joined
+from hiper.parallel import ALONE, Group, check_processes, joined, loopback_interface
 from hiper.rollout.episode import Episode
 from hiper.runs import begin_run, load_config
 from hiper.stages import STAGES, game_index, stage_fingerprint
@@ -59,6 +61,7 @@ from hiper.train.learner import Learner
 from hiper.train.score import Scores, score
 from hiper.train.stream import TaskStream
 from hiper.train.trainer import bit_sum
+from tests.sockets import Listener, Watch, beyond_loopback, survivors, tree
 
 TEMPERATURE = 1.1
 PROCESSES = 2
@@ -124,40 +127,64 @@ def update(work: Work, name: str, group: Group) -> tuple[Scores, dict[str, float
     return scores, metrics, actor.state_dict()
 
 
-def be_one_of_two(rank: int, work: Work, port: int) -> None:
+def be_one_of_two(rank: int, work: Work) -> None:
     """A process."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    with joined(cuda=False) as group:
-        dealt = {count: group.gather(group.share(list(range(count)))) for count in range(6)}
+    unpickled: list[str] = []
+    sys.addaudithook(lambda event, arguments: unpickled.append(str(arguments)) if event == "pickle.find_class" else None)
+    os.environ["GLOO_SOCKET_IFNAME"] = outer_interface()
+    with joined(Group(rank, PROCESSES), work.out / "meeting", cuda=False) as group:
+        dealt = {count: group.gather(group.share(list(range(count))), int) for count in range(6)}
         whole = torch.arange(7)
         mine = torch.zeros_like(whole)
         mine[rank::PROCESSES] = group.share(whole)
         group.sum_([mine])
         found: dict[str, Any] = {name: update(work, name, group) for name in ALGOS}
-        found |= {"dealt": dealt, "summed": mine, "agreed": group.agree(rank + 5), "total": group.total({str(rank): 1.0, "both": 2.0})}
+        played = group.gather(group.share(work.episodes), Episode)
+        found |= {
+            "dealt": dealt,
+            "played": played,
+            "unpickled": list(unpickled),
+            "summed": mine,
+            "agreed": group.agree(rank + 5, int),
+            "total": group.total({str(rank): 1.0, "both": 2.0}),
+        }
     torch.save(found, work.out / f"{rank}.pt")
 
 
+def outer_interface() -> str:
+    """A network interface that other machines may reach; the loopback one where there is no other."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in names if name != loopback_interface()), loopback_interface())
+
+
+@dataclass
+class Pair:
+    """Two processes."""
+
+    work: Work
+    found: list[Any]
+    """What each has found."""
+    listeners: set[Listener]
+    """What they listened on."""
+
+
 @pytest.fixture(scope="module")
-def two(
-    speaker: Path, play: dict[tuple[Context, Constrain], list[Episode]], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Work, list[Any]]:
-    """The work, and what each of two processes found."""
+def two(speaker: Path, play: dict[tuple[Context, Constrain], list[Episode]], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Both have done the work."""
     actor = load_actor(speaker, ModelConfig()).eval().double()
     with torch.no_grad():
         actor.heads.weight.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(1))
     work = Work(speaker, actor, play[Context.append, Constrain.admissible], tmp_path_factory.mktemp("two"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(be_one_of_two, (work, port), nprocs=PROCESSES)
-    return work, [torch.load(work.out / f"{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
+    with Watch(os.getpid()) as watch:
+        torch.multiprocessing.spawn(be_one_of_two, (work,), nprocs=PROCESSES)
+    found = [torch.load(work.out / f"{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
+    return Pair(work, found, watch.listeners)
 
 
 @pytest.mark.parametrize("name", ALGOS)
-def test_two_processes_learn_what_one_does(two: tuple[Work, list[Any]], name: str) -> None:
-    work, found = two
+def test_two_processes_learn_what_one_does(two: Pair, name: str) -> None:
+    work, found = two.work, two.found
     scores, metrics, weights = update(work, name, ALONE)
     for ours in found:
         for field, whole in scores._asdict().items():
@@ -177,22 +204,29 @@ def test_two_processes_learn_what_one_does(two: tuple[Work, list[Any]], name: st
     assert found[0][name][1] == found[1][name][1]
 
 
-def test_shares_come_together(two: tuple[Work, list[Any]]) -> None:
-    for ours in two[1]:
+def test_shares_come_together(two: Pair) -> None:
+    for ours in two.found:
         assert ours["dealt"] == {count: list(range(count)) for count in range(6)}
         assert ours["summed"].tolist() == list(range(7))
         assert ours["agreed"] == 5
         assert ours["total"] == {"0": 1.0, "1": 1.0, "both": 4.0}
+        assert ours["played"] == two.work.episodes
     assert (Group(1, 3).share(list("abcdefg")), Group(2, 3).main) == (["b", "e"], False)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_a_bit_that_differs_is_seen(two: tuple[Work, list[Any]], kind: torch.dtype) -> None:
-    actor = copy.deepcopy(two[0].actor).to(kind)
+def test_a_bit_that_differs_is_seen(two: Pair, kind: torch.dtype) -> None:
+    actor = copy.deepcopy(two.work.actor).to(kind)
     before = bit_sum(actor)
     weights = actor.heads.weight.data
     weights[1, 2] = torch.nextafter(weights[1, 2], torch.tensor(torch.inf, dtype=kind))
     assert bit_sum(actor) != before
+
+
+def test_nothing_listens_beyond_loopback_and_nothing_is_unpickled(two: Pair) -> None:
+    assert {listener.protocol for listener in two.listeners} >= {"tcp"}, "gloo listens, so the watch saw what there was"
+    assert beyond_loopback(two.listeners) == set()
+    assert [ours["unpickled"] for ours in two.found] == [[], []]
 
 
 def test_the_number_of_processes_makes_another_training() -> None:
@@ -217,6 +251,9 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["train", "experiment=smoke"]) == 2
     assert "without torchrun, with trainer.processes=2" in capsys.readouterr().err
+    monkeypatch.setattr(socket, "if_nameindex", list)
+    with pytest.raises(ConfigError, match=r"no network interface has an address in 127\.0\.0\.0/8"):
+        loopback_interface()
 
 
 # The command
@@ -236,6 +273,8 @@ CHANGES = [
     f"trainer.processes={PROCESSES}",
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+GONE = 5.0
+"""Seconds after which no process of a killed command may be alive."""
 PATIENCE = 240.0
 """Seconds something may take before it counts as hanging; a few, on an idle machine."""
 
@@ -251,12 +290,20 @@ def base(tmp_path_factory: pytest.TempPathFactory, small_settings: list[str]) ->
 
 
 @pytest.fixture(scope="module")
-def whole(base: Path) -> Path:
-    """Trained undisturbed."""
+def watched(base: Path) -> tuple[Path, Watch]:
+    """Trained undisturbed, and watched."""
     run = shutil.copytree(base, base.with_name("whole"))
-    code, said = finish(training(run))
+    process = training(run)
+    with Watch(process.pid) as watch:
+        code, said = finish(process)
     assert code == 0, said
-    return run
+    return run, watch
+
+
+@pytest.fixture(scope="module")
+def whole(watched: tuple[Path, Watch]) -> Path:
+    """Trained undisturbed."""
+    return watched[0]
 
 
 def training(run: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -274,23 +321,22 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said
 
 
-def children(pid: int) -> Iterator[int]:
-    """All that a process has started, however far down."""
-    try:
-        started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return
-    for child in map(int, started):
-        yield child
-        yield from children(child)
-
-
-def worker(pid: int, rank: int) -> int:
-    """The process of that rank."""
-    for child in children(pid):
-        if f"RANK={rank}\0".encode() in b"\0" + Path(f"/proc/{child}/environ").read_bytes():
+def worker(pid: int, rank: int) -> int | None:
+    """The process of that rank; None: it has not been started yet."""
+    for child in tree(pid):
+        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        if b"hiper.train.worker" in words and words[-2] == str(rank).encode():
             return child
-    raise AssertionError(f"no process of rank {rank}")
+    return None
+
+
+def after_start(process: subprocess.Popen[str]) -> None:
+    """Wait until the last of the processes has been started; it has not even loaded torch yet."""
+    begun = time.monotonic()
+    while worker(process.pid, PROCESSES - 1) is None:
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() - begun < PATIENCE
+        time.sleep(0.01)
 
 
 def after_iterations(count: int, run: Path, process: subprocess.Popen[str]) -> None:
@@ -332,7 +378,12 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(whole: Path, base: Path, 
     run = shutil.copytree(base, tmp_path / "run")
     process = training(run)
     after_iterations(1, run, process)
-    os.kill(worker(process.pid, 1), signal.SIGKILL)
+    watch = Watch(process.pid)
+    watch.look()
+    victim = worker(process.pid, 1)
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    assert survivors(watch.processes, GONE) == set()
     code, said = finish(process)
     assert code == 2, said
     assert said.splitlines()[-1].startswith("hiper: process 1 of the training's 2 ended with signal SIGKILL"), said
@@ -346,6 +397,31 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(whole: Path, base: Path, 
     ours, theirs = files(run), files(whole)
     assert [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)] == []
     assert len(ours) > 10
+
+
+@pytest.mark.slow
+def test_the_command_listens_on_nothing_but_loopback(watched: tuple[Path, Watch]) -> None:
+    watch = watched[1]
+    assert watch.looks > 20
+    assert len({listener.pid for listener in watch.listeners}) == PROCESSES, "gloo listens in each"
+    assert beyond_loopback(watch.listeners) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["start", "middle"])
+def test_a_killed_command_leaves_no_process(base: Path, tmp_path: Path, moment: str) -> None:
+    run = shutil.copytree(base, tmp_path / "run")
+    process = training(run)
+    if moment == "start":
+        after_start(process)
+    else:
+        after_iterations(1, run, process)
+    watch = Watch(process.pid)
+    watch.look()
+    assert len(watch.processes) == 1 + PROCESSES
+    process.kill()
+    assert survivors(watch.processes, GONE) == set()
+    finish(process)
 
 
 @pytest.mark.slow

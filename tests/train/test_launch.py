@@ -1,0 +1,108 @@
+"""Rules of what starts the processes of a training.
+
+1. They are told exactly what was asked: config, games, folders.
+2. A pickle, or YAML that names a Python object, where they look for that is refused and not run; the process says so and ends.
+3. Nothing of the package unpickles, or calls what does.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiper.compose import compose
+from hiper.config import RunConfig
+from hiper.envs.index import GameEntry, GameIndex
+from hiper.errors import ConfigError, DataError
+from hiper.message import decode
+from hiper.train.launch import Failure, Order, give_order, take_order
+
+INDEX = GameIndex(Path("games/../games"), (GameEntry("a/game.tw-pddl", "train", "pick", 3), GameEntry("ü", "valid", "look")), {"none": 2})
+ORDER = Order(Path("runs/a/warm_start/model"), INDEX, Path("runs/a/train.partial"), resume=True)
+
+
+class Hostile:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        compose([]),
+        compose(["experiment=smoke", "trainer.processes=2", "trainer.lr_actor=1.2345678901234567e-06", "algo.lam_high=0.1"]),
+        compose(["experiment=alfworld_paper", "trainer.processes=4"]),
+        compose(["experiment=smoke", "env=webshop", "algo=gigpo", "paths.run='runs/a b: #c'"]),
+    ],
+)
+def test_the_processes_are_told_what_was_asked(tmp_path: Path, cfg: RunConfig) -> None:
+    give_order(tmp_path, cfg, ORDER)
+    assert take_order(tmp_path) == (cfg, ORDER)
+
+
+def test_hostile_orders_are_refused(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    give_order(tmp_path, RunConfig(), ORDER)
+    good = (tmp_path / "order.json").read_bytes()
+    for bad in (pickle.dumps(Hostile(made)), pickle.dumps(ORDER), good[:-1], good.replace(b"true", b"1"), b"", b"[[],null]"):
+        (tmp_path / "order.json").write_bytes(bad)
+        with pytest.raises(DataError, match=r"order\.json is not a message"):
+            take_order(tmp_path)
+    (tmp_path / "config.yaml").write_text(f"name: !!python/object/apply:os.mkdir ['{made}']\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        take_order(tmp_path)
+    assert not made.exists()
+
+
+def test_a_process_with_a_hostile_order_says_so_and_ends(tmp_path: Path) -> None:
+    give_order(tmp_path, compose(["experiment=smoke", "trainer.processes=2", "device=cpu"]), ORDER)
+    (tmp_path / "order.json").write_bytes(pickle.dumps(Hostile(tmp_path / "made")))
+    ran = subprocess.run([sys.executable, "-m", "hiper.train.worker", str(tmp_path), "1"], capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 1, ran.stderr
+    failure = decode((tmp_path / "failure-1.json").read_bytes(), Failure, "the failure")
+    assert failure.error == "DataError"
+    assert "order.json is not a message" in failure.text
+    assert not (tmp_path / "made").exists()
+
+
+UNPICKLERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+"""Modules."""
+OBJECTS = re.compile(r"(all_gather|gather|broadcast|scatter|send|recv)_object(_list)?|read_pickle|unsafe_load|torchrun")
+"""Functions of torch.distributed, pandas and yaml; torchrun unpickles what it finds in its rendezvous."""
+
+
+def unpickles(node: ast.AST) -> bool:
+    if isinstance(node, ast.Import):
+        return any(name.name.partition(".")[0] in UNPICKLERS for name in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").partition(".")[0] in UNPICKLERS or "torch.distributed.run" in (node.module or "")
+    if isinstance(node, ast.Attribute):
+        return OBJECTS.fullmatch(node.attr) is not None
+    if isinstance(node, ast.Call):
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if ast.unparse(node.func) == "torch.load":
+            return keywords.get("weights_only") != "True"
+        return keywords.get("allow_pickle", "False") != "False"
+    return False
+
+
+def test_nothing_of_the_package_unpickles(root: Path) -> None:
+    files = [path for package in ("hiper", "flows", "tuning", "hydra_plugins") for path in sorted((root / package).rglob("*.py"))]
+    assert len(files) > 80
+    nodes = ((path, node) for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    assert [f"{path.relative_to(root)}: {ast.unparse(node)}" for path, node in nodes if unpickles(node)] == []
+    bad = ["import pickle", "from torch.distributed.run import run", "dist.broadcast_object_list([1])", "torch.load(path)"]
+    assert all(any(map(unpickles, ast.walk(ast.parse(code)))) for code in bad), "it finds what it looks for"
