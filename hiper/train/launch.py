@@ -26,7 +26,8 @@ from hiper.message import Kind, decode, encode
 from hiper.process import ProcessError, run_processes
 from hiper.progress import Progress
 from hiper.reading import read_bytes
-from hiper.runs import CONFIG, load_config, save_config
+from hiper.runs import load_config, save_config
+from hiper.stage_folder import CONFIG
 from hiper.train.trainer import TrainSummary
 
 logger = logging.getLogger(__name__)
