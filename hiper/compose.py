@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -20,10 +21,16 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hiper.config import RunConfig, collect_problems
+from hiper.config import REFERENCE, RunConfig, collect_problems
 from hiper.errors import ConfigError
 
 _hydra_lock = threading.Lock()  # Hydra keeps its state in a global; composing is not thread-safe
+
+PLACES = ("games.data", "model.path", "paths.run", "paths.base")
+"""Settings that may be taken from the environment (`${oc.env:VARIABLE}`): where things are on this machine. A run's config is written with
+its values and shared, so that no other setting can carry the contents of a variable into a file."""
+
+_VARIABLE = re.compile(r"\$\{oc\.env:[A-Za-z_][A-Za-z0-9_]*(,[^${}]*)?\}")
 
 
 def config_dir() -> Path:
@@ -86,8 +93,10 @@ def build(node: DictConfig) -> RunConfig:
     """Turn composed settings into dataclasses, interpolations resolved.
 
     Raises:
-        ConfigError: settings out of range; the message lists all of them.
+        ConfigError: settings out of range, or interpolations other than of settings, and of environment variables in `PLACES`; the
+            message lists all of them.
     """
+    _raise(list(_interpolation_problems(OmegaConf.to_container(node, resolve=False))))
     with collect_problems() as problems:
         try:
             config = OmegaConf.to_object(node)
@@ -112,6 +121,35 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     for key, value in pairs:
         OmegaConf.update(node, key, value)
     return build(node)
+
+
+def _interpolation_problems(node: Any) -> Iterator[str]:
+    """Interpolations that could carry something into a saved config that is not a setting."""
+    for key, text in _texts(node):
+        allowed = key in PLACES
+        rest = _VARIABLE.sub("", text) if allowed else text
+        for target in REFERENCE.findall(rest):
+            if target not in _leaves():
+                yield f"{key}={text!r} refers to {target!r}, which is no setting{_suggestion(target, _leaves())}"
+            elif target in PLACES and not allowed:
+                yield f"{key}={text!r} refers to {target}, which may come from an environment variable; write it out."
+        if "${" in REFERENCE.sub("", rest):
+            yield (
+                f"{key}={text!r} is not allowed: a run's config is saved with its values and shared. Write the value out; "
+                f"only {', '.join(PLACES)} may be taken from the environment, as ${{oc.env:VARIABLE}}."
+            )
+
+
+def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in settings, with its dotted key; that of a list for its members."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value, key)
+    elif isinstance(node, str):
+        yield key, node
 
 
 def _default_config_dir() -> Path:
@@ -154,6 +192,7 @@ def _check(overrides: Sequence[str], directory: Path | None) -> list[tuple[str, 
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
+    node = OmegaConf.structured(RunConfig)
     problems: list[str] = []
     pairs: list[tuple[str, Any]] = []
     for text in overrides:
@@ -177,7 +216,7 @@ def _check(overrides: Sequence[str], directory: Path | None) -> list[tuple[str, 
             problems.append(f"there is no setting {key!r}{_suggestion(key, _leaves())}")
         else:
             value = parsed.value()
-            problem = _type_problem(key, value)
+            problem = _type_problem(node, key, value)
             if problem is None:
                 pairs.append((key, value))
             else:
@@ -193,8 +232,7 @@ def _group_problem(folder: Path, group: str, choice: object) -> list[str]:
     return [f"there is no {group}={choice}{_suggestion(str(choice), options)} conf/{group}/ has: {', '.join(options)}."]
 
 
-def _type_problem(key: str, value: Any) -> str | None:
-    node = OmegaConf.structured(RunConfig)
+def _type_problem(node: DictConfig, key: str, value: Any) -> str | None:
     try:
         OmegaConf.update(node, key, value)
     except OmegaConfBaseException:

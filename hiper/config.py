@@ -1,17 +1,22 @@
 """The schema of an experiment: every setting, its default, its unit and its range.
 
 YAML under `conf/` only chooses and changes values; no default lives anywhere else. Hydra composes into these classes,
-`OmegaConf.to_object` builds them, `__post_init__` checks ranges, and past that door nothing sees a `DictConfig`.
+`OmegaConf.to_object` builds them, `__post_init__` checks ranges, and past that door nothing sees a `DictConfig`. What holds for every
+setting of a type (floats are finite, whole numbers and seeds have bounds) is said once, in `_require_sane`.
 "Paper" below is HiPER, arXiv:2602.16165; "log" is one of its authors' committed training logs.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum, StrEnum
+from typing import Any
 
 from hiper.errors import ConfigError
 
@@ -216,11 +221,53 @@ def collect_problems() -> Iterator[list[str]]:
 def _require(ok: bool, name: str, value: object, rule: str) -> None:
     if ok:
         return
-    problem = f"{name}={value!r} is out of range: it must be {rule}."
+    shown = repr(value)
+    problem = f"{name}={shown if len(shown) <= 200 else shown[:200] + '...'} is out of range: it must be {rule}."
     collected = _collected.get()
     if collected is None:
         raise ConfigError(problem)
-    collected.append(problem)
+    if not any(other.startswith(f"{name}=") for other in collected):  # one problem a setting will do
+        collected.append(problem)
+
+
+WHOLE = 2**31
+"""Whole numbers lie between -2**31 and 2**31: torch, numpy and every file format take these without a thought."""
+
+TEMPERATURES = (1e-3, 1e3)
+"""Logits divided by less overflow; by more, all tokens are equally likely."""
+
+TEXT = 4096
+"""Most characters of a text."""
+
+REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_.]*)\}")
+"""The one kind of interpolation that may be left in a text: of another setting. See `hiper.compose.PLACES`."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+
+
+def _require_sane(settings: Any, prefix: str = "") -> None:
+    """What holds for every setting of its type, so that no class has to say it: floats are finite, whole numbers and seeds have bounds,
+    text can be printed in a line."""
+    for item in fields(settings):
+        key, value = prefix + item.name, getattr(settings, item.name)
+        if is_dataclass(value):
+            _require_sane(value, f"{key}.")
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, float):
+                _require(math.isfinite(one), key, one, "a finite number")
+            elif isinstance(one, int) and item.name.endswith("seed"):
+                _require(0 <= one < WHOLE, key, one, "at least 0 and below 2**31")
+            elif isinstance(one, int):
+                _require(-WHOLE < one < WHOLE, key, one, "between -2**31 and 2**31")
+            elif isinstance(one, str) and not isinstance(one, Enum):
+                _require(one.isprintable() and len(one) <= TEXT, key, one, f"printable text of at most {TEXT} characters")
+                _require("${" not in REFERENCE.sub("", one), key, one, "text without ${...}, other than the name of another setting")
+
+
+def _require_folder(name: str, value: str) -> None:
+    """A run has a folder of its own, so the root of the file system is none."""
+    _require(bool(value.strip()) and os.path.normpath(value).strip("/") != "", name, value, "a directory other than /")
 
 
 @dataclass
@@ -367,6 +414,16 @@ class TinyConfig:
         _require(
             self.kv_heads < 1 or self.heads % self.kv_heads == 0, "model.tiny.kv_heads", self.kv_heads, f"a divisor of heads={self.heads}"
         )
+        whole = self.heads < 1 or self.hidden % self.heads != 0
+        _require(whole or self.hidden // self.heads % 2 == 0, "model.tiny.hidden", self.hidden, f"2 * heads={self.heads}, or a multiple")
+        _require(self.rope_theta > 0, "model.tiny.rope_theta", self.rope_theta, "above 0")
+        _require(
+            self.init is not Init.copying or (self.layers >= 2 and self.heads == self.kv_heads),
+            "model.tiny.init",
+            str(self.init),
+            f"default with layers={self.layers}, heads={self.heads}, kv_heads={self.kv_heads}: "
+            "copying needs at least 2 layers and kv_heads == heads",
+        )
 
 
 @dataclass
@@ -374,7 +431,8 @@ class ModelConfig:
     """The language model and its critic."""
 
     path: str | None = None
-    """A hub id or directory for `AutoModelForCausalLM`; unset: build `tiny` from scratch."""
+    """A hub id or directory for `AutoModelForCausalLM`, with a chat template and weights in safetensors, and without code of its own;
+    unset: build `tiny` from scratch."""
     tiny: TinyConfig = field(default_factory=TinyConfig)
     critic: Critic = Critic.shared
     value_heads: int = 3
@@ -408,11 +466,14 @@ class WarmStartConfig:
     """Seed of the fine-tuning; unset: the run's."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs > 0, "warm_start.epochs", self.epochs, "above 0")
-        _require(self.batch_size >= 1, "warm_start.batch_size", self.batch_size, "at least 1")
+        _require(0.0 < self.epochs <= 1e6, "warm_start.epochs", self.epochs, "above 0, at most 1e6")
+        _require(self.max_steps == -1 or self.max_steps >= 1, "warm_start.max_steps", self.max_steps, "at least 1, or -1")
+        for name in ("batch_size", "max_length"):
+            _require(getattr(self, name) >= 1, f"warm_start.{name}", getattr(self, name), "at least 1")
         _require(self.lr > 0, "warm_start.lr", self.lr, "above 0")
+        _require(0.0 <= self.warmup_ratio < 1.0, "warm_start.warmup_ratio", self.warmup_ratio, "at least 0 and below 1")
+        _require(self.weight_decay >= 0, "warm_start.weight_decay", self.weight_decay, "at least 0")
         _require(0.0 <= self.beta2 < 1.0, "warm_start.beta2", self.beta2, "at least 0 and below 1")
-        _require(self.seed is None or 0 <= self.seed < 2**31, "warm_start.seed", self.seed, "at least 0 and below 2**31, or null")
 
 
 @dataclass
@@ -440,7 +501,13 @@ class RolloutConfig:
         _require(
             self.max_turns is None or self.max_turns >= 1, "rollout.max_turns", self.max_turns, "at least 1, or null for env.max_turns"
         )
-        _require(self.temperature > 0, "rollout.temperature", self.temperature, "above 0; greedy is evaluate.temperature=0")
+        least, most = TEMPERATURES
+        _require(
+            least <= self.temperature <= most,
+            "rollout.temperature",
+            self.temperature,
+            f"between {least:g} and {most:g}; greedy is evaluate.temperature=0",
+        )
 
 
 @dataclass
@@ -663,7 +730,13 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _require(self.chunk >= 1, "evaluate.chunk", self.chunk, "at least 1")
-        _require(self.temperature >= 0, "evaluate.temperature", self.temperature, "at least 0")
+        least, most = TEMPERATURES
+        _require(
+            self.temperature == 0 or least <= self.temperature <= most,
+            "evaluate.temperature",
+            self.temperature,
+            f"0, or between {least:g} and {most:g}",
+        )
         _require(self.limit is None or self.limit >= 1, "evaluate.limit", self.limit, "at least 1, or null for all")
         _require(bool(self.splits), "evaluate.splits", self.splits, "at least one split")
 
@@ -684,12 +757,18 @@ class PathsConfig:
     base: str | None = None
     """Another run, whose games, demonstrations and warm start are used (with `warm_start.seed` set to that run's seed); unset: its own."""
 
+    def __post_init__(self) -> None:
+        _require_folder("paths.run", self.run)
+        if self.base is not None:
+            _require_folder("paths.base", self.base)
+
 
 @dataclass
 class RunConfig:
     """One experiment."""
 
     name: str = "default"
+    """Names the run's folder: letters, digits, `_`, `-` and `.`, which does not come first."""
     seed: int = 0
     device: str = "auto"
     """auto, cpu or cuda."""
@@ -716,10 +795,10 @@ class RunConfig:
         return self.seed if self.warm_start.seed is None else self.warm_start.seed
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "seed", self.seed, "at least 0")
+        _require_sane(self)
+        _require(_NAME.fullmatch(self.name) is not None, "name", self.name, "letters, digits, _, - and ., which does not come first")
         _require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
         _require(self.threads >= 0, "threads", self.threads, "at least 0")
-        _require(self.seed < 2**31, "seed", self.seed, "below 2**31")
         _require(
             self.rollout.trajectories % self.algo.group_size == 0,
             "algo.group_size",

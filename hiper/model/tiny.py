@@ -6,7 +6,6 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from hiper.config import Init, TinyConfig
-from hiper.errors import ConfigError
 from hiper.model.init import copying_init
 
 
@@ -17,9 +16,6 @@ def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
         cfg: sizes and initialisation.
         tokenizer: gives vocabulary size and special tokens.
         seed: the same seed gives the same weights.
-
-    Raises:
-        ConfigError: `init=copying` on a shape it cannot be written into.
     """
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -39,11 +35,6 @@ def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config)
     if cfg.init is Init.copying:
-        if cfg.layers < 2 or cfg.heads != cfg.kv_heads:
-            raise ConfigError(
-                f"model.tiny.init=copying needs at least 2 layers and kv_heads == heads, got layers={cfg.layers}, heads={cfg.heads}, "
-                f"kv_heads={cfg.kv_heads}. Change them or set model.tiny.init=default."
-            )
         copying_init(model, torch.Generator().manual_seed(seed))
     _compose(model, tokenizer)
     return model
