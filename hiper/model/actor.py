@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from hiper.config import Critic, ModelConfig
 from hiper.errors import ModelError
+from hiper.model.folder import TEMPLATE, TOKENIZER_CONFIG, check_tokenizer, check_weights, not_finite, refuse_code
 
 HEADS_FILE = "value_heads.safetensors"
 CRITIC_FILE = "critic.safetensors"
@@ -93,44 +100,74 @@ class Actor(nn.Module):
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model directory or hub id.
+    """The tokenizer of a model directory or hub id. Code that comes with it is never run.
 
     Raises:
-        ModelError: there is none, or it has no chat template.
+        ModelError: there is none, it wants code of its own, or it has no chat template that works.
     """
-    if Path(path).is_dir() and not any((Path(path) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
-        raise ModelError(
-            f"{path} has no tokenizer (tokenizer.json or vocab.json): a model directory needs one. "
-            "Copy it beside the weights, e.g. with tokenizer.save_pretrained."
-        )
+    folder, kind = Path(path), AutoTokenizer
+    if folder.is_dir():
+        if not any((folder / name).exists() for name in ("tokenizer.json", TOKENIZER_CONFIG, "vocab.json")):
+            raise ModelError(
+                f"{path} has no tokenizer (tokenizer.json or vocab.json): a model directory needs one. "
+                "Copy it beside the weights, e.g. with tokenizer.save_pretrained."
+            )
+        # A tokenizer that names no model's class is ours: AutoTokenizer would rebuild it as Qwen2's from the model type.
+        if check_tokenizer(folder).get("tokenizer_class") == "TokenizersBackend":
+            kind = PreTrainedTokenizerFast
     try:
-        tokenizer = _tokenizer_class(Path(path)).from_pretrained(str(path))
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = kind.from_pretrained(str(path), trust_remote_code=False)
+    except Exception as error:  # transformers and tokenizers raise many types for a broken directory; all mean the same to the user
         raise ModelError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from error
     if not tokenizer.chat_template:
         raise ModelError(f"the tokenizer of {path} has no chat template, so a conversation cannot be written. Use an instruct model.")
+    _try_template(tokenizer, path)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
-def _tokenizer_class(path: Path) -> Any:
-    """AutoTokenizer, except for a tokenizer that names no model's class: transformers would rebuild ours as Qwen2's from the model type."""
-    config = path / "tokenizer_config.json"
-    named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class") if config.exists() else None
-    return PreTrainedTokenizerFast if named == "TokenizersBackend" else AutoTokenizer
+def _try_template(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
+    """Write a conversation, so that a broken template is named here and not amid a game."""
+    talk = [{"role": role, "content": "text"} for role in ("user", "assistant", "user")]
+    try:
+        for messages in (talk[:1], talk):
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever a template raises: Jinja's errors of syntax and safety, and those of the expressions in it
+        file = Path(path) / TEMPLATE
+        where = file if file.exists() else Path(path) / TOKENIZER_CONFIG
+        raise ModelError(f"the chat template in {where} does not write a conversation: {_first_line(error)}") from error
 
 
 def load_lm(path: str | Path, dtype: str = "float32") -> PreTrainedModel:
-    """The causal language model of a directory or hub id, weights from safetensors only.
+    """The causal language model of a directory or hub id: weights from safetensors only, all of them, and all finite.
+
+    Code that comes with a model is never run.
 
     Raises:
-        ModelError: the path holds no loadable model.
+        ModelError: the path holds no such model.
     """
+    if Path(path).is_dir():
+        check_weights(Path(path))
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=getattr(torch, dtype), use_safetensors=True)
+        if not Path(path).is_dir():
+            refuse_code(PreTrainedConfig.get_config_dict(str(path))[0], f"the config of {path}")
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except ModelError:
+        raise
     except Exception as error:  # transformers raises many types for a broken directory; all mean the same to the user
         raise ModelError(f"cannot load a causal language model from {path}: {_first_line(error)}") from error
+    for what in ("missing", "unexpected", "mismatched"):
+        names = sorted(str(key) for key in found[f"{what}_keys"])
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ModelError(
+                f"the weights of {path} do not fit its config: {what} tensors ({', '.join(names[:3])}{more}). Copy or convert it anew."
+            )
+    if (name := not_finite(model.state_dict())) is not None:
+        raise ModelError(f"the weights of {path} hold NaN or infinity, in {name}. Train or copy the model anew.")
     return cast(PreTrainedModel, model)
 
 
@@ -163,9 +200,12 @@ def save_actor(actor: Actor, tokenizer: PreTrainedTokenizerBase, path: Path) -> 
 
 def _load_into(module: nn.Module, file: Path) -> None:
     try:
-        module.load_state_dict(load_file(file))
+        tensors = load_file(file)
+        module.load_state_dict(tensors)
     except Exception as error:  # safetensors and torch raise their own kinds for a damaged or foreign file
         raise ModelError(f"{file} does not fit the model: {_first_line(error)}. Remove it to start with fresh value heads.") from error
+    if (name := not_finite(tensors)) is not None:
+        raise ModelError(f"{file} holds NaN or infinity, in {name}. Remove it to start with fresh value heads.")
 
 
 def _first_line(error: BaseException) -> str:
