@@ -7,21 +7,26 @@ general: a small model learns in a fraction of the demonstrations.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hiper.config import Constrain, Dialect, RunConfig
 from hiper.device import pick_device
-from hiper.errors import DataError, MissingDependencyError
+from hiper.errors import CollapseError, DataError, MissingDependencyError, ModelError
+from hiper.files import sync_tree
 from hiper.model.actor import Actor, load_lm, load_tokenizer, save_actor
+from hiper.model.folder import not_finite
 from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
 from hiper.protocol import parse, reply_text
@@ -30,6 +35,7 @@ from hiper.rollout.constrain import CommandTries, Form, GrammarGuard
 from hiper.rollout.demos import Conversation, read_demos
 from hiper.rollout.episode import Limit
 from hiper.rollout.policy import apply_limits
+from hiper.train.sft_checkpoint import Checkpoints, belongings, resumable
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +43,9 @@ Progress = Callable[[int, int], None]
 
 IGNORED = -100
 """Label of tokens that carry no loss."""
+
+CHECKPOINTS = "checkpoints"
+"""Beside the model while it learns; gone when it is written."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +62,22 @@ class WarmStartSummary:
     parameters: int
 
 
-def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None = None) -> WarmStartSummary:
+def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None = None, resume: bool = False) -> WarmStartSummary:
     """Fine-tune the configured model on a demonstration file and write a model directory.
 
     Args:
         cfg: model and warm-start settings.
         demos: JSONL written by `hiper demos`, or any conversations in that format.
-        out: the model directory; any `from_pretrained` loads it.
+        out: the model directory; any `from_pretrained` loads it. Checkpoints lie in `checkpoints/` beside it until it is written.
         progress: called with (optimiser steps done, all).
+        resume: go on from the newest good checkpoint, to the bits of a run that was not interrupted (on a CPU, with the same threads);
+            start anew where there is none. False: checkpoints that are there are removed.
 
     Raises:
         DataError: the demonstrations are unreadable, or longer than `warm_start.max_length`.
         ModelError: `model.path` does not load.
+        CollapseError: the loss, a gradient or a weight is not finite; no model is written.
+        CheckpointError: with `resume`: all checkpoints are damaged, or belong to other settings, demonstrations or a vocabulary.
     """
     try:
         from datasets import Dataset
@@ -80,13 +93,23 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
         lm.to(getattr(torch, cfg.model.dtype))
     else:
         tokenizer, lm = load_tokenizer(cfg.model.path), load_lm(cfg.model.path, cfg.model.dtype)
+        if len(tokenizer) > (rows := lm.get_input_embeddings().weight.shape[0]):
+            raise ModelError(
+                f"the tokenizer of {cfg.model.path} has {len(tokenizer)} tokens, its model knows {rows}: they do not belong together."
+            )
     dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
     examples = encode(conversations, ChatCodec(tokenizer), cfg.warm_start.max_length, dialect)
     tokens = sum(len(example["input_ids"]) for example in examples)
     logger.info("warm start: %d conversations, %d tokens an epoch, %.2f M parameters", len(examples), tokens, lm.num_parameters() / 1e6)
 
     settings = cfg.warm_start
-    work = out.with_name(out.name + ".work")
+    work, saved = out.with_name(out.name + ".work"), out.with_name(CHECKPOINTS)
+    for folder in (work,) if resume else (work, saved):
+        shutil.rmtree(folder, ignore_errors=True)
+    losses: list[float] = []
+    belongs = belongings(cfg, demonstrations=len(examples), digest=_digest(demos, examples), vocabulary=len(tokenizer))
+    checkpoints = Checkpoints(saved, settings.save_every, belongs, losses)
+    begun = checkpoints.find(work) if resume else None
     os.environ.setdefault("WANDB_DISABLED", "true")  # this run's metrics go through hiper.tracking
     arguments = SFTConfig(
         output_dir=str(work),
@@ -103,6 +126,7 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
         remove_unused_columns=False,
         save_strategy="no",
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would put the mean of the losses before in the place of NaN
         report_to=[],
         disable_tqdm=True,
         use_cpu=device.type == "cpu",
@@ -120,23 +144,26 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
         for number, example in enumerate(examples):
             example["number"] = number
         limited = {"data_collator": _collator(limits, ChatCodec(tokenizer).pad)}
-    trainer_class = _limited(SFTTrainer) if dialect is not None else SFTTrainer
+    trainer_class = resumable(_limited(SFTTrainer) if dialect is not None else SFTTrainer)
     trainer = trainer_class(
         model=lm,
         args=arguments,
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
-        callbacks=[_Report(progress)],
+        callbacks=[_Report(progress, losses, settings.lr), checkpoints],
         **limited,
     )
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    tail = losses[-max(1, len(losses) // 10) :]
+    trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
+    if (name := not_finite(lm.state_dict())) is not None:
+        raise _collapse(f"{name} holds NaN or infinity after the last step", settings.lr)
     save_actor(Actor(lm, cfg.model.critic), tokenizer, out)
-    shutil.rmtree(work, ignore_errors=True)
+    sync_tree(out)  # before the checkpoints go
+    for folder in (work, saved):
+        shutil.rmtree(folder, ignore_errors=True)
+    tail = losses[-max(1, len(losses) // 10) :]
     return WarmStartSummary(
         str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), len(conversations), tokens, lm.num_parameters()
     )
@@ -198,6 +225,22 @@ def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int,
     return examples
 
 
+def _digest(demos: Path, examples: Sequence[Example]) -> str:
+    """SHA-256 of what is learned: the demonstrations, and the ids and labels they became."""
+    whole = hashlib.sha256()
+    with demos.open("rb") as file:
+        whole.update(hashlib.file_digest(file, "sha256").digest())
+    for example in examples:
+        whole.update(np.asarray([example["input_ids"], example["labels"]], dtype=np.int64).tobytes())
+    return whole.hexdigest()
+
+
+def _collapse(what: str, lr: float) -> CollapseError:
+    return CollapseError(
+        f"the warm start has failed: {what}. No model was written. Lower warm_start.lr={lr:g}, or look at the demonstrations."
+    )
+
+
 def _follow(guard: GrammarGuard, reply: list[int]) -> list[Limit | None]:
     """What each token of a reply was chosen from; no limits from where a reply leaves the form."""
     allowed: list[Limit | None] = []
@@ -248,11 +291,10 @@ def _limited(base: type[Any]) -> type[Any]:
 
 
 class _Report(TrainerCallback):
-    """Passes the trainer's steps on as progress."""
+    """Passes the trainer's steps on as progress, keeps their losses, and stops where one is no number."""
 
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._losses: list[float] = []
+    def __init__(self, progress: Progress | None, losses: list[float], lr: float) -> None:
+        self._progress, self._losses, self._lr = progress, losses, lr
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._progress is not None:
@@ -260,9 +302,13 @@ class _Report(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs.get("logs") or {}
-        if "loss" in logs:
-            self._losses.append(logs["loss"])
-        if "loss" in logs and state.global_step % 50 == 0:
-            mean = sum(self._losses) / len(self._losses)
+        if "loss" not in logs:
+            return
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(value := float(logs.get(name, 0.0))):
+                what = {"loss": "the loss", "grad_norm": "the gradient"}[name]
+                raise _collapse(f"{what} is {value} at step {state.global_step} of {state.max_steps}", self._lr)
+        self._losses.append(logs["loss"])
+        if state.global_step % 50 == 0:
+            mean = sum(self._losses[-50:]) / len(self._losses[-50:])
             logger.info("warm start: step %d of %d, loss %.3f", state.global_step, state.max_steps, mean)
-            self._losses.clear()
