@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
@@ -139,6 +141,26 @@ def _try_template(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
         raise ModelError(f"the chat template in {where} does not write a conversation: {_first_line(error)}") from error
 
 
+def check_lm(path: str | Path) -> None:
+    """See that a directory or hub id holds a causal language model, as far as that can be told without reading weights.
+
+    Raises:
+        ModelError: it does not, or it wants code of its own.
+    """
+    if Path(path).is_dir():
+        check_weights(Path(path))
+    try:
+        if not Path(path).is_dir():
+            refuse_code(PreTrainedConfig.get_config_dict(str(path))[0], f"the config of {path}")
+        kind = type(AutoConfig.from_pretrained(str(path), trust_remote_code=False))
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises many types for a broken directory; all mean the same to the user
+        raise ModelError(f"cannot load a causal language model from {path}: {_first_line(error)}") from error
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(f"{path} is no causal language model: its config is a {kind.__name__}.")
+
+
 def load_lm(path: str | Path, dtype: str = "float32") -> PreTrainedModel:
     """The causal language model of a directory or hub id: weights from safetensors only, all of them, and all finite.
 
@@ -147,16 +169,11 @@ def load_lm(path: str | Path, dtype: str = "float32") -> PreTrainedModel:
     Raises:
         ModelError: the path holds no such model.
     """
-    if Path(path).is_dir():
-        check_weights(Path(path))
+    check_lm(path)
     try:
-        if not Path(path).is_dir():
-            refuse_code(PreTrainedConfig.get_config_dict(str(path))[0], f"the config of {path}")
         model, found = AutoModelForCausalLM.from_pretrained(
             str(path), dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
-    except ModelError:
-        raise
     except Exception as error:  # transformers raises many types for a broken directory; all mean the same to the user
         raise ModelError(f"cannot load a causal language model from {path}: {_first_line(error)}") from error
     for what in ("missing", "unexpected", "mismatched"):

@@ -21,6 +21,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_NO_MODEL = ("value_heads.safetensors", "critic.safetensors")
 _HARMLESS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")  # what a trainer leaves beside the weights; never read
 
 
@@ -38,12 +39,15 @@ def check_weights(path: Path) -> None:
         parts = read_object(path / _INDEX).get("weight_map")
         if not isinstance(parts, dict) or not all(isinstance(name, str) and _is_part(name) for name in parts.values()):
             raise ModelError(f"{path / _INDEX} must map tensors to .safetensors files beside it (weight_map).")
+    if next((file for file in path.glob("*.safetensors") if file.name not in _NO_MODEL), None) is not None:
+        return
     pickles = sorted(file.name for file in path.iterdir() if file.suffix in _PICKLES and file.name not in _HARMLESS)
-    if pickles and next(path.glob("*.safetensors"), None) is None:
+    if pickles:
         raise ModelError(
             f"{path} has its weights in pickles ({', '.join(pickles[:3])}), which can run code when they are read; they are not read. "
             "If you trust them, convert them to safetensors with transformers: from_pretrained, then save_pretrained."
         )
+    raise ModelError(f"{path} has no weights (model.safetensors). Copy the model anew.")
 
 
 def check_tokenizer(path: Path) -> dict[str, Any]:

@@ -84,15 +84,10 @@ def kernel_from_a_hub(folder: Path, marker: Path) -> None:
 
 
 def pickles(folder: Path, marker: Path) -> None:
+    """Instead of weights; the value heads beside them stay, and are no model."""
     for name in ("pytorch_model.bin", "model.pt", "training_args.bin"):
         (folder / name).write_bytes(pickle.dumps(Evil(marker)))
     (folder / WEIGHTS).unlink()
-
-
-def pickles_alone(folder: Path, marker: Path) -> None:
-    pickles(folder, marker)
-    (folder / HEADS_FILE).unlink()
-    (folder / CRITIC_FILE).unlink()
 
 
 def index_of_pickles(folder: Path, marker: Path) -> None:
@@ -116,7 +111,7 @@ HOSTILE = [
     (code_in_config_of_a_known_model, "names code of the model's own"),
     (code_in_tokenizer, "names code of the model's own"),
     (kernel_from_a_hub, "asks for a kernel from a hub"),
-    (pickles_alone, "convert them to safetensors"),
+    (pickles, "convert them to safetensors"),
     (index_of_pickles, "must map tensors to .safetensors files"),
     (template_that_reaches_out, "chat_template.jinja does not write a conversation"),
 ]
@@ -158,7 +153,7 @@ for folder in sys.argv[1:]:
 
 def test_the_hostile_files_would_run(model: Path, tmp_path: Path) -> None:
     """What the test above relies on."""
-    pickles_alone(model, tmp_path / "ran")
+    pickles(model, tmp_path / "ran")
     pickle.loads((model / "pytorch_model.bin").read_bytes())
     assert (tmp_path / "ran").exists()
 
