@@ -18,7 +18,7 @@ from hiper.config import RunConfig
 from hiper.errors import WorkflowError
 from hiper.lock import lock_tokens, locked
 from hiper.runs import begin_run, load_config
-from hiper.stages import STAGES, StageResult, finished_at, finished_result
+from hiper.stages import STAGES, StageResult, check_needs, finished_at, finished_result
 from hiper.versions import versioned_settings
 
 TO_MODEL = ("games", "demos", "warm_start", "train")
@@ -57,7 +57,8 @@ def pipeline(
     Returns:
         What each stage reported, in order.
     """
-    with _run_of(overrides, experiment, seed, run, how) as cfg:
+    here = list(STAGES) if gpu is None else ["games", "demos"]
+    with _run_of(overrides, experiment, seed, run, here, force, how) as cfg:
         if gpu is None:
             return do_stages(cfg, list(STAGES), how, force)
         first = do_stages(cfg, ["games", "demos"], how, force)
@@ -82,7 +83,7 @@ def train(
 
     Parameters are those of `pipeline`, and `lock`: the tokens of a flow that holds the run and has this one work for it.
     """
-    with _run_of(overrides, experiment, seed, run, how, lock) as cfg:
+    with _run_of(overrides, experiment, seed, run, TO_MODEL, force, how, lock) as cfg:
         return [*do_stages(cfg, TO_MODEL[:2], how), *do_stages(cfg, TO_MODEL[2:], how, force)]
 
 
@@ -97,20 +98,28 @@ def evaluate(
     lock: str | None = None,
 ) -> list[StageResult]:
     """Evaluation and report of a run that was trained; parameters as of `train`."""
-    with _run_of(overrides, experiment, seed, run, how, lock) as cfg:
+    with _run_of(overrides, experiment, seed, run, FROM_MODEL, force, how, lock) as cfg:
         return do_stages(cfg, FROM_MODEL, how, force)
 
 
 @contextmanager
 def _run_of(
-    overrides: list[str] | None, experiment: str | None, seed: int | None, run: str | None, how: How, lock: str | None = None
+    overrides: list[str] | None,
+    experiment: str | None,
+    seed: int | None,
+    run: str | None,
+    names: Sequence[str],
+    force: bool,
+    how: How,
+    lock: str | None = None,
 ) -> Iterator[RunConfig]:
-    """The run a flow works on, begun; the flow run is named after it and tagged."""
+    """The run a flow works on, held and begun, on a machine that has what these stages need; the flow run is named after it and tagged."""
     cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)
     _label(f"{cfg.name}-seed-{cfg.seed}", [f"experiment:{cfg.name}", f"seed:{cfg.seed}", f"algo:{cfg.algo.name.value}"])
     with locked(Path(cfg.paths.run), tokens=lock):  # over all stages: nobody changes what is asked for between two of them
         if run is not None:
             cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)  # as it stands now that it stays so
+        check_needs(cfg, names, force)
         begin_run(cfg)
         with versioned_settings(Path.cwd(), cfg) if how is How.versioned else nullcontext():
             yield cfg

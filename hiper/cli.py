@@ -336,11 +336,12 @@ def _direct(cfg: RunConfig, force: bool, compose_again: Callable[[], RunConfig] 
     from hiper.lock import locked
     from hiper.progress import track
     from hiper.runs import begin_run
-    from hiper.stages import STAGES
+    from hiper.stages import STAGES, check_needs
 
     results = []
     with locked(Path(cfg.paths.run)):
         cfg = compose_again() if compose_again is not None else cfg
+        check_needs(cfg, list(STAGES), force)
         begin_run(cfg)
         for name, stage in STAGES.items():
             with track(name) as progress:
@@ -423,13 +424,14 @@ def _stage(options: argparse.Namespace) -> int:
     from hiper.lock import locked
     from hiper.progress import track
     from hiper.runs import begin_run
-    from hiper.stages import STAGES, check_upstream
+    from hiper.stages import STAGES, check_needs, check_upstream
 
     cfg = _settings(options)
     stage = options.verb.replace("-", "_")
     options.place = cfg.paths.run
     with locked(Path(cfg.paths.run)):
         check_upstream(cfg, stage)  # before the run's config says what was asked for
+        check_needs(cfg, [stage], options.force)
         begin_run(cfg)
         more = {"timeless": True} if getattr(options, "timeless", False) else {}
         with track(options.verb) as progress:

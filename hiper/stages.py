@@ -110,10 +110,10 @@ def warm_start(cfg: RunConfig, progress: Progress | None = None, *, force: bool 
         from hiper.train.sft import warm_start as fine_tune
 
         demos = _directory(cfg, "demos") / DEMOS_FILE
-        summary = fine_tune(cfg, demos, folder.path / MODEL_FOLDER, progress)
+        summary = fine_tune(cfg, demos, folder.path / MODEL_FOLDER, progress, resume=folder.resumed)
         folder.facts.update(_facts(summary))
 
-    return _stage("warm_start", cfg, work, force)
+    return _stage("warm_start", cfg, work, force, resumable=True)
 
 
 def train(cfg: RunConfig, progress: Progress | None = None, *, force: bool = False) -> StageResult:
@@ -194,6 +194,20 @@ STAGES: Mapping[str, StageFunction] = {
     "report": report,
 }
 """The stages in their order."""
+
+
+def check_needs(cfg: RunConfig, names: Sequence[str], force: bool = False) -> None:
+    """See that this machine has what stages need, of those that are still to be done.
+
+    Raises:
+        ConfigError: something is missing; the message lists all of it.
+        DataError: the record of a finished stage is damaged.
+    """
+    from hiper.preflight import check
+
+    stale = [name for name in names if force or _stale(cfg, name) is not None]
+    if stale:
+        check(cfg, names[list(names).index(stale[0]) :])
 
 
 def check_upstream(cfg: RunConfig, stage: str) -> None:

@@ -171,7 +171,7 @@ def latest_checkpoint(directory: Path, usable: Callable[[Path], None] = lambda p
             return path
     if candidates:
         raise CheckpointError(
-            f"None of the {len(candidates)} checkpoints in {directory} can be used. The newest: {problems[0]} "
+            f"No checkpoint in {directory} can be used. The newest of {len(candidates)}: {problems[0]} "
             "To train from the start instead, add --force: what is there is then set aside."
         )
     return None

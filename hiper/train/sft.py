@@ -25,6 +25,7 @@ from hiper.config import Constrain, Dialect, RunConfig
 from hiper.device import pick_device
 from hiper.errors import CollapseError, DataError, MissingDependencyError, ModelError
 from hiper.files import sync_tree
+from hiper.fingerprint import stage_settings
 from hiper.model.actor import Actor, load_lm, load_tokenizer, save_actor
 from hiper.model.folder import not_finite
 from hiper.model.tiny import build_tiny
@@ -35,7 +36,8 @@ from hiper.rollout.constrain import CommandTries, Form, GrammarGuard
 from hiper.rollout.demos import Conversation, read_demos
 from hiper.rollout.episode import Limit
 from hiper.rollout.policy import apply_limits
-from hiper.train.sft_checkpoint import Checkpoints, belongings, resumable
+from hiper.stage_folder import CHECKPOINTS
+from hiper.train.sft_checkpoint import Checkpoints, resumable
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,6 @@ Progress = Callable[[int, int], None]
 
 IGNORED = -100
 """Label of tokens that carry no loss."""
-
-CHECKPOINTS = "checkpoints"
-"""Beside the model while it learns; gone when it is written."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,8 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     for folder in (work,) if resume else (work, saved):
         shutil.rmtree(folder, ignore_errors=True)
     losses: list[float] = []
-    belongs = belongings(cfg, demonstrations=len(examples), digest=_digest(demos, examples), vocabulary=len(tokenizer))
+    learned = {"demonstrations": len(examples), "digest": _digest(demos, examples), "vocabulary": len(tokenizer)}
+    belongs = {**stage_settings(cfg, "warm_start"), **learned}
     checkpoints = Checkpoints(saved, settings.save_every, belongs, losses)
     begun = checkpoints.find(work) if resume else None
     os.environ.setdefault("WANDB_DISABLED", "true")  # this run's metrics go through hiper.tracking

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hiper.config import RunConfig
 from hiper.errors import CheckpointError
+from hiper.fingerprint import Settings, differences, told
 from hiper.train.checkpoint import (
     add_prefix,
     latest_checkpoint,
@@ -38,21 +37,18 @@ KEPT = 2
 """Newest checkpoints that are kept."""
 
 _TRAINER_STATE = "trainer_state.json"  # the name transformers looks for
-_MAY_CHANGE = ("warm_start.save_every", "warm_start.seed")  # the seed in force is compared instead
-
-Scalar = str | int | float | bool | None
 
 
 class Checkpoints(TrainerCallback):
     """Saves the trainer every so many steps, and puts it back to where it was saved."""
 
-    def __init__(self, folder: Path, every: int, belongs: Mapping[str, Scalar], losses: list[float]) -> None:
+    def __init__(self, folder: Path, every: int, belongs: Settings, losses: list[float]) -> None:
         """Save into a folder.
 
         Args:
             folder: of the checkpoints.
             every: optimiser steps between two; 0: none are written.
-            belongs: what a checkpoint must have been made under to be gone on from; see `belongings`.
+            belongs: what a checkpoint must have been made under to be gone on from.
             losses: of all steps so far. Whoever logs fills it; a checkpoint keeps it and puts it back.
         """
         self._folder, self._every, self._belongs, self._losses = folder, every, dict(belongs), losses
@@ -78,12 +74,10 @@ class Checkpoints(TrainerCallback):
         self._tensors, self._state = load_checkpoint(path)
         if not isinstance(self._state.get("belongs"), dict):
             raise CheckpointError(f"{path} is no checkpoint of a warm start. Remove {self._folder} to start anew.")
-        before = self._state["belongs"]
-        changed = [key for key in {**before, **self._belongs} if before.get(key) != self._belongs.get(key)]
+        changed = differences(self._state["belongs"], self._belongs)
         if changed:
-            what = ", ".join(f"{key} was {before.get(key)!r} and is {self._belongs.get(key)!r}" for key in sorted(changed))
             raise CheckpointError(
-                f"{path} belongs to another warm start: {what}. Change that back, or remove {self._folder} to start anew."
+                f"{path} belongs to another warm start: {told(changed)}. Change that back, or remove {self._folder} to start anew."
             )
         work.mkdir(parents=True, exist_ok=True)
         (work / _TRAINER_STATE).write_text(json.dumps(self._state["trainer"]), encoding="utf-8")
@@ -170,22 +164,3 @@ def resumable(base: type[Any]) -> type[Any]:
             """`Checkpoints.on_train_begin` does it."""
 
     return ResumableTrainer
-
-
-def belongings(cfg: RunConfig, **more: Scalar) -> dict[str, Scalar]:
-    """What decides the bits of a warm start: the settings it reads, and what the caller knows of its examples."""
-    found: dict[str, Scalar] = {"seed": cfg.warm_start_seed, "rollout.constrain": cfg.rollout.constrain.value, **more}
-    for group in ("model", "warm_start", "protocol"):
-        found |= _flat(dataclasses.asdict(getattr(cfg, group)), f"{group}.")
-    return {key: value for key, value in found.items() if key not in _MAY_CHANGE}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str) -> dict[str, Scalar]:
-    found: dict[str, Scalar] = {}
-    for name, value in settings.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: _scalar(value)}
-    return found
-
-
-def _scalar(value: Any) -> Scalar:
-    return value if value is None or type(value) in (bool, int, float) else str(value)

@@ -172,7 +172,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_touched(
     for path in ckpt.list_checkpoints(out / "checkpoints"):
         flip_a_bit(path / "tensors.safetensors")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match="None of the 3 checkpoints in .* can be used"):
+    with pytest.raises(CheckpointError, match="No checkpoint in .* can be used. The newest of 3"):
         train(config(), speaker, game_index, out, resume=True)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
@@ -434,7 +434,7 @@ def test_records_that_were_lost_are_noticed(speaker: Path, game_index: GameIndex
         (out / file).unlink()
     else:
         (out / file).write_bytes(data.replace(b'"iteration": 1', b'"iteration": 0', 1))
-    with pytest.raises(CheckpointError, match=rf"None of the 4 checkpoints .* can be used.*{file} (has 0 bytes|was altered); when"):
+    with pytest.raises(CheckpointError, match=rf"No checkpoint .* can be used. The newest of 4: .*{file} (has 0 bytes|was altered); when"):
         train(cfg, speaker, game_index, out, resume=True)
 
 
