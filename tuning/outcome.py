@@ -17,7 +17,8 @@ from hiper.files import write_text
 from hiper.report.charts import plain
 from hiper.report.sweep import Axis, SweepRecord, TrialRow, write_sweep_report
 from tuning.spec import SweepSpec, as_override
-from tuning.study import ERROR, Slot, SweepStudy, shown
+from tuning.storage import shown
+from tuning.study import ERROR, Slot, SweepStudy
 
 STATES = {
     TrialState.COMPLETE: "complete",

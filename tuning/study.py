@@ -2,40 +2,34 @@
 
 The number of trials is a queue: a study begins with so many waiting trials, its slots, and workers take them one by one. A worker that
 died leaves a running trial without signs of life; whoever looks next marks that one failed and puts its slot back into the queue, as
-a new trial with the same settings, which continues from the checkpoint. So each slot ends once, whatever happens to the workers.
+a new trial with the same settings, which continues from the checkpoint. So each slot ends once, whatever happens to the workers and to
+the database. The queue is changed in turns (`Storage.in_turn`), by functions that look at what is there and so may be called again.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import platform
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 
 import optuna
-import sqlalchemy
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from hiper.errors import ConfigError, WorkflowError
-from hiper.lock import locked
+from hiper.errors import ConfigError
 from tuning.spec import PrunerName, SamplerName, SweepSpec
+from tuning.storage import SILENT, Storage, StorageAway, open_storage, quietly, shown
 
 logger = logging.getLogger("hiper.sweep")
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-SILENT = 4
-"""Signs of life a worker may miss before it counts as dead."""
 
 MARK = "mark"
 """Attribute of a study: `SweepSpec.mark` when it was begun."""
@@ -43,6 +37,12 @@ SLOT = "failed_trial"
 """Attribute of a trial that was put back into the queue: its slot. The name is Optuna's."""
 WORKER, TURNS, ERROR = "worker", "env_turns", "error"
 """Attributes of a trial: who had it last (host:process), turns of the environment played for it, what its training failed with."""
+CLAIM = "claim"
+"""Attribute of a trial: the call of `SweepStudy.claim` that took it; no two have the same."""
+
+
+class TrialLost(Exception):
+    """The study counted this worker as dead and gave its trial to another."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Claim:
     """Which of the study's trials it is an attempt at."""
     id: int
     """In the storage."""
+    storage: Storage
 
 
 @dataclass(frozen=True)
@@ -78,41 +79,46 @@ class Slot:
 class SweepStudy:
     """The study of a sweep, as one process sees it."""
 
-    def __init__(self, spec: SweepSpec, storage: RDBStorage, study: optuna.Study) -> None:
+    def __init__(self, spec: SweepSpec, storage: Storage, study: optuna.Study) -> None:
         self.spec, self.storage, self.study = spec, storage, study
         self._id = storage.get_study_id_from_name(spec.name)
-        self._queue_again = _quietly(RetryHeartbeatStaleTrialCallback, max_retry=spec.retries)
+        self._queue_again = quietly(RetryHeartbeatStaleTrialCallback, max_retry=spec.retries)
 
     @classmethod
     def begin(cls, spec: SweepSpec) -> SweepStudy:
-        """Create the study, or come back to it; its queue then holds what is left to do. One process at a time.
+        """Create the study, or come back to it; its queue then holds what is left to do.
 
         Raises:
             ConfigError: a study of this name was begun with another space, base or objective.
+            WorkflowError: its storage cannot be opened.
         """
         spec.place.mkdir(parents=True, exist_ok=True)
         storage = open_storage(spec)
         study = optuna.create_study(storage=storage, study_name=spec.name, direction="maximize", pruner=_pruner(spec), load_if_exists=True)
-        if MARK not in study.user_attrs:
-            study.set_user_attr(MARK, spec.mark())
         self = cls(spec, storage, study)
-        self._check_mark()
-        with self._turn():
-            for slot in self.slots():
-                if slot.last.state.is_finished() and not slot.ended:
-                    self._queue_again(study, slot.last)  # a process died between the two halves of putting it back
-            for _ in range(spec.trials - len(self.slots())):
-                study.enqueue_trial({})
+        storage.in_turn(self._fill)
         return self
 
+    def _fill(self) -> None:
+        if MARK not in self.study.user_attrs:
+            self.study.set_user_attr(MARK, self.spec.mark())
+        self._check_mark()
+        self._take_back()
+        for _ in range(self.spec.trials - len(self.slots())):
+            self.study.enqueue_trial({})
+
     @classmethod
-    def join(cls, spec: SweepSpec) -> SweepStudy:
+    def join(cls, spec: SweepSpec, wait: bool = False) -> SweepStudy:
         """Come to a study that was begun.
+
+        Args:
+            spec: the sweep.
+            wait: for a database server that is away.
 
         Raises:
             ConfigError: there is none, or it was begun with another space, base or objective.
         """
-        storage = open_storage(spec)
+        storage = open_storage(spec, wait)
         try:
             study = optuna.load_study(storage=storage, study_name=spec.name, pruner=_pruner(spec))
         except KeyError as error:
@@ -126,23 +132,40 @@ class SweepStudy:
 
         Once the budget is spent, only trials that were begun before are still handed out.
         """
-        with self._turn():
-            _quietly(optuna.storages.fail_stale_trials, self.study)
-            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if self.spec.budget is not None and self.spent() >= self.spec.budget:
-                waiting = [trial for trial in waiting if SLOT in trial.system_attrs]
-            for one in waiting:
-                trial_id = self.storage.get_trial_id_from_study_id_trial_number(self._id, one.number)
-                self.storage.record_heartbeat(trial_id)  # first: a trial that runs without a sign of life would never be missed
-                try:
-                    if self.storage.set_trial_state_values(trial_id, TrialState.RUNNING):
-                        self.storage.set_trial_user_attr(trial_id, WORKER, f"{platform.node()}:{os.getpid()}")
-                        slot = slot_number(one)
-                        self.study.sampler = _sampler(self.spec, slot)
-                        return Claim(Trial(self.study, trial_id), slot, trial_id)
-                except UpdateFinishedTrialError:
-                    continue
+        token = uuid.uuid4().hex
+        return self.storage.in_turn(lambda: self._claim(token))
+
+    def _claim(self, token: str) -> Claim | None:
+        for one in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if one.user_attrs.get(CLAIM) == token:  # taken before the connection was lost
+                return self._claimed(one)
+        self._take_back()
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if self.spec.budget is not None and self.spent() >= self.spec.budget:
+            waiting = [trial for trial in waiting if SLOT in trial.system_attrs]
+        for one in waiting:
+            trial_id = self._id_of(one)
+            self.storage.record_heartbeat(trial_id)  # first: a trial that runs without a sign of life would never be missed
+            self.storage.set_trial_user_attr(trial_id, WORKER, f"{platform.node()}:{os.getpid()}")
+            self.storage.set_trial_user_attr(trial_id, CLAIM, token)
+            if self.storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                return self._claimed(one)
         return None
+
+    def _claimed(self, trial: FrozenTrial) -> Claim:
+        slot, trial_id = slot_number(trial), self._id_of(trial)
+        self.study.sampler = _sampler(self.spec, slot)
+        return Claim(Trial(self.study, trial_id), slot, trial_id, self.storage)
+
+    def _take_back(self) -> None:
+        """Put the trials of dead workers back into the queue, and those whose way there was interrupted."""
+        quietly(optuna.storages.fail_stale_trials, self.study)
+        for slot in self.slots():
+            if slot.last.state.is_finished() and not slot.ended:
+                self._queue_again(self.study, copy.deepcopy(slot.last))  # a copy: it lengthens the trial's history in place
+
+    def _id_of(self, trial: FrozenTrial) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
 
     @contextmanager
     def alive(self, claim: Claim) -> Iterator[None]:
@@ -150,11 +173,16 @@ class SweepStudy:
         over = threading.Event()
 
         def beat() -> None:
+            missed = 0
             while not over.wait(self.spec.heartbeat):
                 try:
-                    self.storage.record_heartbeat(claim.id)
-                except StorageInternalError as error:
-                    logger.warning("trial %d: no sign of life could be given (%s)", claim.slot, error)
+                    with self.storage.briefly():  # the next beat is soon
+                        self.storage.record_heartbeat(claim.id)
+                    missed = 0
+                except (StorageAway, StorageInternalError) as error:
+                    missed += 1
+                    if missed == 1:
+                        logger.warning("trial %d: no sign of life could be given (%s)", claim.slot, error)
             self.storage.remove_session()
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -166,24 +194,50 @@ class SweepStudy:
             thread.join()
 
     def complete(self, claim: Claim, value: float) -> None:
-        """A trial reached its end; its objective."""
-        self.study.tell(claim.trial, value, skip_if_finished=True)  # finished: it was taken for dead, and another repeats it
+        """A trial reached its end; its objective.
+
+        Raises:
+            TrialLost: another worker has it now.
+        """
+        self._tell(claim, TrialState.COMPLETE, value)
 
     def prune(self, claim: Claim) -> None:
-        """A trial was stopped because others did better."""
-        self.study.tell(claim.trial, state=TrialState.PRUNED, skip_if_finished=True)
+        """A trial was stopped because others did better.
+
+        Raises:
+            TrialLost: another worker has it now.
+        """
+        self._tell(claim, TrialState.PRUNED)
 
     def fail(self, claim: Claim, error: Exception) -> None:
-        """A trial's training failed, and would again."""
+        """A trial's training failed, and would again.
+
+        Raises:
+            TrialLost: another worker has it now.
+        """
         with suppress(UpdateFinishedTrialError):
             claim.trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}"[:1000])
-        self.study.tell(claim.trial, state=TrialState.FAIL, skip_if_finished=True)
+        self._tell(claim, TrialState.FAIL)
+
+    def _tell(self, claim: Claim, state: TrialState, value: float | None = None) -> None:
+        with suppress(UpdateFinishedTrialError):  # written before, and the answer was lost; or the trial is another's
+            self.study.tell(claim.trial, value, state=state, skip_if_finished=True)
+        found = self.storage.get_trial(claim.id)
+        if found.state is not state or (state is TrialState.FAIL and ERROR not in found.user_attrs):
+            raise TrialLost(f"trial {claim.slot} was given to another worker")
 
     def put_back(self, claim: Claim) -> None:
-        """Hand back a trial that was interrupted; the next worker continues it."""
-        with self._turn(), suppress(UpdateFinishedTrialError):
-            if self.storage.set_trial_state_values(claim.id, TrialState.FAIL):
-                self._queue_again(self.study, self.storage.get_trial(claim.id))
+        """Hand back a trial that was interrupted; the next worker continues it. Who is interrupted does not wait for a database."""
+        try:
+            with self.storage.briefly():
+                self.storage.in_turn(lambda: self._put_back(claim))
+        except StorageAway as error:
+            logger.warning("trial %d is taken up in %d s, not at once: %s", claim.slot, SILENT * self.spec.heartbeat, error)
+
+    def _put_back(self, claim: Claim) -> None:
+        with suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_state_values(claim.id, TrialState.FAIL)
+        self._take_back()
 
     def running(self) -> bool:
         """Whether some worker has a trial, be it alive or dead."""
@@ -208,12 +262,6 @@ class SweepStudy:
         """Turns of the environment played so far, by all trials."""
         return sum(slot.turns for slot in self.slots())
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One process of this machine at a time: SQLite locks no rows, so two could take the same trial. Servers lock them."""
-        with locked(self.spec.place / "trials", wait=True):
-            yield
-
     def _check_mark(self) -> None:
         if self.study.user_attrs.get(MARK) != self.spec.mark():
             raise ConfigError(
@@ -227,48 +275,13 @@ def slot_number(trial: FrozenTrial) -> int:
     return int(trial.system_attrs.get(SLOT, trial.number))
 
 
-def open_storage(spec: SweepSpec) -> RDBStorage:
-    """The study's database.
-
-    Raises:
-        WorkflowError: it cannot be reached.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = spec.storage or f"sqlite:///{(spec.place / 'study.db').resolve()}"
-    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        storage: RDBStorage = _quietly(
-            RDBStorage,
-            url,
-            engine_kwargs=patience,
-            heartbeat_interval=spec.heartbeat,
-            grace_period=SILENT * spec.heartbeat,
-            heartbeat_stale_trial_callback=_quietly(RetryHeartbeatStaleTrialCallback, max_retry=spec.retries),
-        )
-    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ImportError) as error:
-        raise WorkflowError(
-            f"the study's storage {shown(spec)} cannot be opened: {type(error).__name__}. See `storage` of the sweep."
-        ) from None
-    return storage
-
-
-def shown(spec: SweepSpec) -> str:
-    """Where the study lies, without a password."""
-    if spec.storage is None:
-        return str(spec.place / "study.db")
-    try:
-        return sqlalchemy.make_url(spec.storage).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return "(not a database URL)"
-
-
 def _sampler(spec: SweepSpec, slot: int) -> BaseSampler:
     """A sampler for one trial: several workers then never draw the same, and one worker draws the same however often it is stopped."""
     seed = (spec.sampler.seed * 1_000_003 + slot) % 2**32
     if spec.sampler.name is SamplerName.random:
         return RandomSampler(seed=seed)
     grouped = any(one.when for one in spec.space.values())
-    sampler: BaseSampler = _quietly(TPESampler, n_startup_trials=spec.sampler.startup, seed=seed, multivariate=True, group=grouped)
+    sampler: BaseSampler = quietly(TPESampler, n_startup_trials=spec.sampler.startup, seed=seed, multivariate=True, group=grouped)
     return sampler
 
 
@@ -280,10 +293,3 @@ def _pruner(spec: SweepSpec) -> BasePruner:
         return MedianPruner(n_startup_trials=pruner.startup, n_warmup_steps=pruner.warmup)
     trainer = spec.compose({}, spec.seeds[0], spec.place).trainer
     return HyperbandPruner(trainer.eval_every, len(spec.seeds) * trainer.iterations, pruner.reduction)
-
-
-def _quietly(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Call what Optuna calls experimental; the pinned version is the one that was tried."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return function(*arguments, **options)

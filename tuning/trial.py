@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import statistics
 from collections.abc import Callable
@@ -22,11 +23,10 @@ from hiper.progress import Progress, track
 from hiper.report.curves import evaluations
 from hiper.tracking import read_metrics
 from tuning.spec import SweepSpec
-from tuning.study import TURNS, Claim
+from tuning.storage import StorageAway
+from tuning.study import TURNS, Claim, TrialLost
 
-
-class TrialLost(Exception):
-    """The study counted this worker as dead and gave its trial to another."""
+logger = logging.getLogger("hiper.sweep")
 
 
 def run_trial(spec: SweepSpec, claim: Claim, check: Callable[[], None]) -> float:
@@ -44,6 +44,7 @@ def run_trial(spec: SweepSpec, claim: Claim, check: Callable[[], None]) -> float
         TrialPruned: others did better by the same iteration, or an alarm ended the training.
         TrialLost: another worker has it now.
         ConfigError: settings that cannot stand together.
+        StorageAway: the study's server is away, and nothing is left to do without it.
     """
     try:
         settings = suggest(spec, claim.trial)
@@ -51,7 +52,7 @@ def run_trial(spec: SweepSpec, claim: Claim, check: Callable[[], None]) -> float
         for number, seed in enumerate(spec.seeds):
             run = folder(spec, claim.slot) / f"seed-{seed}"
             cfg = spec.compose(settings, seed, run)
-            watch = _Watch(spec, claim.trial, cfg, check, turns, number * cfg.trainer.iterations)
+            watch = _Watch(spec, claim, cfg, check, turns, number * cfg.trainer.iterations)
             cfg = override(cfg, [f"paths.base={shared_stages(spec, cfg)}"])
             with locked(run, wait=True):  # a worker that was taken for dead leaves at its next report
                 stages.train(cfg, watch)
@@ -112,22 +113,37 @@ def forget_checkpoints(spec: SweepSpec, slot: int) -> None:
 class _Watch:
     """Called by the trainer after each iteration: tells the study of each new evaluation, and asks whether to go on.
 
+    Training does not wait for a database server that is away: what was evaluated meanwhile is told later, at the latest at its end.
     What is reported is the mean of the last evaluations so far, as the objective is: a single one is noise, and pruners keep its peak.
     """
 
-    def __init__(self, spec: SweepSpec, trial: Trial, cfg: RunConfig, check: Callable[[], None], turns: int, offset: int) -> None:
-        self._spec, self._trial, self._run, self._check = spec, trial, Path(cfg.paths.run), check
+    def __init__(self, spec: SweepSpec, claim: Claim, cfg: RunConfig, check: Callable[[], None], turns: int, offset: int) -> None:
+        self._spec, self._claim, self._trial, self._run, self._check = spec, claim, claim.trial, Path(cfg.paths.run), check
         self._before, self._offset = turns, offset
         self._reported = 0
+        self._untold = False
         self.turns = turns
         """Turns played for this trial, earlier seeds included."""
 
     def __call__(self, done: int, total: int) -> None:
         self._check()
-        if done > 0:
-            self._report(self._run / "train.partial")
-            if self._trial.should_prune():
-                raise TrialPruned(f"at iteration {done} of {total}")
+        if done > 0 and self._should_prune():
+            raise TrialPruned(f"at iteration {done} of {total}")
+
+    def _should_prune(self) -> bool:
+        try:
+            with self._claim.storage.briefly():
+                self._report(self._run / "train.partial")
+                found = self._trial.should_prune()
+        except StorageAway as error:
+            if not self._untold:
+                logger.warning("trial %d: training goes on without the study: %s", self._claim.slot, error)
+            self._untold = True
+            return False
+        if self._untold:
+            logger.info("trial %d: the study knows of all its evaluations again", self._claim.slot)
+        self._untold = False
+        return found
 
     def finish(self) -> float:
         """The objective of this training."""
@@ -138,7 +154,7 @@ class _Watch:
         points = evaluations(metrics)
         for count in range(self._reported + 1, len(points) + 1):
             self._trial.report(self._mean(points[:count]), self._offset + points[count - 1][0])
-        self._reported = len(points)
+            self._reported = count
         self.turns = self._before + int(metrics[-1]["env/turns"])
         self._trial.set_user_attr(TURNS, self.turns)
         return self._mean(points) if points else 0.0

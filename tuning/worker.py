@@ -16,8 +16,9 @@ from optuna import TrialPruned
 from hiper.errors import HiperError
 from hiper.progress import start_logging
 from tuning.spec import SweepSpec, load_spec
-from tuning.study import SweepStudy
-from tuning.trial import TrialLost, forget_checkpoints, run_trial
+from tuning.storage import StorageAway
+from tuning.study import Claim, SweepStudy, TrialLost
+from tuning.trial import forget_checkpoints, run_trial
 
 logger = logging.getLogger("hiper.sweep")
 
@@ -32,7 +33,7 @@ def work(spec: SweepSpec, check: Callable[[], None]) -> None:
         spec: the sweep.
         check: called after each iteration; raises to stop.
     """
-    study = SweepStudy.join(spec)
+    study = SweepStudy.join(spec, wait=True)  # it was there when the sweep began
     failed = 0
     while True:
         check()
@@ -44,28 +45,38 @@ def work(spec: SweepSpec, check: Callable[[], None]) -> None:
             continue
         logger.info("trial %d: begins", claim.slot)
         try:
-            with study.alive(claim):
-                value = run_trial(spec, claim, check)
-            study.complete(claim, value)
-            logger.info("trial %d: %.3f", claim.slot, value)
-            failed = 0
-        except TrialPruned as pruned:
-            study.prune(claim)
-            logger.info("trial %d: pruned %s", claim.slot, pruned)
-            failed = 0
+            error = _attempt(spec, study, claim, check)
         except TrialLost as lost:
             logger.warning("%s", lost)
             continue
-        except Exception as error:  # a training may fail in any way; the study goes on without it
-            logger.exception("trial %d failed", claim.slot)
-            study.fail(claim, error)
-            failed += 1
-            if failed == IN_A_ROW:
-                raise
+        except StorageAway:
+            raise  # not the trial's fault; it is taken up again
         except BaseException:
             study.put_back(claim)
             raise
         forget_checkpoints(spec, claim.slot)
+        failed = failed + 1 if error is not None else 0
+        if error is not None and failed == IN_A_ROW:
+            raise error
+
+
+def _attempt(spec: SweepSpec, study: SweepStudy, claim: Claim, check: Callable[[], None]) -> Exception | None:
+    """Train, and tell the study what came of it; what the training failed with."""
+    try:
+        with study.alive(claim):
+            value = run_trial(spec, claim, check)
+            study.complete(claim, value)
+        logger.info("trial %d: %.3f", claim.slot, value)
+    except TrialPruned as pruned:
+        study.prune(claim)
+        logger.info("trial %d: pruned %s", claim.slot, pruned)
+    except (TrialLost, StorageAway):
+        raise
+    except Exception as error:  # a training may fail in any way; the study goes on without it
+        logger.exception("trial %d failed", claim.slot)
+        study.fail(claim, error)
+        return error
+    return None
 
 
 def main(arguments: list[str]) -> int:

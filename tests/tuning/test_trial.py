@@ -19,8 +19,8 @@ from hiper.runs import load_config
 from hiper.tracking import read_metrics
 from tuning.outcome import check_best_file, record
 from tuning.spec import SweepSpec
-from tuning.study import SweepStudy
-from tuning.trial import TrialLost, folder, run_trial, shared_stages
+from tuning.study import SweepStudy, TrialLost
+from tuning.trial import folder, run_trial, shared_stages
 from tuning.worker import IN_A_ROW, work
 
 
