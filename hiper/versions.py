@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import shutil
 import subprocess
@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from hiper.compose import override
 from hiper.config import RunConfig
-from hiper.errors import ConfigError, MissingDependencyError
+from hiper.errors import ConfigError, DataError, MissingDependencyError
 from hiper.evaluate.statistics import wilson
 from hiper.lock import locked
 from hiper.runs import save_config
+from hiper.reading import parse_json, parse_yaml
+
+logger = logging.getLogger(__name__)
 
 PARAMS = "params.yaml"
 """The resolved config that the stages of dvc.yaml run under."""
@@ -38,7 +39,7 @@ class ModelVersion:
     md5: str
     """DVC's hash of the train stage's folder."""
     success: Mapping[str, float]
-    """Split -> share of games won; empty: the metrics are neither in DVC's cache nor in the workspace."""
+    """Split -> share of games won, in [0, 1]; empty: the metrics are neither in DVC's cache nor in the workspace, or damaged."""
     games: Mapping[str, int]
 
     def __str__(self) -> str:
@@ -52,6 +53,8 @@ class ModelVersion:
 def models(root: Path) -> list[ModelVersion]:
     """Every trained model in the history of dvc.lock, the newest commit first; each once, at the commit that brought it.
 
+    A commit whose dvc.lock cannot be read is named in a warning and left out.
+
     Raises:
         ConfigError: `root` is no checkout with DVC.
         MissingDependencyError: the dvc command is missing.
@@ -62,8 +65,7 @@ def models(root: Path) -> list[ModelVersion]:
     shown = _metrics(root) if found else {}
     versions = []
     for one in found.values():
-        data = shown.get(one.commit, {}).get(f"{one.path}/evaluate/metrics.json", {}).get("data", {})
-        rates, games = data.get("trained", {}), data.get("games", {})
+        rates, games = _success(_at(shown, one.commit, "data", f"{one.path}/evaluate/metrics.json", "data"))
         versions.append(ModelVersion(one.commit, one.date, f"{one.path}/train/model", one.md5, rates, games))
     return versions
 
@@ -77,9 +79,10 @@ def fetch(root: Path, path: str, rev: str, out: Path) -> None:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [dvc_command(), "get", str(root), path, "--rev", rev, "--out", str(out), "--force"]
-    ran = subprocess.run(command, cwd=root, env=dvc_environment(), capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, cwd=root, env=dvc_environment(), capture_output=True, text=True, errors="replace", check=False)
     if ran.returncode != 0:
-        raise ConfigError(f"DVC cannot fetch {path} of revision {rev}: {' '.join(ran.stderr.split())[-400:]}")
+        reason = " ".join(ran.stderr.split("Having any troubles?")[0].split())[-400:]
+        raise ConfigError(f"DVC cannot fetch {path} of revision {rev}: {reason}. If it was not pushed, `dvc push` where it was made.")
 
 
 def dvc_command() -> str:
@@ -130,29 +133,65 @@ class _Entry:
 def _history(root: Path) -> Iterator[_Entry]:
     for line in _git(root, "log", "--format=%H %cI", "--", LOCK).splitlines():
         commit, date = line.split()
-        lock: Any = OmegaConf.to_container(OmegaConf.create(_git(root, "show", f"{commit}:{LOCK}")))
-        outs = lock.get("stages", {}).get("train", {}).get("outs", [])
-        if outs and "evaluate" in lock["stages"]:
-            yield _Entry(commit, date, str(Path(outs[0]["path"]).parent), outs[0]["md5"])
+        if not _git(root, "ls-tree", commit, "--", LOCK):
+            continue  # this commit deleted it
+        try:
+            found = _trained(parse_yaml(_git(root, "show", f"{commit}:{LOCK}"), LOCK))
+        except DataError as error:
+            logger.warning("commit %s is left out, its %s is damaged: %s", commit[:9], LOCK, error)
+            continue
+        if found is not None:
+            yield _Entry(commit, date, *found)
 
 
-def _metrics(root: Path) -> dict[str, dict[str, Any]]:
-    """Commit -> metrics file -> what DVC read of it."""
-    ran = subprocess.run(
-        [dvc_command(), "metrics", "show", "--all-commits", "--json"],
-        cwd=root,
-        env=dvc_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ran.returncode != 0:
-        raise ConfigError(f"`dvc metrics show` failed in {root}: {' '.join(ran.stderr.split())[-400:]}")
-    return {commit: found.get("data", {}) for commit, found in json.loads(ran.stdout).items()}
+def _trained(lock: Any) -> tuple[str, str] | None:
+    """The run and the md5 of the model that a dvc.lock names; None: it names none that was evaluated."""
+    stages = _at(lock, "stages")
+    if not isinstance(stages, dict):
+        raise DataError(f"{LOCK} has no stages.")
+    if "train" not in stages or "evaluate" not in stages:
+        return None
+    outs = _at(stages, "train", "outs")
+    out = outs[0] if isinstance(outs, list) and outs else None
+    path, md5 = _at(out, "path"), _at(out, "md5")
+    if not isinstance(path, str) or not isinstance(md5, str):
+        raise DataError(f"{LOCK} does not say where the output of stage train lies.")
+    return str(Path(path).parent), md5
+
+
+def _success(metrics: Any) -> tuple[dict[str, float], dict[str, int]]:
+    """Split -> share won, and split -> games played, where both are what they should be."""
+    played, won = _at(metrics, "games"), _at(metrics, "trained")
+    if not isinstance(played, dict) or not isinstance(won, dict):
+        return {}, {}
+    games = {split: count for split, count in played.items() if isinstance(count, int) and count > 0}
+    rates = {split: float(rate) for split, rate in won.items() if split in games and isinstance(rate, int | float) and 0 <= rate <= 1}
+    return rates, {split: games[split] for split in rates}
+
+
+def _at(value: Any, *keys: str) -> Any:
+    """What lies in nested dictionaries under the keys; None: nothing does."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _metrics(root: Path) -> Any:
+    """Commit -> "data" -> metrics file -> "data" -> what DVC read of it; None, with a warning: DVC could not say."""
+    command = [dvc_command(), "metrics", "show", "--all-commits", "--json"]
+    ran = subprocess.run(command, cwd=root, env=dvc_environment(), capture_output=True, text=True, errors="replace", check=False)
+    try:
+        if ran.returncode == 0:
+            return parse_json(ran.stdout, "what it says")
+        reason = " ".join(ran.stderr.split())[-400:]
+    except DataError as error:
+        reason = str(error)
+    logger.warning("success is not shown: `dvc metrics show` failed in %s: %s", root, reason)
+    return None
 
 
 def _git(root: Path, *arguments: str) -> str:
-    ran = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    ran = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, errors="replace", check=False)
     if ran.returncode != 0:
         raise ConfigError(f"`git {arguments[0]}` failed in {root}: {ran.stderr.strip()}")
     return ran.stdout

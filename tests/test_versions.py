@@ -69,6 +69,86 @@ def test_a_place_without_dvc_is_refused(tmp_path: Path) -> None:
         models(tmp_path)
 
 
+LOCK_TEXT = """schema: '2.0'
+stages:
+  train: {cmd: x, outs: [{path: runs/%s/train, md5: %s.dir}]}
+  evaluate: {cmd: x}
+"""
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"stages:\n  train: {\n",
+        b"a: \x00\xff",
+        b"[]",
+        b"stages: [train]",
+        b"stages: {train: {outs: [{path: [1]}]}, evaluate: {}}",
+        b"stages: {train: 3, evaluate: {}}",
+        b"&a [*a, *a]",
+        b"[" * 5000,
+        b"",
+        None,
+    ],
+    ids=lambda damaged: "deleted" if damaged is None else str(damaged[:20]),
+)
+def test_a_bad_lock_in_history_is_named_and_left_out(
+    damaged: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_checkout(tmp_path / "checkout")
+    lock = folder / LOCK
+    lock.write_text(LOCK_TEXT % ("first", "a" * 32), encoding="utf-8")
+    commit(folder, "good")
+    if damaged is None:
+        lock.unlink()
+    else:
+        lock.write_bytes(damaged)
+    commit(folder, "bad")
+    bad = run("git", "rev-parse", "--short=9", "HEAD", cwd=folder).strip()
+    lock.write_text(LOCK_TEXT % ("second", "b" * 32), encoding="utf-8")
+    commit(folder, "good again")
+    monkeypatch.setattr("hiper.versions._metrics", lambda root: None)  # seconds of DVC; see the slow test below
+    assert [one.path for one in models(folder)] == ["runs/second/train/model", "runs/first/train/model"]
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == (0 if damaged is None else 1)
+    assert all(f"commit {bad} is left out" in message for message in warned)
+
+
+@pytest.mark.slow
+def test_a_bad_lock_in_history_costs_no_other_commit_its_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_checkout(tmp_path / "checkout")
+    metrics = {
+        "good": '{"trained": {"valid_seen": 0.5}, "games": {"valid_seen": 4}}',
+        "odd": '{"trained": {"valid_seen": "x"}, "games": []}',
+    }
+    for name, text in metrics.items():
+        stages = {
+            stage: {
+                "cmd": f"mkdir -p runs/{name}/{stage} && echo '{text}' > runs/{name}/{stage}/metrics.json",
+                "outs": [f"runs/{name}/{stage}"],
+            }
+            for stage in ("train", "evaluate")
+        }
+        OmegaConf.save(OmegaConf.create({"stages": stages, "metrics": [f"runs/{name}/evaluate/metrics.json"]}), folder / "dvc.yaml")
+        dvc(folder, "repro")
+        commit(folder, name)
+        good = (folder / LOCK).read_bytes()
+        (folder / LOCK).write_text("stages: {", encoding="utf-8")
+        commit(folder, "bad")
+        (folder / LOCK).write_bytes(good)
+    monkeypatch.chdir(folder)
+    assert main(["models"]) == 0
+    printed = capsys.readouterr()
+    odd, known = printed.out.splitlines()
+    assert "runs/odd/train/model" in odd
+    assert "metrics not pulled" in odd
+    assert "runs/good/train/model  valid_seen 50.0 %" in known
+    assert printed.err.count("is left out, its dvc.lock is damaged") == 2
+    assert "Traceback" not in printed.err
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, small_settings: list[str]) -> Path:
     """A repository with this project's DVC files and settings of a small run; no cache yet."""

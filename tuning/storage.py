@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Pending
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from hiper.errors import ConfigError, MissingDependencyError, WorkflowError
-from hiper.runs import locked
+from hiper.lock import locked
 from tuning.spec import SweepSpec
 
 logger = logging.getLogger("hiper.sweep")
