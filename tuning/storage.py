@@ -157,7 +157,7 @@ def open_storage(spec: SweepSpec, wait: bool = False) -> Storage:
         StorageAway: its server cannot be reached.
         WorkflowError: it cannot be opened.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of a lost connection show whole queries; ours say it in a line
     try:
         url = sqlalchemy.make_url(spec.storage or f"sqlite:///{(spec.place / 'study.db').resolve()}")
     except sqlalchemy.exc.ArgumentError:
