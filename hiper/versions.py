@@ -18,8 +18,8 @@ from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError, MissingDependencyError
 from hiper.evaluate.statistics import wilson
 from hiper.lock import locked
-from hiper.runs import save_config
 from hiper.reading import parse_json, parse_yaml
+from hiper.runs import save_config
 
 logger = logging.getLogger(__name__)
 
