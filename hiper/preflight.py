@@ -87,14 +87,16 @@ def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     unknown = [split for split in watched if split not in known]
     if unknown and _any(stages, _PLAYING):
         yield f"evaluate.splits={unknown}: env.name={cfg.env.name} has {', '.join(known)}."
-    if _own(cfg, stages, "demos") and (cfg.demos.fresh or cfg.demos.scatter):
+    fresh, shop = cfg.demos.fresh, cfg.env.name == "webshop"
+    odd = (fresh and (shop or cfg.games.source is not Source.generated or cfg.demos.scatter > 0)) or (shop and cfg.demos.scatter > 0)
+    if odd and _own(cfg, stages, "demos"):
         from random import Random
 
         from hiper.envs import benchmark_of
         from hiper.envs.index import GameIndex
 
         nothing = GameIndex(Path(), ())
-        yield from _said(lambda: benchmark_of(cfg).training_games(nothing, cfg, Random()))  # it looks at the settings first, at games later
+        yield from _said(lambda: benchmark_of(cfg).training_games(nothing, cfg, Random()))  # it says why; games it would look at later
 
 
 def _model(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:

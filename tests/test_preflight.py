@@ -197,8 +197,8 @@ def test_a_model_of_another_kind_is_refused(model: Path) -> None:
 
 def test_a_run_on_a_cpu_is_looked_through_without_heavy_imports() -> None:
     code = (
-        "import sys; from hiper.config import RunConfig; from hiper.preflight import check; "
-        "check(RunConfig(device='cpu'), ['games', 'demos', 'warm_start', 'train', 'evaluate', 'report']); "
+        "import sys; from hiper.config import DemosConfig, RunConfig; from hiper.preflight import check; "
+        "check(RunConfig(demos=DemosConfig(fresh=True)), ['games', 'demos', 'warm_start', 'train', 'evaluate', 'report']); "
         "print(sorted(name for name in sys.modules if name in ('torch', 'transformers', 'trl', 'wandb', 'hydra', 'prefect')))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
