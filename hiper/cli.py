@@ -429,6 +429,8 @@ def _stage(options: argparse.Namespace) -> int:
     cfg = _settings(options)
     stage = options.verb.replace("-", "_")
     options.place = cfg.paths.run
+    if not Path(cfg.paths.run).exists():
+        check_upstream(cfg, stage)  # what cannot be done leaves no directory
     with locked(Path(cfg.paths.run)):
         check_upstream(cfg, stage)  # before the run's config says what was asked for
         check_needs(cfg, [stage], options.force)

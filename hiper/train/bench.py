@@ -129,7 +129,7 @@ def bench(cfg: RunConfig, index: GameIndex, repeats: int = 3, progress: Callable
     codec = ChatCodec(tokenizer)
     script = [[[*tokenizer.encode(text, add_special_tokens=False), codec.end] for text in one.replies] for one in recordings]
     longest = max(len(reply) for game in script for reply in game)
-    cfg = replace(cfg, rollout=replace(cfg.rollout, max_reply_tokens=longest, max_tokens=2**31))
+    cfg = replace(cfg, rollout=replace(cfg.rollout, max_reply_tokens=longest, max_tokens=2**31 - 1))
 
     def measure(scheme: Scheme, count: int) -> Measured:
         return _iterate(scheme, cfg, index, actor, codec, recordings[:count], script[:count])
