@@ -23,7 +23,6 @@ from flows.shared import progress_artifact, show_charts
 from hiper import stages
 from hiper.config import RunConfig, Source
 from hiper.errors import ConfigError, GameError, MissingDependencyError
-from hiper.leash import LEASH
 from hiper.lock import lock_environment
 from hiper.process import run_process
 from hiper.progress import Progress, both, track
@@ -115,7 +114,7 @@ def _by(name: str, cfg: RunConfig, how: How, force: bool, progress: Progress) ->
     again = ["--force"] if force else []
     if how is How.process:
         command = [sys.executable, "-m", "hiper", name.replace("_", "-"), "--config", str(run), *again]
-        environment = {**os.environ, LEASH: str(os.getpid())}
+        environment = dict(os.environ)
     else:
         command, environment = [dvc_command(), "repro", "--single-item", name, *again], dvc_environment()
     environment |= lock_environment()

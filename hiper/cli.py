@@ -61,10 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not _debug():
         warnings.simplefilter("ignore", FutureWarning)  # of packages below; nothing the user of a command can act on
     try:
-        from hiper.leash import end_with_parent
         from hiper.progress import start_logging
 
-        end_with_parent()
         start_logging(options.verbose)
         _refuse_torchrun()
         command: Callable[[argparse.Namespace], int] = options.command

@@ -1,23 +1,16 @@
-"""A process that ends when the one that started it does, also when that one is killed and cannot say so."""
+"""Processes that end when the one that started them does, also when that one is killed and cannot say so."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
-
-LEASH = "HIPER_LEASH"
-"""Environment variable: the process id of the one that started this process and wants it to end with it."""
-
-_PR_SET_PDEATHSIG = 1
+from collections.abc import Sequence
 
 
-def end_with_parent() -> None:
-    """Where `LEASH` names this process's parent, be sent SIGTERM when that ends (Linux; elsewhere nothing is done)."""
-    parent = os.environ.pop(LEASH, None)
-    if parent is None or not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it ended before the call
-        os.kill(os.getpid(), signal.SIGTERM)
+def guarded(command: Sequence[str]) -> list[str]:
+    """The command to start instead of this one, from this process, so that it and all it starts end when this process does.
+
+    The process that is started passes on SIGINT, SIGTERM and SIGHUP, and ends as the command ends: see `hiper.guard`. Start it in a
+    session of its own (`start_new_session=True`), or Ctrl-C in a terminal reaches it beside what this process sends.
+    """
+    return [sys.executable, "-m", "hiper.guard", str(os.getpid()), *command]

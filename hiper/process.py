@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from typing import IO
 
 from hiper.errors import WorkflowError
+from hiper.leash import guarded
 from hiper.progress import RELAY, Progress, read_relay
 
 LINES = 20
@@ -112,7 +113,7 @@ class _Process:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.command = command
         self.popen = subprocess.Popen(
-            command,
+            guarded(command),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -17,6 +17,7 @@ from hiper.compose import override
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError, MissingDependencyError
 from hiper.evaluate.statistics import wilson
+from hiper.leash import guarded
 from hiper.lock import locked
 from hiper.reading import parse_json, parse_yaml
 from hiper.runs import save_config
@@ -79,7 +80,8 @@ def fetch(root: Path, path: str, rev: str, out: Path) -> None:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [dvc_command(), "get", str(root), path, "--rev", rev, "--out", str(out), "--force"]
-    ran = subprocess.run(command, cwd=root, env=dvc_environment(), capture_output=True, text=True, errors="replace", check=False)
+    environment = dvc_environment()
+    ran = subprocess.run(guarded(command), cwd=root, env=environment, capture_output=True, text=True, errors="replace", check=False)
     if ran.returncode != 0:
         reason = " ".join(ran.stderr.split("Having any troubles?")[0].split())[-400:]
         raise ConfigError(f"DVC cannot fetch {path} of revision {rev}: {reason}. If it was not pushed, `dvc push` where it was made.")

@@ -54,19 +54,16 @@ def test_one_that_fails_ends_the_others(codes: list[str], number: int, how: str,
 
 def test_all_end_with_the_one_that_started_them() -> None:
     """By `kill -9`, which leaves it no time to tell them."""
-    child = f"from hiper.leash import end_with_parent; end_with_parent(); {SLEEP}"
     parent = f"""
 import os, sys
-from hiper.leash import LEASH
 from hiper.process import run_processes
-environment = {{**os.environ, LEASH: str(os.getpid())}}
-run_processes([[sys.executable, "-c", {child!r}]] * 3, environment, lambda line: print(line, flush=True), print)
+run_processes([[sys.executable, "-c", {SLEEP!r}]] * 3, os.environ, lambda line: print(line, flush=True), print)
 """
     with subprocess.Popen(python(parent), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(3)] == ["begun\n"] * 3
         watch = Watch(process.pid)
         watch.look()
-        assert len(watch.processes) == 4
+        assert len(watch.processes) == 7, "itself, and three with a guard each"
         process.kill()
         assert survivors(watch.processes, 5.0) == set()

@@ -14,6 +14,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from hiper.errors import WorkflowError
+from hiper.leash import guarded
 from hiper.lock import locked
 from hiper.progress import Progress
 from tuning.outcome import Tally, best, check_best_file, tally, write_best, write_page
@@ -140,7 +141,7 @@ def _processes(spec: SweepSpec, arguments: list[str], workers: int) -> Iterator[
             for number in range(workers):
                 _log(spec, number).parent.mkdir(parents=True, exist_ok=True)
                 log = stack.enter_context(_log(spec, number).open("ab"))
-                command = [sys.executable, "-m", "tuning.worker", *arguments]
+                command = guarded([sys.executable, "-m", "tuning.worker", *arguments])
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
             logger.info("%d %s at work; logs in %s", workers, "worker" if workers == 1 else "workers", _log(spec, 0).parent)
             yield processes

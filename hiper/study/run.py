@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Self
 
-from hiper.errors import WorkflowError
+from hiper.errors import ConfigError, WorkflowError
 from hiper.evaluate.write import EVALUATION
+from hiper.leash import guarded
+from hiper.lock import locked
 from hiper.stage_folder import STAGE
 from hiper.stages import MODEL_FOLDER, game_index
 from hiper.study.spec import Cell, Study
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
+LEFT = 10.0
+"""Seconds that runs may still be in use: where this command was killed, its processes notice and end, which takes some four."""
 TAIL_LINES = 12
 """Of a failed process's output, shown in the error."""
 
@@ -41,6 +46,7 @@ def run_study(study: Study, jobs: int, progress: Progress | None = None) -> None
         WorkflowError: the warm start, or cells, failed; the last lines they said are in the message, all of them in the logs it names.
     """
     cells = study.cells()
+    _wait_until_free([Path(study.base_cfg.paths.run), *(Path(cell.cfg.paths.run) for cell in cells)])
     failed: list[str] = []
     with _Processes() as work:
         if not study.own_start:
@@ -69,8 +75,21 @@ def run_base(study: Study) -> None:
     Raises:
         WorkflowError: it failed; as of `run_study`.
     """
+    _wait_until_free([Path(study.base_cfg.paths.run)])
     with _Processes() as work:
         _warm_start(study, work)
+
+
+def _wait_until_free(runs: list[Path]) -> None:
+    """Wait for what a killed study has left at work, so that its cells are not taken for failed. One that works on fails its cell alone."""
+    over = time.monotonic() + LEFT
+    for run in runs:
+        while run.is_dir() and time.monotonic() < over:
+            try:
+                with locked(run):
+                    break
+            except ConfigError:
+                time.sleep(0.2)
 
 
 def warm_start_evaluation(run: Path) -> Path:
@@ -120,7 +139,8 @@ class _Processes:
         """None when it succeeded, or the last lines it said."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
-            process = subprocess.Popen([sys.executable, "-m", "hiper", *arguments], stdout=file, stderr=subprocess.STDOUT)
+            command = guarded([sys.executable, "-m", "hiper", *arguments])
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         self._running.add(process)
         code = process.wait()
         self._running.discard(process)

@@ -21,7 +21,6 @@ from hiper import errors
 from hiper.config import RunConfig
 from hiper.envs.index import GameIndex
 from hiper.errors import HiperError, WorkflowError
-from hiper.leash import LEASH
 from hiper.message import Kind, decode, encode
 from hiper.process import ProcessError, run_processes
 from hiper.progress import Progress
@@ -75,7 +74,7 @@ def train_in_processes(
         give_order(desk, cfg, Order(model, index, out, resume))
         commands = [[sys.executable, "-m", "hiper.train.worker", name, str(rank)] for rank in range(cfg.trainer.processes)]
         # Torch sets its own number of threads; what other libraries start would be as many in each process.
-        environment = {"OMP_NUM_THREADS": "1", **os.environ, LEASH: str(os.getpid())}
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
         try:
             run_processes(commands, environment, logger.info, progress or (lambda done, total: None))
         except ProcessError as error:

@@ -7,24 +7,18 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hiper.leash import end_with_parent
-
-if TYPE_CHECKING:
-    from hiper.config import RunConfig
-    from hiper.parallel import Group
-    from hiper.train.launch import Order
-    from hiper.train.trainer import TrainSummary
+from hiper.config import RunConfig
+from hiper.device import uses_cuda
+from hiper.errors import CollapseError
+from hiper.parallel import Group, joined
+from hiper.progress import relay
+from hiper.train.launch import MEETING, Order, report_failure, report_summary, take_order
+from hiper.train.trainer import TrainSummary, train
 
 
 def main() -> int:
     """Do the order in the folder that is named on the command line; the exit code."""
-    end_with_parent()  # before the imports, which take seconds
-    from hiper.device import uses_cuda
-    from hiper.parallel import Group, joined
-    from hiper.train.launch import MEETING, report_failure, report_summary, take_order
-
     desk, rank = Path(sys.argv[1]), int(sys.argv[2])
     _start_logging(rank)
     try:
@@ -40,10 +34,6 @@ def main() -> int:
 
 
 def _train(cfg: RunConfig, order: Order, group: Group) -> TrainSummary:
-    from hiper.errors import CollapseError
-    from hiper.progress import relay
-    from hiper.train.trainer import train
-
     held = os.open(order.out, os.O_RDONLY)
     try:
         if group.main:

@@ -12,6 +12,7 @@ from pathlib import Path
 from hiper.config import SPLITS
 from hiper.envs.alfworld.games import GAME_FILE, RELEASE
 from hiper.errors import DataError, MissingDependencyError
+from hiper.leash import guarded
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def _download(root: Path) -> None:
             f"Run `pip install alfworld==0.4.2`, set {VARIABLE} to a directory that has them, or use games.source=generated."
         )
     logger.info("fetching the official games into %s with %s (some 2 GB)", root, command)
-    code = subprocess.run([command, "--data-dir", str(root)], check=False).returncode
+    code = subprocess.run(guarded([command, "--data-dir", str(root)]), check=False).returncode
     if _splits(root) != list(SPLITS):
         raise DataError(
             f"alfworld-download ended with code {code} and left no complete games in {root}. It needs github.com; "

@@ -138,6 +138,14 @@ def test_a_named_directory_is_never_downloaded_into(tmp_path: Path) -> None:
         official.official_data(str(tmp_path))
 
 
+def python_beside(tool: Path) -> str:
+    """A Python whose directory holds no programs but `tool`."""
+    python = tool.with_name("python")
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_fetches_with_alfworld_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     complete(tmp_path / "source")
@@ -145,19 +153,19 @@ def test_fetches_with_alfworld_download(tmp_path: Path, monkeypatch: pytest.Monk
     tool.parent.mkdir()
     tool.write_text(f'#!/bin/sh\n[ "$1" = --data-dir ] && cp -r "{tmp_path}/source" "$2"\nexit {code}\n')
     tool.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tool.with_name("python")))
+    monkeypatch.setattr(sys, "executable", python_beside(tool))
     monkeypatch.setenv(official.VARIABLE, str(tmp_path / "data"))
     assert len(index_games(official.official_data()).entries) == 3
 
 
 def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    tool = tmp_path / "bin" / "alfworld-download"
+    tool.parent.mkdir()
+    monkeypatch.setattr(sys, "executable", python_beside(tool))
     monkeypatch.setenv(official.VARIABLE, str(tmp_path / "data"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingDependencyError, match="alfworld-download, which fetches them, is not installed"):
         official.official_data()
-    tool = tmp_path / "bin" / "alfworld-download"
-    tool.parent.mkdir()
     tool.write_text("#!/bin/sh\nexit 7\n")
     tool.chmod(0o755)
     with pytest.raises(DataError, match=r"ended with code 7 .* games\.source=generated"):
