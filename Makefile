@@ -8,11 +8,11 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c requiremen
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench prove-resume server deploy worker clean
 
-# A Prefect set-up on this machine alone; another server: make worker PREFECT_API_URL=http://HOST:4200/api
+# Prefect on this machine alone, where the server's password is found by itself: see docs/orchestration.md.
 PORT            ?= 4200
 PREFECT_API_URL ?= http://127.0.0.1:$(PORT)/api
 POOL            ?= cpu
-PREFECT := PREFECT_API_URL=$(PREFECT_API_URL) PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 HIPER_HOME=$(CURDIR) $(BIN)/prefect --no-prompt
+FLOWS := HIPER_HOME=$(CURDIR) PREFECT_API_URL=$(PREFECT_API_URL) $(BIN)/python -m flows
 
 help:
 	@echo "make run    games, demos, warm start, HAE training, evaluation and report, on this machine's CPU"
@@ -43,17 +43,13 @@ prove-resume: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s tests/train/test_resume_kills.py
 
 server: $(STAMP)
-	$(PREFECT) server start --host 127.0.0.1 --port $(PORT)
+	$(FLOWS) server --port $(PORT)
 
-# Pools and queues that exist are left as they are.
 deploy: $(STAMP)
-	-$(PREFECT) work-pool create cpu --type process
-	-$(PREFECT) work-pool create gpu --type process
-	-$(PREFECT) work-queue create one-at-a-time --pool gpu --limit 1
-	$(PREFECT) deploy --all
+	$(FLOWS) deploy
 
 worker: $(STAMP)
-	$(PREFECT) worker start --pool $(POOL)
+	$(FLOWS) worker --pool $(POOL)
 
 # torch comes first and alone: its exact pin decides between a CPU build and gigabytes of CUDA.
 $(STAMP): pyproject.toml requirements/constraints.txt scripts/check_build.py

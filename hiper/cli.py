@@ -362,7 +362,6 @@ def _start_prefect() -> None:
     quiet = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",  # on the terminal the stages tell the story
         "PREFECT_LOGGING_EXTRA_LOGGERS": "hiper",  # and in Prefect's UI, too
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
@@ -374,15 +373,15 @@ def _start_prefect() -> None:
     if "PREFECT_API_URL" not in os.environ:
         logger.info("starting Prefect's embedded server, which takes some ten seconds (--direct goes without)")
     try:
-        from flows.server import start_embedded_server
+        from flows.server import use_server
 
-        start_embedded_server()
+        use_server()
     except ImportError as error:
         raise MissingDependencyError(
             f"Prefect cannot be imported ({error}). Install it with `pip install -e .`, or add --direct."
         ) from error
-    except RuntimeError as error:
-        raise WorkflowError(f"{error}. `--direct` does the same work without Prefect.") from error
+    except WorkflowError as error:
+        raise WorkflowError(f"{error} `--direct` does the same work without Prefect.") from error
 
 
 def _sweep(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from flows.server import EmbeddedServer
     from hiper.envs.index import GameIndex
     from tests.postgres import Postgres
 
@@ -70,12 +71,28 @@ def generated_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """One Prefect server with a database of its own for all flow tests; it takes some ten seconds to start."""
-    from prefect.testing.utilities import prefect_test_harness
+def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One Prefect server, as `hiper run` starts it, with a database of its own, for all tests; it takes some ten seconds to start."""
+    from flows.server import start_embedded_server
 
-    with prefect_test_harness(server_startup_timeout=180):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        server = start_embedded_server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(embedded_server: EmbeddedServer) -> Iterator[None]:
+    """Flows of this process report to that server."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: embedded_server.url, PREFECT_API_AUTH_STRING: embedded_server.auth_string}):
         yield
+        APILogWorker.instance().drain()
+        EventsWorker.drain_all()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
-"""The round trip, with a real server and real workers on loopback; slow.
+"""The round trip, with a real server and real workers on loopback, started as `make server`, `make deploy` and `make worker` do; slow.
 
 Rules: what prefect.yaml says deploys; a deployment run of the pipeline completes; a schedule's run appears by itself and completes; a
 cancelled run and one whose worker was killed are finished by the next deployment run, to the bytes of an undisturbed one; whatever ends a
-flow, no process of it stays.
+flow, no process of it stays. All of it goes through the protected server, whose auth string the commands find by themselves.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+
+from flows.access import auth_file, read_auth_string
+from tests.processes import SECONDS
+from tests.sockets import Watch, survivors
 
 pytestmark = pytest.mark.slow
 
@@ -40,12 +43,16 @@ class Site:
 
     def prefect(self, *arguments: str) -> str:
         """The output of a Prefect command that must succeed."""
+        return self.flows("prefect", *arguments)
+
+    def flows(self, *arguments: str) -> str:
+        """The output of a command of `python -m flows` that must succeed."""
         ran = subprocess.run(self.command(*arguments), env=self.environment, cwd=self.home, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+        return [sys.executable, "-m", "flows", *arguments]
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A command in a session of its own, its output in a log."""
@@ -70,8 +77,11 @@ class Site:
         """What the server's API answers."""
         import httpx
 
-        url = f"{self.environment['PREFECT_API_URL']}/{path}"
-        answer = httpx.get(url, timeout=60) if body is None else httpx.post(url, json=body, timeout=60)
+        user, _, password = read_auth_string(auth_file(self.environment)).partition(":")
+        with httpx.Client(base_url=self.environment["PREFECT_API_URL"], auth=(user, password), timeout=60) as client:
+            token = client.get("/csrf-token", params={"client": "test"}).json()["token"]
+            client.headers.update({"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"})
+            answer = client.get(path) if body is None else client.post(path, json=body)
         answer.raise_for_status()
         found = answer.json()
         return found if isinstance(found, dict) else {"all": found}
@@ -121,13 +131,10 @@ def site(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
         "OMP_NUM_THREADS": "1",
     }
     made = Site(home, environment)
-    server = made.start("server", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    server = made.start("server", "server", "--port", str(port))
     try:
         wait_for(lambda: _answers(made), lambda: (home / "server.log").read_text(encoding="utf-8"))
-        made.prefect("work-pool", "create", "cpu", "--type", "process")
-        made.prefect("work-pool", "create", "gpu", "--type", "process")
-        made.prefect("work-queue", "create", "one-at-a-time", "--pool", "gpu", "--limit", "1")
-        made.prefect("deploy", "--all")
+        made.flows("deploy")
         yield made
     finally:
         end(server)
@@ -144,7 +151,7 @@ def _answers(site: Site) -> bool:
 
 @pytest.fixture
 def worker(site: Site) -> Iterator[subprocess.Popen[bytes]]:
-    process = site.start("worker", "worker", "start", "--pool", "cpu")
+    process = site.start("worker", "worker", "--pool", "cpu")
     try:
         yield process
     finally:
@@ -204,7 +211,7 @@ def test_a_gpu_worker_does_what_needs_a_gpu(site: Site, worker: subprocess.Popen
     """Needs `first`: on its copy, deployments of the pool `gpu` find nothing left to do but the evaluation."""
     shutil.copytree(site.home / "runs" / "first", site.home / "runs" / "shared")
     shutil.rmtree(site.home / "runs" / "shared" / "evaluate")
-    other = site.start("gpu-worker", "worker", "start", "--pool", "gpu")
+    other = site.start("gpu-worker", "worker", "--pool", "gpu")
     try:
         whole = site.begin("shared", "gpu=gpu")
         site.until(whole, "Completed")
@@ -237,19 +244,19 @@ def test_a_cancelled_run_is_finished_by_the_next(site: Site, worker: subprocess.
 
 
 def test_a_run_whose_worker_was_killed_is_finished_by_the_next(site: Site) -> None:
-    """SIGKILL for the worker and the flow's process; the stage's own process then ends by itself, as it finds itself alone."""
-    worker = site.start("worker", "worker", "start", "--pool", "cpu")
+    """SIGKILL for what was started as worker: Prefect's worker, its flow and the flow's stage end with it."""
+    worker = site.start("worker", "worker", "--pool", "cpu")
     lost = site.begin("lost")
     _training(site, "lost", lost)
-    stage = processes_of(site, "runs/lost")
-    for process in (worker.pid, *processes_of(site, "flow-run"), *processes_of(site, "prefect.engine")):
-        if process not in stage:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+    watch = Watch(worker.pid)
+    watch.look()
+    assert set(processes_of(site, "runs/lost")) <= {process.pid for process in watch.processes}
+    worker.kill()
     worker.wait(timeout=30)
-    wait_for(lambda: not processes_of(site, "runs/lost"), lambda: str(processes_of(site, "runs/lost")))
+    assert survivors(watch.processes, SECONDS) == set()
+    assert processes_of(site, "runs/lost") == []
     assert not site.metrics("lost").exists()
-    worker = site.start("worker", "worker", "start", "--pool", "cpu")
+    worker = site.start("worker", "worker", "--pool", "cpu")
     try:
         _finish(site, "lost")
     finally:
