@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench prove-resume server deploy worker clean
+.PHONY: help run test lint bench prove-resume prove-durable server deploy worker clean
 
 # Prefect on this machine alone, where the server's password is found by itself: see docs/orchestration.md.
 PORT            ?= 4200
@@ -20,6 +20,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and exactness of ALFWorld, WebShop and HAE"
 	@echo "make prove-resume  training killed in 20 ways and resumed ends with the bits of an undisturbed run; eight minutes"
+	@echo "make prove-durable the power cut in all stages: nothing that is said to be done is lost; ten minutes, needs root to mount a file"
 	@echo "make server, make deploy, make worker   flows on this machine: docs/orchestration.md"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
@@ -40,7 +41,10 @@ bench: $(STAMP)
 	$(BIN)/hiper bench webshop
 
 prove-resume: $(STAMP)
-	$(BIN)/python -m pytest -m slow -s tests/train/test_resume_kills.py
+	$(BIN)/python -m pytest -m slow -s tests/crash/test_kills.py tests/crash/test_damaged_checkpoints.py
+
+prove-durable: $(STAMP)
+	$(BIN)/python -m pytest -m slow -s tests/crash/test_power_cuts.py tests/crash/test_durable.py
 
 server: $(STAMP)
 	$(FLOWS) server --port $(PORT)

@@ -1,15 +1,17 @@
-"""Run `hiper` up to a place and die there, as by `kill -9`.
+"""Run `hiper` up to a place and end there, as by `kill -9`, or stop there until somebody lets it go on.
 
-    python kill_at.py PLACE ARGUMENT...
+    python stand_at.py die PLACE ARGUMENT...
+    python stand_at.py stop "PLACE and PLACE ..." ARGUMENT...
 
-A place is one step or several with `then` between them; the process dies at the last:
+A place is one step or several with `then` between them; the process ends or stops at the last:
 
     call MODULE:FUNCTION N               the function's Nth call begins
     file EVENT PATTERN                   a file operation (an audit event of Python, such as os.rename) on a path like this begins
     cut MODULE:FUNCTION N FILE BYTES     the function's Nth call has written BYTES to FILE, beyond what it held, and would write more
-                                         (FILE `-`: one that is not there yet)
+                                         (FILE `-`: one that is not there yet); for `die` alone
 
-Nothing is replaced: functions are wrapped, file operations watched, and a write is cut by the kernel's own limit on sizes.
+Nothing is replaced: functions are wrapped, file operations watched, and a write is cut by the kernel's own limit on sizes. `careless`
+before the verb makes `fsync` of a file, though not of a folder, do nothing: what a program without it leaves after a power cut.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import importlib
 import os
 import resource
 import signal
+import stat
 import sys
 import traceback
 from collections.abc import Callable
@@ -30,15 +33,23 @@ from typing import Any, NoReturn
 NOT_CUT = 99
 """Exit code where the call wrote no more than that."""
 
+STOPPED_AT = "stopped at: "
+"""What is said on standard error before a stop, followed by the place."""
+
 
 def die() -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("outlived a SIGKILL")
 
 
-def stand_at(place: str) -> None:
+def stop(place: str) -> None:
+    print(STOPPED_AT + place, file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def stand_at(place: str, end: Callable[[], None]) -> None:
     """Install the steps of a place, each waiting for the one before."""
-    arm: Callable[[], None] = die
+    arm = end
     for step in reversed(place.split(" then ")):
         kind, target, *rest = step.split()
         if kind == "file":
@@ -48,13 +59,26 @@ def stand_at(place: str) -> None:
     arm()
 
 
+def forget_contents() -> None:
+    """Let `fsync` of files do nothing."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            real(descriptor)
+
+    os.fsync = fsync  # type: ignore[assignment]
+
+
 def _watch(event: str, pattern: str, reached: Callable[[], None]) -> None:
     waiting = True
 
     def hook(name: str, arguments: tuple[Any, ...]) -> None:
         nonlocal waiting
+        if not waiting or name != event:
+            return
         paths = [os.fspath(argument) for argument in arguments if isinstance(argument, (str, os.PathLike))]
-        if waiting and name == event and any(fnmatch(path, pattern) for path in paths):
+        if any(fnmatch(path, pattern) for path in paths):
             waiting = False
             reached()
 
@@ -98,5 +122,13 @@ def _cut(file: str, more: int) -> Callable[[Callable[[], Any]], NoReturn]:
 if __name__ == "__main__":
     from hiper.cli import main
 
-    stand_at(sys.argv[1])
-    sys.exit(main(sys.argv[2:]))
+    verb, place, *arguments = sys.argv[1:]
+    if verb == "careless":
+        forget_contents()
+        verb, place, *arguments = place, *arguments
+    if verb == "die":
+        stand_at(place, die)
+    elif place:
+        for one in place.split(" and "):
+            stand_at(one, functools.partial(stop, one))
+    sys.exit(main(arguments))

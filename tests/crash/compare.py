@@ -1,0 +1,72 @@
+"""What of a run must not depend on what happened to it: every file of its six stages, but for places and times of day."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from hiper.report import write_report
+from hiper.runs import digest, read_stage
+from hiper.stages import REPORT_FILE, STAGES
+
+Files = dict[str, bytes]
+"""Name -> contents."""
+
+OF_THE_DAY = {"times.json", "environment.json", f"report/{REPORT_FILE}", "report/curves/seconds.svg"}
+"""Files that say when, how long and on what machine, by name or by path. The page is compared without that instead."""
+
+
+def files(run: Path, stages: Iterable[str] = STAGES, *, page: bool = True) -> Files:
+    """The files of a run's stages as they would be in any other run under the same settings.
+
+    Args:
+        run: the run's directory.
+        stages: of which stages.
+        page: also the report's page, written anew without times of day; the run has to be whole for that.
+    """
+    found: Files = {}
+    for stage in stages:
+        for path in (run / stage).rglob("*"):
+            name = path.relative_to(run).as_posix()
+            if path.is_file() and not OF_THE_DAY.intersection((path.name, name)):
+                found[name] = _plain(path).replace(str(run).encode(), b"RUN")
+        if page and stage == "report" and (run / stage).is_dir():
+            found[f"report/{REPORT_FILE}"] = _page(run).replace(str(run).encode(), b"RUN")
+    return found
+
+
+def assert_same(run: Path, undisturbed: Path, stages: Iterable[str] = STAGES) -> int:
+    """Every file is that of the undisturbed run, and nothing is left over; how many files were compared."""
+    ours, theirs = files(run, stages), files(undisturbed, stages)
+    assert differences(ours, theirs) == []
+    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in undisturbed.iterdir())
+    return len(ours)
+
+
+def differences(ours: Files, theirs: Files) -> list[str]:
+    """Names of the files that differ or that one of them lacks."""
+    return [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
+
+
+def damaged_stages(run: Path) -> list[str]:
+    """Stages whose files are not those that their record says."""
+    records = {stage: read_stage(run, stage) for stage in STAGES}
+    return [stage for stage, record in records.items() if record is not None and digest(run / stage) != record.digest]
+
+
+def _plain(path: Path) -> bytes:
+    contents = path.read_bytes()
+    with suppress(ValueError, KeyError):  # damaged: compared as it is
+        if path.name == "stage.json":  # digests of files that name the run's place differ with it
+            return json.dumps(json.loads(contents)["facts"]).encode()
+        if path.name == "timings.jsonl":
+            return str([json.loads(line)["iteration"] for line in contents.splitlines()]).encode()
+    return contents
+
+
+def _page(run: Path) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_report(run, Path(folder) / REPORT_FILE, timeless=True).read_bytes()
