@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import random
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from hiper.train.checkpoint import (
     save_checkpoint,
     strip_prefix,
 )
+
+logger = logging.getLogger(__name__)
 
 KEPT = 2
 """Newest checkpoints that are kept."""
@@ -81,6 +84,7 @@ class Checkpoints(TrainerCallback):
             )
         work.mkdir(parents=True, exist_ok=True)
         (work / _TRAINER_STATE).write_text(json.dumps(self._state["trainer"]), encoding="utf-8")
+        logger.info("resumed from %s", path)
         return work
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from hiper.errors import DataError
 from hiper.report import write_report
-from hiper.runs import digest, read_stage
+from hiper.stage_folder import verify_stage
 from hiper.stages import REPORT_FILE, STAGES
 
 Files = dict[str, bytes]
 """Name -> contents."""
 
-OF_THE_DAY = {"times.json", "environment.json", f"report/{REPORT_FILE}", "report/curves/seconds.svg"}
+OF_THE_DAY = {"times.json", "timings.jsonl", "seen.json", "environment.json", f"report/{REPORT_FILE}", "report/curves/seconds.svg"}
 """Files that say when, how long and on what machine, by name or by path. The page is compared without that instead."""
 
 
@@ -31,7 +32,8 @@ def files(run: Path, stages: Iterable[str] = STAGES, *, page: bool = True) -> Fi
     for stage in stages:
         for path in (run / stage).rglob("*"):
             name = path.relative_to(run).as_posix()
-            if path.is_file() and not OF_THE_DAY.intersection((path.name, name)):
+            manifest = path.name == "manifest.json" and path.parent == run / stage  # of files that differ as above; see `damaged_stages`
+            if path.is_file() and not manifest and not OF_THE_DAY.intersection((path.name, name)):
                 found[name] = _plain(path).replace(str(run).encode(), b"RUN")
         if page and stage == "report" and (run / stage).is_dir():
             found[f"report/{REPORT_FILE}"] = _page(run).replace(str(run).encode(), b"RUN")
@@ -42,7 +44,9 @@ def assert_same(run: Path, undisturbed: Path, stages: Iterable[str] = STAGES) ->
     """Every file is that of the undisturbed run, and nothing is left over; how many files were compared."""
     ours, theirs = files(run, stages), files(undisturbed, stages)
     assert differences(ours, theirs) == []
-    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in undisturbed.iterdir())
+    assert damaged_stages(run) == []
+    assert _timed(run) == _timed(undisturbed)
+    assert _names(run) == _names(undisturbed)
     return len(ours)
 
 
@@ -52,9 +56,23 @@ def differences(ours: Files, theirs: Files) -> list[str]:
 
 
 def damaged_stages(run: Path) -> list[str]:
-    """Stages whose files are not those that their record says."""
-    records = {stage: read_stage(run, stage) for stage in STAGES}
-    return [stage for stage, record in records.items() if record is not None and digest(run / stage) != record.digest]
+    """Stages whose files are not those that they wrote, each hashed anew."""
+    damaged = []
+    for stage in STAGES:
+        try:
+            verify_stage(run, stage, full=True)
+        except DataError:
+            damaged.append(stage)
+    return damaged
+
+
+def _timed(run: Path) -> list[int]:
+    """Iterations whose seconds are known. A power cut may lose some, a kill does not."""
+    return [json.loads(line)["iteration"] for line in (run / "train" / "timings.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _names(run: Path) -> list[str]:
+    return sorted(path.name for path in run.iterdir() if not path.name.startswith(".lock"))
 
 
 def _plain(path: Path) -> bytes:
@@ -62,8 +80,6 @@ def _plain(path: Path) -> bytes:
     with suppress(ValueError, KeyError):  # damaged: compared as it is
         if path.name == "stage.json":  # digests of files that name the run's place differ with it
             return json.dumps(json.loads(contents)["facts"]).encode()
-        if path.name == "timings.jsonl":
-            return str([json.loads(line)["iteration"] for line in contents.splitlines()]).encode()
     return contents
 
 

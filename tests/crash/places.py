@@ -6,7 +6,13 @@ ITERATION = "call hiper.train.trainer:_Run._iterate"
 EVALUATION = "call hiper.train.play:Player.evaluate"
 REPLY = "call hiper.rollout.policy:TransformersPolicy.reply"
 LINE = "cut hiper.tracking.metrics:MetricsFile.append"
+TENSORS = "hiper.train.checkpoint:save_file"
 WRITE = "hiper.train.checkpoint:_write"
+"""Of a checkpoint: its tensors; then, twice, its state and its manifest."""
+MODELS = "hiper.train.trainer:_Run._write_models"
+MODEL = "call hiper.model.actor:save_file"
+SFT_STEP = "call hiper.train.sft_checkpoint:Checkpoints.on_step_begin"
+CHUNK = "hiper.evaluate.chunks:Chunks.write"
 
 BEFORE_RECORD = "file os.rename */train.partial/stage.json"
 """All of a training is written but its record."""
@@ -18,7 +24,7 @@ BETWEEN_SWAP = "file os.rename */.train.replaced then file os.rename */train.par
 """The finished training has been moved aside, the new one has not taken its place."""
 
 SAVING = (
-    "call hiper.train.checkpoint:save_file 2",
+    f"call {TENSORS} 2",
     f"call {WRITE} 3",
     f"call {WRITE} 4",
     "file os.rename */.iteration-000002.tmp",
@@ -27,7 +33,7 @@ SAVING = (
 """In writing a checkpoint: before its tensors, state, manifest and rename, and after it."""
 
 FINISHING = (
-    "call hiper.train.trainer:_Run.save 2 then call hiper.model.actor:save_file 1",
+    f"call {MODELS} 1 then {MODEL} 1",
     BEFORE_RECORD,
     "file os.remove */train.partial/begun.json",
     "file os.rename */.train.replaced",

@@ -52,7 +52,7 @@ def recover(disk: Disk, cut: Cut, run: Path, arguments: Sequence[str], undisturb
     if differing or damaged:
         where = sorted({name.split("/")[0] for name in differing} | set(damaged))
         return Recovery(cut, found, f"SAYS DONE, BUT {len(differing)} files differ: {', '.join(where)}", False)
-    return Recovery(cut, found, outcome(said), True)
+    return Recovery(cut, found, "; ".join([outcome(said), *leftovers(run)]), True)
 
 
 def survey(run: Path, undisturbed: Files) -> str:
@@ -65,6 +65,12 @@ def survey(run: Path, undisturbed: Files) -> str:
     parts += [f"damaged: {len(bad)} files of {' '.join(sorted({name.split('/')[0] for name in bad}))}"] if bad else []
     parts += [f"begun: {' '.join(begun)}"] if begun else []
     return "; ".join(parts) or "nothing"
+
+
+def leftovers(run: Path) -> list[str]:
+    """What a finished run holds that none needs."""
+    known = {*STAGES, "config.yaml", "environment.json"}
+    return [f"{path.name} is left" for path in sorted(run.iterdir()) if path.name not in known and not path.name.startswith(".lock")]
 
 
 def outcome(said: str) -> str:

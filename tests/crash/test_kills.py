@@ -23,10 +23,11 @@ from pathlib import Path
 import pytest
 
 from hiper.runs import load_config
+from hiper.stages import STAGES
 from hiper.train import checkpoint as ckpt
 from tests.crash.compare import assert_same
 from tests.crash.harm import flip_a_bit
-from tests.crash.places import EVALUATION, ITERATION, LINE, REPLY, WRITE
+from tests.crash.places import BEFORE_RECORD, CHUNK, EVALUATION, ITERATION, LINE, MODEL, MODELS, REPLY, SFT_STEP, TENSORS, WRITE
 from tests.crash.processes import ENVIRONMENT, hiper, hiper_command
 from tests.crash.trainings import beginning
 
@@ -58,6 +59,10 @@ class Case:
     """Places of `stand_at.py`, moments, or what is done to the run between two processes."""
     over: str | None = None
     """The experiment whose finished training this run replaces."""
+    stage: str = "train"
+    """The stage that is killed; it and those after it are to be done, those before it are."""
+    kept: str | None = None
+    """What a process that goes on says of earlier work that it does not do again."""
 
 
 def moments(seed: int) -> list[Moment]:
@@ -66,15 +71,13 @@ def moments(seed: int) -> list[Moment]:
     return [Moment(rng.randrange(1, 3), rng.uniform(0.0, 1.0)), Moment(rng.randrange(0, 2), rng.uniform(0.0, 1.0))]
 
 
+KEPT_GAMES = r"\d games were played before and are kept"
+
 CASES = [
     Case(
-        "before the first checkpoint: before, in the first rollout, in writing the first best policy",
+        "before the first checkpoint: before, in the first rollout, in writing it",
         "hae",
-        [
-            "call hiper.train.stream:TaskStream.draw 1",
-            f"{REPLY} 4",
-            "call hiper.train.trainer:_Run._is_best 1 then call hiper.model.actor:save_file 1",
-        ],
+        ["call hiper.train.stream:TaskStream.draw 1", f"{REPLY} 4", f"cut {TENSORS} 1 - 100000"],
     ),
     Case("in a rollout, in an evaluation", "hae", [f"{ITERATION} 4 then {REPLY} 6", f"{EVALUATION} 1 then {REPLY} 5"]),
     Case(
@@ -100,7 +103,7 @@ CASES = [
     Case(
         "in writing tensors, between tensors and state",
         "hae",
-        ["cut hiper.train.checkpoint:save_file 2 - 100000", f"call {WRITE} 3"],
+        [f"cut {TENSORS} 2 - 100000", f"call {WRITE} 3"],
     ),
     Case("between state and manifest, in writing the manifest", "fitted", [f"call {WRITE} 4", f"cut {WRITE} 2 - 100"]),
     Case(
@@ -122,9 +125,9 @@ CASES = [
         ],
     ),
     Case(
-        "after the last checkpoint: in writing the model, before the stage's record",
+        "after the last checkpoint: in writing the model, in writing the best one, before the stage's record",
         "fitted",
-        ["call hiper.train.trainer:_Run.save 5 then call hiper.model.actor:save_file 1", "file os.rename */train.partial/stage.json"],
+        [f"call {MODELS} 1 then {MODEL} 1", f"call {MODELS} 1 then {MODEL} 2", BEFORE_RECORD],
     ),
     Case(
         "in finishing the stage: before its mark goes, before its rename",
@@ -146,9 +149,54 @@ CASES = [
         [
             f"{ITERATION} 4",
             "call hiper.train.checkpoint:load_file 1",
-            "file os.rename */metrics.jsonl.tmp",
-            "file os.rename */samples.jsonl.tmp",
+            "call hiper.tracking.metrics:cut 1",
+            "call hiper.train.trainer:cut 1",
         ],
+    ),
+    Case(
+        "warm start: in a step, in writing a checkpoint",
+        "hae",
+        [f"{SFT_STEP} 130", f"cut {TENSORS} 1 - 100000"],
+        stage="warm_start",
+        kept="resumed from .*step-000100",
+    ),
+    Case(
+        "warm start: before the first checkpoint, in writing the model",
+        "fitted",
+        [f"{SFT_STEP} 20", f"{MODEL} 1"],
+        stage="warm_start",
+        kept="resumed from .*step-000200",
+    ),
+    Case(
+        "warm start: before the stage's record, before its rename",
+        "grpo",
+        ["file os.rename */warm_start.partial/stage.json", "file os.rename */warm_start.partial"],
+        stage="warm_start",
+    ),
+    Case(
+        "evaluation: in a game, in writing its chunk",
+        "evaluate",
+        [f"call {CHUNK} 2 then {REPLY} 3", "cut hiper.evaluate.chunks:write_trajectories 1 - 500"],
+        stage="evaluate",
+        kept=KEPT_GAMES,
+    ),
+    Case(
+        "evaluation: before the mark of a whole chunk, in writing the evaluation",
+        "evaluate",
+        ["file os.rename */evaluate.partial/warm_start/chunks/001.json", "file os.rename */evaluate.partial/warm_start/evaluation.json"],
+        stage="evaluate",
+        kept=KEPT_GAMES,
+    ),
+    Case(
+        "evaluation: between two models, in deleting the chunks, before the stage's record",
+        "evaluate",
+        [
+            "file os.rename */evaluate.partial/trained/chunks/begun.json",
+            "file shutil.rmtree */evaluate.partial/trained/chunks then file os.remove *",
+            "file os.rename */evaluate.partial/stage.json",
+        ],
+        stage="evaluate",
+        kept=KEPT_GAMES,
     ),
     *(Case(f"at random moments ({seed})", experiment, moments(seed)) for seed, experiment in enumerate(["hae", "fitted", "grpo", "hae"])),
 ]
@@ -193,9 +241,12 @@ def test_there_is_something_to_compare(base: Path, whole: dict[str, Path]) -> No
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.experiment}: {case.what}")
-def test_killed_and_resumed_it_ends_with_the_same_bits(case: Case, base: Path, whole: dict[str, Path], tmp_path: Path) -> None:
-    run = shutil.copytree(whole[case.over] if case.over else base, tmp_path / "run")
-    arguments, kills = beginning(case.experiment, run), 0
+def test_killed_and_resumed_it_ends_with_the_same_bits(case: Case, whole: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(whole[case.over or case.experiment], tmp_path / "run")
+    if case.over is None:
+        for stage in list(STAGES)[list(STAGES).index(case.stage) :]:
+            shutil.rmtree(run / stage)
+    arguments, kills, resumed = beginning(case.experiment, run), 0, ""
     for blow in case.blows:
         if callable(blow):
             blow(run)
@@ -206,7 +257,9 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(case: Case, base: Path, w
             code, said = hiper(run, *arguments, place=blow)
         assert code == -signal.SIGKILL, f"{blow}: ended with {code}\n{said}"
         print(f"{case.experiment}: killed at: {blow}")
+        resumed += said if kills else ""
         arguments, kills = ["resume", "--direct", str(run)], kills + 1
     code, said = hiper(run, *arguments)
     assert code == 0, said
+    assert case.kept is None or re.search(case.kept, resumed + said), f"all was done again\n{resumed}{said}"
     print(f"{case.experiment}: after {kills} kills {assert_same(run, whole[case.experiment])} files are those of the undisturbed run")

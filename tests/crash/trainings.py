@@ -1,4 +1,4 @@
-"""Trainings that are killed in `test_kills.py` and `test_damaged_checkpoints.py`: their settings and how they begin."""
+"""Runs that are killed in `test_kills.py` and `test_damaged_checkpoints.py`: their settings and how they begin."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ SETTINGS = [
     "demos.fresh=true",
     "warm_start.max_steps=240",
     "warm_start.beta2=0.99",
+    "warm_start.save_every=50",
     "rollout.slots=5",
     "algo.shaping.keep_mode=off",
     "trainer.iterations=5",
@@ -32,8 +33,9 @@ EXPERIMENTS: Mapping[str, Sequence[str]] = {
     "hae": ["trainer.save_every=2"],
     "fitted": ["trainer.critic_fit=least_squares", "trainer.critic_warmup=1", "trainer.anneal=true", "trainer.keep_last=1"],
     "grpo": ["algo=grpo", "algo.group_size=4", "trainer.save_every=2", "trainer.keep_last=1"],
+    "evaluate": ["trainer.save_every=2", "evaluate.limit=6", "evaluate.chunk=2", "evaluate.baseline=true"],
 }
-"""Name -> what it sets besides."""
+"""Name -> what it sets besides. The last evaluates the first one's training at more length."""
 
 
 def beginning(experiment: str, run: Path) -> list[str]:
