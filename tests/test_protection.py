@@ -29,6 +29,7 @@ from websockets.sync.client import connect
 from flows.access import AUTH, URL, auth_file, read_auth_string
 from flows.server import EmbeddedServer, use_server
 from hiper.errors import WorkflowError
+from hiper.leash import guarded
 from tests.processes import marked, orphans
 from tests.sockets import Watch, beyond_loopback, listening
 
@@ -79,7 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     environment |= {"PREFECT_HOME": str(home / "prefect"), URL: f"http://127.0.0.1:{port}/api"}
     log = home / "log"
     with log.open("wb") as said:
-        command = [sys.executable, "-m", "flows", "server", "--port", str(port)]
+        command = guarded([sys.executable, "-m", "flows", "server", "--port", str(port)])  # so that it ends with the tests
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
     try:
         _until_it_answers(environment[URL], log)
