@@ -16,14 +16,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hiper.config import REFERENCE, RunConfig, collect_problems
-from hiper.errors import ConfigError
+from hiper.errors import ConfigError, DataError
+from hiper.reading import check_yaml, read_yaml
 
+T = TypeVar("T")
+
+_NAME = re.compile(r"[\w.-]+")
 _hydra_lock = threading.Lock()  # Hydra keeps its state in a global; composing is not thread-safe
 
 PLACES = ("games.data", "model.path", "paths.run", "paths.base")
@@ -73,18 +78,18 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.errors import HydraException
 
     directory = _default_config_dir() if config_dir is None else Path(config_dir).resolve()
     if not (directory / "config.yaml").is_file():
         raise ConfigError(f"no config.yaml in {directory}. Name a folder laid out like conf/.")
     _check(overrides, directory)
+    _check_files(directory, overrides)
     register_schemas()
     with _hydra_lock:
         try:
             with initialize_config_dir(str(directory), version_base="1.3"):
                 composed = hydra_compose("config", overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
+        except Exception as error:  # Hydra checks little of what it reads: a list for a mapping is an AssertionError
             raise ConfigError(f"cannot compose {directory}: {_flat(error)}") from error
     return build(composed)
 
@@ -100,12 +105,37 @@ def build(node: DictConfig) -> RunConfig:
     with collect_problems() as problems:
         try:
             config = OmegaConf.to_object(node)
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, RecursionError) as error:  # `name: ${name}` refers to itself
             raise ConfigError(_flat(error)) from error
     _raise(problems)
     if not isinstance(config, RunConfig):
         raise ConfigError(f"the composed config is a {type(config).__name__}, not a RunConfig: config.yaml must start with `base_config`.")
     return config
+
+
+def read_settings(schema: type[T], path: Path, changes: Sequence[str] = ()) -> T:
+    """A YAML file as the dataclass it fills in.
+
+    Args:
+        schema: the dataclass.
+        path: the file.
+        changes: dotted keys and values that go on top.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or its settings do not fit the schema; the message names the file.
+    """
+    try:
+        value = read_yaml(path)
+        if not isinstance(value, dict):
+            raise DataError(f"{path} holds no settings.")
+        node = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(value), OmegaConf.from_dotlist(list(changes)))
+        found = OmegaConf.to_object(node)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path}: {_flat(error)}") from error
+    assert isinstance(found, schema)
+    return found
 
 
 def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -150,6 +180,25 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(value, key)
     elif isinstance(node, str):
         yield key, node
+
+
+def _check_files(directory: Path, overrides: Sequence[str]) -> None:
+    """Read the files that may be composed before Hydra does, which would wait for a pipe and unfold any alias.
+
+    A file can only be chosen where its name stands, in an override or in a file that is chosen.
+
+    Raises:
+        ConfigError: one is damaged; the message names it.
+    """
+    waiting: dict[str, list[Path]] = {}
+    for path in directory.rglob("*.yaml"):
+        waiting.setdefault(path.stem, []).append(path)
+    said = " ".join(["config", *overrides])
+    while named := set(_NAME.findall(said)) & waiting.keys():
+        try:
+            said = " ".join(check_yaml(path) for name in sorted(named) for path in waiting.pop(name))
+        except DataError as error:
+            raise ConfigError(str(error)) from error
 
 
 def _default_config_dir() -> Path:

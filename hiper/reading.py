@@ -1,4 +1,4 @@
-"""The one reader of JSON, JSON lines and YAML: of every file that a person, a disk or another program may have damaged.
+"""The one reader of JSON, JSON lines and YAML: whatever a person, a disk or another program may have damaged is read here.
 
 A file is read only if it is a regular one (a pipe would be waited for, a device never ends) and not larger than its kind can be; it is
 refused where it is nested too deeply, holds a number that is not finite, or, in YAML, an alias (a few of which can stand for gigabytes).
@@ -12,6 +12,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +29,26 @@ YAML_BYTES = 2**22
 INTEGER_BITS = 256
 """Most of a whole number: the states of random generators have 128."""
 
+_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
+"""What PyYAML raises: its constructors do not check what they are given (`!!bool x` is a KeyError)."""
+
+
+def open_file(path: Path) -> BufferedReader:
+    """A regular file, open for reading bytes; for what is too large to be read at once.
+
+    Raises:
+        DataError: it is missing, unreadable or not a regular file.
+    """
+    try:
+        # Without O_NONBLOCK the opening of a pipe waits for somebody to write to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {_reason(error)}.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataError(f"{path} is not a regular file.")
+    return os.fdopen(descriptor, "rb")
+
 
 def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
     """The contents of a regular file.
@@ -39,17 +60,10 @@ def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
     Raises:
         DataError: it is missing, unreadable, not a regular file, or larger.
     """
-    try:
-        # Without O_NONBLOCK the opening of a pipe waits for somebody to write to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {_reason(error)}.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise DataError(f"{path} is not a regular file.")
-        if found.st_size > most:
-            raise DataError(f"{path} has {found.st_size:,} bytes; a file of its kind has at most {most:,}.")
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise DataError(f"{path} has {size:,} bytes; a file of its kind has at most {most:,}.")
         try:
             return file.read()
         except OSError as error:
@@ -102,13 +116,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         DataError: the file cannot be read, or a line is too long.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {_reason(error)}.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DataError(f"{path} is not a regular file.")
+    with open_file(path) as file:
         number = 0
         while True:
             number += 1
@@ -165,6 +173,28 @@ def parse_yaml(text: str, where: str) -> Any:
     """
     from omegaconf._utils import get_yaml_loader  # Hydra composes with it, and numbers must mean the same here
 
+    _examine(text, where)
+    try:
+        value = yaml.load(text, Loader=get_yaml_loader())  # a SafeLoader
+    except _YAML_ERRORS as error:
+        raise DataError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    _check(value, where, finite=False)  # `.inf` is a setting's affair: the schema says where it is out of range
+    return value
+
+
+def check_yaml(path: Path) -> str:
+    """See that a YAML file can be given to a reader that is not ours, such as Hydra's; its text.
+
+    Raises:
+        DataError: as `read_yaml`, numbers aside.
+    """
+    text = read_text(path, YAML_BYTES)
+    _examine(text, str(path))
+    return text
+
+
+def _examine(text: str, where: str) -> None:
+    """Refuse text that is not YAML, is nested too deeply or holds an alias."""
     if len(text) > YAML_BYTES:
         raise DataError(f"{where} has {len(text):,} characters; a file of its kind has at most {YAML_BYTES:,}.")
     depth = 0
@@ -178,13 +208,8 @@ def parse_yaml(text: str, where: str) -> Any:
                     raise DataError(f"{where}, line {event.start_mark.line + 1}: nested too deeply.")
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
-        value = yaml.load(text, Loader=get_yaml_loader())  # a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
+    except yaml.YAMLError as error:
         raise DataError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    _check(value, where, finite=False)  # `.inf` is a setting's affair: the schema says where it is out of range
-    return value
 
 
 def _check(value: Any, where: str, finite: bool = True) -> None:
@@ -217,7 +242,7 @@ def _decoded(text: bytes, where: str) -> str:
 
 
 def _kind(value: object) -> str:
-    return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(type(value), "a number")
+    return {dict: "an object", list: "a list", str: "text", type(None): "null", bool: "a truth value"}.get(type(value), "a number")
 
 
 def _reason(error: Exception) -> str:

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from hiper.compose import config_dir
-from hiper.errors import ConfigError
+from hiper.errors import ConfigError, DataError
 from hiper.files import write_text
+from hiper.reading import YAML_BYTES, read_text
 from hiper.report.charts import plain
 from hiper.report.sweep import Axis, SweepRecord, TrialRow, write_sweep_report
 from tuning.spec import SweepSpec, as_override
@@ -73,8 +74,15 @@ def check_best_file(spec: SweepSpec) -> None:
         ConfigError: a file of that name was written by somebody else.
     """
     path = _best_file(spec)
-    if path.is_file() and _signature(spec) not in path.read_text(encoding="utf-8").splitlines():
+    if path.exists() and not _ours(path, spec):
         raise ConfigError(f"{path} was not written by the sweep {spec.name!r}. Name another file with best=..., or move that one away.")
+
+
+def _ours(path: Path, spec: SweepSpec) -> bool:
+    try:
+        return _signature(spec) in read_text(path, YAML_BYTES).splitlines()
+    except DataError:
+        return False
 
 
 def write_best(spec: SweepSpec, slot: Slot, counted: Tally) -> Path:

@@ -11,10 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from hiper.compose import compose, config_dir, override
+from hiper.compose import compose, config_dir, override, read_settings
 from hiper.config import RunConfig
 from hiper.errors import ConfigError
 from hiper.fingerprint import fingerprint
@@ -156,19 +153,13 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     Raises:
         ConfigError: no such file, unknown or impossible settings, of the sweep or of its trials; all of the space's at once.
     """
-    if not path.is_file():
+    if not path.exists():
         known = ", ".join(sorted(map(str, path.parent.glob("*.yaml")))) or f"none in {path.parent}"
         raise ConfigError(f"there is no sweep {path}. Sweeps there: {known}.")
     try:
-        node = OmegaConf.merge(OmegaConf.structured(SweepSpec), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        spec = OmegaConf.to_object(node)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{path} does not state a sweep: {' '.join(str(error).split())}") from error
-    except Exception as error:  # the YAML reader's own errors, whose package is not a dependency of ours
-        if not type(error).__module__.startswith("yaml"):
-            raise
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    assert isinstance(spec, SweepSpec)
+        spec = read_settings(SweepSpec, path, overrides)
+    except ConfigError as error:
+        raise ConfigError(f"{error} It does not state a sweep; sweeps/hae.yaml does.") from error
     problems = [*_own_problems(spec), *(problem for key in spec.space for problem in _space_problems(spec, key))] or _base_problems(spec)
     if problems:
         raise ConfigError(f"{path} cannot stand:\n" + "\n".join(f"  - {problem}" for problem in problems))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from hiper.config import TASK_TYPES
 from hiper.errors import DataError
+from hiper.reading import read_json
+from hiper.records import read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,22 @@ class GameIndex:
         """The inverse of `save`.
 
         Raises:
-            DataError: the file is missing or is not an index.
+            DataError: the file is missing or is not an index, or names games outside its root.
         """
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            entries = tuple(GameEntry(**{**game, "scene": int(game["scene"])}) for game in record["games"])
-            return cls(path.resolve().parent / record["root"], entries, dict(record["left_out"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is not a game index ({error}). Write it again with `hiper games`.") from error
+            record = read_record(_Saved, read_json(path), f"{path} is not a game index")
+            for entry in record.games:
+                if Path(entry.path).is_absolute() or ".." in Path(entry.path).parts or "\0" in entry.path:
+                    raise DataError(f"{path} is not a game index: the game {entry.path!r} lies outside its root.")
+        except DataError as error:
+            raise DataError(f"{error} Write it again with `hiper games`.") from error
+        return cls(path.resolve().parent / record.root, tuple(record.games), record.left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """What an index file holds."""
+
+    root: str
+    left_out: dict[str, int]
+    games: list[GameEntry]

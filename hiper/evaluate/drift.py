@@ -11,6 +11,8 @@ from typing import Any
 
 from hiper.errors import DataError
 from hiper.evaluate.statistics import fell
+from hiper.reading import read_json_lines
+from hiper.records import read_record
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,19 @@ def read_history(path: Path) -> list[Entry]:
     """All entries, in order; none where there is no file.
 
     Raises:
-        DataError: a line is not an entry; the message names file and line.
+        DataError: the file cannot be read, or a line is not an entry; the message names file and line.
     """
-    if not path.is_file():
+    if not path.exists():
         return []
-    entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            record = json.loads(line)
-            record["successes"] = {split: (int(won), int(played)) for split, (won, played) in record["successes"].items()}
-            entries.append(Entry(**record))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{path}:{number} is not an entry of a history ({error}). Restore the file from git.") from error
-    return entries
+    try:
+        entries = []
+        for where, record in read_json_lines(path):
+            entries.append(read_record(Entry, record, f"{where} is not an entry of a history"))
+            if any(not 0 <= won <= played or not played for won, played in entries[-1].successes.values()):
+                raise DataError(f"{where} is not an entry of a history: successes must be [won, played] with 0 <= won <= played.")
+        return entries
+    except DataError as error:
+        raise DataError(f"{error} Restore the file from git.") from error
 
 
 def append_history(path: Path, entry: Entry) -> None:

@@ -7,10 +7,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from hiper.compose import compose, override
+from hiper.compose import compose, override, read_settings
 from hiper.config import GamesConfig, RunConfig
 from hiper.envs import benchmark_of
 from hiper.envs.index import GameIndex
@@ -20,6 +17,7 @@ from hiper.evaluate.evaluate import choose, evaluate
 from hiper.evaluate.write import EVALUATION, read_evaluation
 from hiper.lock import locked
 from hiper.progress import Progress
+from hiper.reading import read_bytes
 from hiper.runs import config_beside, environment
 from hiper.stage_folder import digest
 from hiper.versions import fetch
@@ -89,13 +87,12 @@ def load_plan(path: Path) -> Plan:
     Raises:
         ConfigError: no such file, or settings that cannot stand.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"there is no {path}. Name a file such as conf/reevaluate/nightly.yaml.")
     try:
-        plan = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path)))
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{path} does not say what to evaluate: {' '.join(str(error).split())}") from error
-    assert isinstance(plan, Plan)
+        plan = read_settings(Plan, path)
+    except ConfigError as error:
+        raise ConfigError(f"{error} It does not say what to evaluate; conf/reevaluate/nightly.yaml does.") from error
     names = [one.name for one in plan.models]
     if not names or len(set(names)) != len(names) or any(not name.replace("-", "").replace("_", "").isalnum() for name in names):
         raise ConfigError(f"{path}: models={names} need different names of letters, digits, - and _, at least one: they name files.")
@@ -153,7 +150,7 @@ def _evaluate(one: Watched, work: Path, progress: Progress | None) -> Entry:
         settings=settings,
         versions={**here["versions"], "python": here["python"]},
         successes={split: (found["successes"], found["games"]) for split, found in record["splits"].items()},
-        evaluation=hashlib.sha256((work / "evaluation" / EVALUATION).read_bytes()).hexdigest(),
+        evaluation=hashlib.sha256(read_bytes(work / "evaluation" / EVALUATION)).hexdigest(),
     )
 
 
@@ -175,13 +172,11 @@ def _files(one: Watched, work: Path) -> tuple[str, Path]:
 
 def _index(games: Path, cfg: RunConfig) -> GameIndex:
     file = games / "index.json"
-    return (
-        GameIndex.load(file) if file.is_file() else benchmark_of(cfg).index(games, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
-    )
+    return GameIndex.load(file) if file.exists() else benchmark_of(cfg).index(games, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
 
 
 def _games_digest(index: GameIndex, split: str) -> str:
     whole = hashlib.sha256()
     for game in choose(index.split(split), None):
-        whole.update(f"{game.path}\0{hashlib.sha256(index.resolve(game).read_bytes()).hexdigest()}\n".encode())
+        whole.update(f"{game.path}\0{hashlib.sha256(read_bytes(index.resolve(game))).hexdigest()}\n".encode())
     return whole.hexdigest()

@@ -10,6 +10,8 @@ from typing import Any
 
 from hiper.errors import DataError
 from hiper.evaluate.statistics import KEYS, summarise
+from hiper.reading import read_json_object
+from hiper.records import read_value
 from hiper.rollout.trajectory import Trajectory, write_trajectories
 
 EVALUATION = "evaluation.json"
@@ -61,20 +63,45 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
         DataError: it is missing or not an evaluation.
     """
     path = folder / EVALUATION
+    if not path.exists():
+        raise DataError(f"There is no evaluation at {path}.")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"There is no evaluation at {path}.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Evaluate again.") from error
-    try:
-        sets = [record["overall"], *record["splits"].values()]
-        sets += [found for split in record["splits"].values() for found in split["task_types"].values()]
-        for found in sets:
-            found.setdefault("score_mean", found["success_rate"])  # not kept before WebShop came
-        lacking = [key for found in sets for key in KEYS if key not in found]
-        if not isinstance(record["meta"], dict) or not isinstance(record["name"], str) or lacking:
-            raise KeyError(*lacking[:1])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not an evaluation of this version ({error}). Evaluate again.") from error
-    return dict(record)
+        record = read_json_object(path)
+        _check(record, f"{path} is not an evaluation of this version")
+    except DataError as error:
+        raise DataError(f"{error} Evaluate again.") from error
+    return record
+
+
+def _check(record: dict[str, Any], where: str) -> None:
+    """Every figure that is shown or compared is there and of its type; `score_mean` is filled in where it is older than WebShop."""
+    shape = {"name": str, "meta": dict[str, Any], "overall": dict[str, Any], "splits": dict[str, dict[str, Any]]}
+    for key, kind in shape.items():
+        read_value(kind, record.get(key), f"{where}: {key}")
+    sets = {"overall": record["overall"], **{f"splits.{name}": split for name, split in record["splits"].items()}}
+    for name, split in record["splits"].items():
+        types = read_value(dict[str, dict[str, Any]], split.get("task_types"), f"{where}: splits.{name}.task_types")
+        read_value(float, split.get("macro_success_rate"), f"{where}: splits.{name}.macro_success_rate")
+        sets.update({f"splits.{name}.task_types.{kind}": found for kind, found in types.items()})
+    for name, found in sets.items():
+        found.setdefault("score_mean", found.get("success_rate"))
+        for key in KEYS:
+            if key not in found:
+                raise DataError(f"{where}: {name} lacks {key}.")
+            read_value(_FIGURES.get(key, float | None), found[key], f"{where}: {name}.{key}")
+        if not 0 <= found["successes"] <= found["games"] or not found["games"]:
+            raise DataError(f"{where}: {name} says that {found['successes']} of {found['games']} games were won.")
+        if not all(0 <= found[key] <= 1 for key in ("success_rate", "wilson_low", "wilson_high")):
+            raise DataError(f"{where}: {name} holds a rate outside 0 to 1.")
+    for key in ("splits", "temperature", "limit"):
+        read_value(_META[key], record["meta"].get(key), f"{where}: meta.{key}")
+
+
+_FIGURES: dict[str, Any] = {
+    "stops": dict[str, int],
+    **dict.fromkeys(("games", "successes", "truncated"), int),
+    **dict.fromkeys(("success_rate", "wilson_low", "wilson_high", "score_mean"), float),
+}
+"""Types of those that are not numbers or null."""
+_META: dict[str, Any] = {"splits": dict[str, dict[str, Any]] | None, "temperature": float | None, "limit": int | None}
+"""Types of what pages compute with; the rest is shown as it is."""

@@ -6,8 +6,7 @@ unseen (controls, direction overrides, lone surrogates) are made visible, in eve
 
 from __future__ import annotations
 
-import json
-import unicodedata
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import groupby
@@ -15,14 +14,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hiper.config import RunConfig
-from hiper.errors import HiperError
+from hiper.errors import DataError, HiperError
 from hiper.evaluate.write import TRAJECTORIES, read_evaluation
+from hiper.reading import open_file, read_json, read_json_object
+from hiper.records import read_value
 from hiper.rollout.trajectory import Trajectory, read_trajectories
 from hiper.runs import load_config
-from hiper.stage_folder import ENVIRONMENT, read_times
+from hiper.stage_folder import ENVIRONMENT, TIMES, read_times
+from hiper.text import visible
 from hiper.tracking.metrics import read_metrics
 
 STAGES = ("games", "demos", "warm_start", "train", "evaluate")
+LARGEST = 1e100
+"""Numbers from here on are damage, and no chart could show them."""
 TRAINED = "trained"
 WARM_START = "warm_start"
 
@@ -68,7 +72,7 @@ def read_run(run: Path) -> RunRecord:
     def attempt(what: str, reading: Callable[[], T]) -> T | None:
         try:
             return reading()
-        except (HiperError, OSError, ValueError, KeyError, TypeError) as error:
+        except (HiperError, OSError) as error:
             missing.append(f"{what}: {visible(str(error))}")
             return None
 
@@ -79,10 +83,10 @@ def read_run(run: Path) -> RunRecord:
     record = RunRecord(
         path=run,
         config=attempt("Configuration", lambda: load_config(run)),
-        environment=attempt("Versions and git state", lambda: _read_object(run / ENVIRONMENT)) or {},
-        seconds=attempt("Stage times", lambda: _seconds(run)) or {},
-        metrics=attempt("Training curves", lambda: read_metrics(train / "metrics.jsonl")) or [],
-        timings=attempt("Timings", lambda: read_metrics(train / "timings.jsonl")) or [],
+        environment=attempt("Versions and git state", lambda: read_json_object(run / ENVIRONMENT)) or {},
+        seconds=_seconds(run, missing),
+        metrics=attempt("Training curves", lambda: _metrics(train / "metrics.jsonl")) or [],
+        timings=attempt("Timings", lambda: _metrics(train / "timings.jsonl")) or [],
         warm_start=attempt("Evaluation of the warm start", lambda: read_evaluation(run / "evaluate" / WARM_START)),
         trained=attempt("Evaluation after training", lambda: read_evaluation(run / "evaluate" / TRAINED)),
         alarms=attempt("Alarms", lambda: _read_alarms(train / "alarms.json")) or [],
@@ -111,18 +115,6 @@ def pick(trajectories: Iterable[Trajectory], source: str) -> list[Sample]:
     return [Sample(reason, one, source) for reason, one in chosen if one is not None and one.turns]
 
 
-def visible(text: str) -> str:
-    """Text in which every character shows itself: controls, format characters and surrogates become ‹U+202E›."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-        else f"\u2039U+{ord(character):04X}\u203a"
-        for character in text
-    )
-
-
 def _visible_in(value: T) -> T:
     """The same structure with `visible` strings; paths are left alone."""
     result: Any = value
@@ -137,30 +129,41 @@ def _visible_in(value: T) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} is not an object.")
-    return record
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """Records whose iterations rise and whose values can be drawn."""
+    records = read_metrics(path)
+    last = -1
+    for number, record in enumerate(records, start=1):
+        for key, value in record.items():
+            if value is not None and (type(value) not in (int, float) or not abs(value) < LARGEST):
+                raise DataError(f"{path}, record {number}: {key} is {value!r:.40}, which cannot be drawn.")
+        if not last < record["iteration"]:
+            raise DataError(f"{path}, record {number}: iteration {record['iteration']} comes after {last}.")
+        last = record["iteration"]
+    return records
 
 
 def _read_alarms(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []  # written from the first iteration on; a run that has none is older
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(record, list) or not all(isinstance(event, dict) for event in record):
-        raise ValueError(f"{path} is not a list of objects.")
-    return record
+    events: list[dict[str, Any]] = read_value(list[dict[str, Any]], read_json(path), str(path))
+    return events
 
 
-def _seconds(run: Path) -> dict[str, float]:
-    """Read without `hiper.stage_folder.read_stage`: a report changes nothing in a run."""
-    return {stage: times["seconds"] for stage in STAGES if (times := read_times(run, stage))}
+def _seconds(run: Path, missing: list[str]) -> dict[str, float]:
+    found = {}
+    for stage in STAGES:
+        seconds = read_times(run, stage).get("seconds")
+        if isinstance(seconds, float) and 0 <= seconds < LARGEST:
+            found[stage] = seconds
+        elif os.path.lexists(run / stage / TIMES):
+            missing.append(f"Stage times: {run / stage / TIMES} is damaged.")
+    return found
 
 
 def _samples(run: Path, train: Path) -> list[Sample]:
     path = train / "samples.jsonl"
-    if not path.is_file():
+    if not os.path.lexists(path):
         path = run / "evaluate" / TRAINED / TRAJECTORIES
     return pick(_complete(path), path.relative_to(run).as_posix())
 
@@ -174,8 +177,10 @@ def _complete(path: Path) -> Iterator[Trajectory]:
         except StopIteration:
             return
         except HiperError:
-            with path.open("rb") as file:
-                file.seek(-1, 2)
+            with open_file(path) as file:
+                if not file.seek(0, os.SEEK_END):
+                    return
+                file.seek(-1, os.SEEK_END)
                 if file.read(1) == b"\n":
                     raise
             return

@@ -15,7 +15,7 @@ from hiper import __version__
 from hiper.errors import DataError
 from hiper.files import write_text
 from hiper.report.charts import PALETTE, STYLE, Series, line_chart, nice_ticks, percent, plain, share_chart, standalone
-from hiper.report.read import visible
+from hiper.text import visible
 
 COMPLETE, PRUNED = "complete", "pruned"
 

@@ -22,6 +22,7 @@ from hiper.report.curves import draw_curves, evaluations
 from hiper.report.episode import show_episode
 from hiper.report.read import RunRecord, read_run
 from hiper.report.tables import tables
+from hiper.text import visible
 
 MEAN_OF = 5
 """Evaluations in the mean of the last few."""
@@ -78,7 +79,7 @@ def render(record: RunRecord, curves: Mapping[str, Markup]) -> str:
         palette=Markup(PALETTE),
         chart_style=Markup(STYLE),
         run=record,
-        name=record.config.name if record.config is not None else record.path.name,
+        name=record.config.name if record.config is not None else visible(record.path.name),
         facts=_facts(record),
         command=_command(record),
         made_with=_made_with(record),

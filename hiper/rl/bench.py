@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hiper.errors import DataError
+from hiper.reading import read_json_object
 from hiper.rl.hae import HierarchicalAdvantages, hierarchical_advantages, normalize
 from hiper.rl.shaping import shape_rewards
 
@@ -50,12 +50,10 @@ def conform(path: Path) -> dict[str, Any]:
         DataError: the file is missing or is not a set of recorded cases.
     """
     try:
-        cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
-        errors = [case_error(case) for case in cases]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(
-            f"{path} cannot be read as recorded cases ({type(error).__name__}: {error}). Expected hae_reference.json."
-        ) from error
+        errors = [case_error(case) for case in read_json_object(path)["cases"]]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError) as error:  # torch has its own
+        what = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise DataError(f"{path} cannot be read as recorded cases ({what}). Expected hae_reference.json.") from error
     if not errors:
         raise DataError(f"{path} holds no case. Expected hae_reference.json.")
     return {"cases": len(errors), "max_abs_error": max(errors)}

@@ -21,6 +21,8 @@ from hiper.envs.index import GameIndex
 from hiper.errors import DataError
 from hiper.protocol import Prompter, Switch, render
 from hiper.protocol.prompts import Past
+from hiper.reading import read_json_lines
+from hiper.records import read_value
 
 TRAIN = "train"
 
@@ -109,24 +111,30 @@ def read_demos(path: Path) -> list[Conversation]:
     Raises:
         DataError: the file is missing, empty, or a line is no conversation.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read the demonstrations {path}: {error.strerror}. Write them with `hiper demos`.") from error
-    conversations = [_read_line(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+    if not path.exists():
+        raise DataError(f"there are no demonstrations at {path}. Write them with `hiper demos`.")
+    conversations = [_conversation(record, where) for where, record in read_json_lines(path)]
     if not conversations:
         raise DataError(f"{path} holds no demonstrations. Write them with `hiper demos`.")
     return conversations
 
 
-def _read_line(line: str, where: str) -> Conversation:
-    try:
-        record = json.loads(line)
-        messages = [{"role": str(m["role"]), "content": str(m["content"]), "weight": int(m.get("weight", 1))} for m in record["messages"]]
-        found = record.get("admissible")
-        admissible = None if found is None else [[str(command) for command in commands] for commands in found]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{where}: not a demonstration ({error!r}). Expected {{"messages": [{{"role", "content"}}, ...]}}.') from error
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A message as the file has it."""
+
+    role: str
+    content: str
+    weight: int = 1
+
+
+def _conversation(record: Any, where: str) -> Conversation:
+    """One line, its types and its form checked."""
+    if not isinstance(record, dict) or "messages" not in record:
+        raise DataError(f'{where}: not a demonstration. Expected {{"messages": [{{"role", "content"}}, ...]}}.')
+    said = read_value(list[_Said], record["messages"], f"{where}: not a demonstration: messages")
+    messages: list[Message] = [{"role": one.role, "content": one.content, "weight": one.weight} for one in said]
+    admissible = read_value(list[list[str]] | None, record.get("admissible"), f"{where}: not a demonstration: admissible")
     if [m["role"] for m in messages] != ["user", "assistant"] * (len(messages) // 2) or not messages:
         raise DataError(f"{where}: the messages do not alternate user, assistant, ..., assistant.")
     if admissible is not None and len(admissible) != len(messages) // 2:

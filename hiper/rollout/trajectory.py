@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from hiper.errors import DataError
+from hiper.reading import parse_json, read_json_lines
+from hiper.records import read_record
 
 
 class StopReason(StrEnum):
@@ -96,19 +97,7 @@ class Trajectory:
         Raises:
             DataError: the line is not a trajectory.
         """
-        try:
-            record = json.loads(line)
-            turns = [
-                Turn(**{**turn, "values": _levels(turn.get("values")), "advantages": _levels(turn.get("advantages"))})
-                for turn in record.pop("turns")
-            ]
-            return cls(turns=turns, stop=StopReason(record.pop("stop")), **record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"not a trajectory: {line[:80]!r} ({error}). Expected a line written by Trajectory.to_json.") from error
-
-
-def _levels(record: dict[str, float] | None) -> Levels | None:
-    return None if record is None else Levels(**record)
+        return read_record(cls, parse_json(line, "a trajectory"), "not a trajectory")
 
 
 def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
@@ -124,11 +113,7 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
     """Trajectories of a JSONL file, in order.
 
     Raises:
-        DataError: a line is not a trajectory; the message names file and line.
+        DataError: the file cannot be read, or a line is not a trajectory; the message names file and line.
     """
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield Trajectory.from_json(line)
-            except DataError as error:
-                raise DataError(f"{path}:{number}: {error}") from error
+    for where, record in read_json_lines(path):
+        yield read_record(Trajectory, record, f"{where}: not a trajectory")

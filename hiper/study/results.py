@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from hiper.errors import DataError
 from hiper.evaluate import read_evaluation
-from hiper.evaluate.write import TRAJECTORIES
+from hiper.evaluate.write import EVALUATION, TRAJECTORIES
 from hiper.files import write_text
 from hiper.report.charts import Series, line_chart, percent, standalone
+from hiper.report.read import LARGEST
 from hiper.rollout.trajectory import read_trajectories
 from hiper.runs import read_commit
 from hiper.stage_folder import read_stage, read_times
@@ -103,8 +105,14 @@ def bootstrap(outcomes: Sequence[list[bool]], seed: int = 0) -> tuple[float, flo
 
 
 def _start(run: Path, split: str) -> dict[str, Any]:
-    record: dict[str, Any] = read_evaluation(warm_start_evaluation(run))["splits"][split]
-    return record
+    return _split(warm_start_evaluation(run), split)
+
+
+def _split(folder: Path, split: str) -> dict[str, Any]:
+    splits: dict[str, dict[str, Any]] = read_evaluation(folder)["splits"]
+    if split not in splits:
+        raise DataError(f"the evaluation in {folder} has no split {split!r}; it has {', '.join(splits) or 'none'}. See --split.")
+    return splits[split]
 
 
 def _read(cell: Cell, split: str, shared: dict[str, Any] | None) -> Outcome | None:
@@ -113,23 +121,36 @@ def _read(cell: Cell, split: str, shared: dict[str, Any] | None) -> Outcome | No
     if train is None or evaluated is None:
         return None
     start = _start(run, split) if shared is None else shared
-    metrics = read_metrics(run / "train" / "metrics.jsonl")
+    rows = run / "train" / "metrics.jsonl"
+    metrics = read_metrics(rows)
     curve: Curve = [(0, float(start["success_rate"]))] if cell.cfg.trainer.eval_games >= start["games"] else []
-    curve += [(row["env/turns"], row["eval/success_rate"]) for row in metrics if "eval/success_rate" in row]
-    record = read_evaluation(run / "evaluate" / "trained")["splits"][split]
+    curve += [(_figure(rows, row, "env/turns"), _figure(rows, row, "eval/success_rate")) for row in metrics if "eval/success_rate" in row]
+    record = _split(run / "evaluate" / "trained", split)
     played = read_trajectories(run / "evaluate" / "trained" / TRAJECTORIES)
+    won = [trajectory.won for trajectory in played if trajectory.split == split]
+    if len(won) != record["games"]:
+        raise DataError(f"{run / 'evaluate' / 'trained' / TRAJECTORIES} has {len(won)} games of {split}, {EVALUATION} {record['games']}.")
+    last = metrics[-1] if metrics else {}
     return Outcome(
         cell,
         start,
         curve,
-        [trajectory.won for trajectory in played if trajectory.split == split],
+        won,
         {name: (one["successes"], one["games"]) for name, one in record["task_types"].items()},
-        metrics[-1]["env/turns"],
-        metrics[-1]["switch/rate"],
-        metrics[-1]["switch/segment_length"],
+        _figure(rows, last, "env/turns"),
+        _figure(rows, last, "switch/rate"),
+        _figure(rows, last, "switch/segment_length"),
         read_times(run, "train").get("seconds", 0.0),
         read_commit(run),
     )
+
+
+def _figure(path: Path, row: dict[str, Any], key: str) -> Any:
+    """A number of a line of metrics."""
+    value: Any = row.get(key)
+    if type(value) not in (int, float) or not abs(value) < LARGEST:
+        raise DataError(f"{path} is damaged: in a line that is needed, {key} is {value!r:.40}, no number. Train that cell again.")
+    return value
 
 
 def _chart(arm: str, outcomes: Sequence[Outcome], first: tuple[str, Sequence[Outcome]]) -> Any:
@@ -234,8 +255,9 @@ def _types(arms: dict[str, list[Outcome]]) -> list[str]:
     names = list(next(iter(arms.values()))[0].task_types) if arms else []
     rows = [f"| arm | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for arm, outcomes in arms.items():
-        sums = [tuple(map(sum, zip(*(one.task_types[name] for one in outcomes), strict=True))) for name in names]
-        rows.append(f"| `{arm}` | " + " | ".join(f"{100 * won / games:.1f} % ({won} of {games})" for won, games in sums) + " |")
+        sums = [tuple(map(sum, zip(*(one.task_types.get(name, (0, 0)) for one in outcomes), strict=True))) for name in names]
+        shares = [f"{100 * won / games:.1f} % ({won} of {games})" if games else "none" for won, games in sums]
+        rows.append(f"| `{arm}` | " + " | ".join(shares) + " |")
     return rows
 
 

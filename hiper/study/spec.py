@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from hiper.compose import compose
 from hiper.config import RunConfig
-from hiper.errors import ConfigError
+from hiper.errors import ConfigError, DataError
+from hiper.reading import read_yaml
 
 BASE = "base"
 """Folder of the warm start's run; no arm has this name."""
@@ -100,12 +99,12 @@ def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
     Raises:
         ConfigError: no such file, not YAML, or a key that is missing, unknown or of the wrong kind.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"there is no study at {path}. The project's own are in studies/: hiper study studies/estimators.yaml.")
     try:
-        found = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # the YAML reader's own errors, and OmegaConf's
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        found = read_yaml(path)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     known = [entry.name for entry in fields(Study)]
     if not isinstance(found, dict) or not {"name", "base", "arms"} <= found.keys() or not found.keys() <= set(known):
         raise ConfigError(f"{path} is not a study: it needs name, base and arms, and may have {', '.join(known[3:])}, nothing else.")
@@ -115,7 +114,7 @@ def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
             base=(*_words(found["base"], "base"), *changes),
             arms={_name(arm, "arms"): _words(words or [], f"arms.{arm}") for arm, words in _mapping(found["arms"]).items()},
             seeds=tuple(_seed(seed) for seed in found.get("seeds", Study.seeds)),
-            thresholds=tuple(float(value) for value in found.get("thresholds", (0.5, 0.7, 0.8, 0.9))),
+            thresholds=tuple(_share(value) for value in found.get("thresholds", (0.5, 0.7, 0.8, 0.9))),
             own_start=_yes_or_no(found.get("own_start", False), "own_start"),
         )
     except (TypeError, ValueError) as error:
@@ -144,6 +143,12 @@ def _yes_or_no(value: Any, key: str) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{key} must be true or false; got {value!r}.")
     return value
+
+
+def _share(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise ValueError(f"thresholds must be success rates from 0 to 1; got {value!r}.")
+    return float(value)
 
 
 def _seed(value: Any) -> int:

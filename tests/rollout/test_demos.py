@@ -184,15 +184,18 @@ GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "c
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{GOOD}\nnot json\n", r"demos.jsonl:2: not a demonstration"),
+        (f"{GOOD}\nnot json\n", r"demos.jsonl:2 is not JSON"),
         (f"{GOOD}\n{GOOD}\n[]\n", r"demos.jsonl:3: not a demonstration"),
         ('{"messages": [{"role": "user"}]}', r"demos.jsonl:1: not a demonstration"),
         ('{"messages": []}', r"demos.jsonl:1: the messages do not alternate"),
         ('{"messages": [{"role": "user", "content": "a"}]}', r"demos.jsonl:1: the messages do not alternate"),
         (GOOD.replace("user", "system"), r"demos.jsonl:1: the messages do not alternate"),
+        (GOOD.replace('"a"', "7"), r"demos.jsonl:1: not a demonstration: messages: \[0\].content must be text"),
+        (GOOD[:-1] + ', "admissible": [["look", 3]]}', r"demos.jsonl:1: .* admissible: \[0\]\[1\] must be text"),
+        ("[" * 100_000, r"demos.jsonl:1 is (not JSON|nested too deeply)"),
         ("", r"demos.jsonl holds no demonstrations. Write them with `hiper demos`"),
     ],
-    ids=["no json", "no object", "no content", "no messages", "no reply", "other roles", "empty file"],
+    ids=["no json", "no object", "no content", "no messages", "no reply", "other roles", "no text", "no command", "deep", "empty file"],
 )
 def test_what_is_no_demonstration_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "demos.jsonl"
@@ -202,5 +205,5 @@ def test_what_is_no_demonstration_is_refused_with_its_line(tmp_path: Path, text:
 
 
 def test_a_missing_file_says_how_to_write_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read the demonstrations .* Write them with `hiper demos`"):
+    with pytest.raises(DataError, match="there are no demonstrations at .* Write them with `hiper demos`"):
         read_demos(tmp_path / "demos.jsonl")

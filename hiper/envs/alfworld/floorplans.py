@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import math
 import random
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 
 from hiper.config import TASK_TYPES
 from hiper.errors import DataError, MissingDependencyError
+from hiper.reading import parse_json, read_text
 
 HELD_OUT_SCENES = frozenset({9, 10, 29, 215, 219, 226, 308, 315, 325, 404, 424, 425})
 """Rooms ALFRED keeps for its unseen splits (valid: 10, 219, 308, 424; test: the others); no official training game plays in them."""
@@ -148,8 +148,8 @@ def floor_plan(scene: int) -> FloorPlan:
         DataError: the package has no such floor plan, or it cannot be read.
     """
     table, folder = tables(), _package() / "gen" / "layouts"
-    placed: dict[str, list[float]] = json.loads(_text(folder / f"FloorPlan{scene}-openable.json"))
-    mentioned = set(json.loads(_text(folder / f"FloorPlan{scene}-objects.json")))
+    placed: dict[str, list[float]] = _json(folder / f"FloorPlan{scene}-openable.json")
+    mentioned = set(_json(folder / f"FloorPlan{scene}-objects.json"))
     points = tuple((float(x), float(z)) for x, z in _array(folder / f"FloorPlan{scene}-layout.npy"))
     receptacles = []
     for name, (x, z, *_) in sorted(placed.items()):
@@ -231,9 +231,13 @@ def _module(path: Path) -> ModuleType:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}). It belongs to the alfworld package: install alfworld 0.4.2.") from error
+        return read_text(path)
+    except DataError as error:
+        raise DataError(f"{error} It belongs to the alfworld package: install alfworld 0.4.2.") from error
+
+
+def _json(path: Path) -> Any:
+    return parse_json(_text(path), str(path))
 
 
 def _array(path: Path) -> Any:

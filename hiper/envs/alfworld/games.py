@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hiper.config import SPLITS, TASK_TYPES
+from hiper.envs.alfworld.world import GAME_BYTES
 from hiper.envs.index import GameEntry, GameIndex
 from hiper.errors import DataError
+from hiper.reading import open_file, read_json_object
+from hiper.records import read_value
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +91,11 @@ def _described(file: Path, folder: str) -> tuple[str, int]:
         return parts[0], int(parts[4])
     trajectory = file.with_name("traj_data.json")
     try:
-        record = json.loads(trajectory.read_text(encoding="utf-8"))
-        return str(record["task_type"]), int(record["scene"]["scene_num"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = read_json_object(trajectory, GAME_BYTES)
+        scene = read_value(dict[str, Any], record.get("scene"), f"{trajectory}: scene").get("scene_num")
+        where = str(trajectory)
+        return read_value(str, record.get("task_type"), f"{where}: task_type"), read_value(int, scene, f"{where}: scene.scene_num")
+    except DataError as error:
         raise DataError(
             f"{file.parent}: neither the folder name {folder!r} nor traj_data.json says the task type and scene ({error}). "
             "Expected TASK-Object-Mrecep-Receptacle-SCENE."
@@ -99,13 +104,13 @@ def _described(file: Path, folder: str) -> tuple[str, int]:
 
 def _solvable(file: Path) -> bool:
     """The file's `solvable` flag, read from its end: parsing thousands of whole games would take most of a minute."""
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         stream.seek(0, 2)
         stream.seek(max(0, stream.tell() - _TAIL))
         flags = re.findall(rb'"solvable": (true|false|null)', stream.read())
     if flags:
         return bool(flags[-1] == b"true")
     try:
-        return json.loads(file.read_text(encoding="utf-8")).get("solvable") is True
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{file} is not a game file ({error}). Unpack or generate it again.") from error
+        return read_json_object(file, GAME_BYTES).get("solvable") is True
+    except DataError as error:
+        raise DataError(f"{file} is not a game file ({error}) Unpack or generate it again.") from error

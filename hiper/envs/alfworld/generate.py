@@ -25,6 +25,7 @@ from hiper.envs.alfworld.layout import Layout, Task, furnish, solve, tasks_in
 from hiper.envs.alfworld.problem import problem_text
 from hiper.envs.index import GameIndex
 from hiper.errors import DataError, GameError
+from hiper.reading import read_json_object
 
 logger = logging.getLogger(__name__)
 
@@ -193,10 +194,10 @@ def _clear(out: Path) -> None:
 
 def _read_manifest(out: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_json_object(out / MANIFEST)
+    except DataError:
         return None
-    return record if isinstance(record, dict) and "settings" in record else None
+    return record if "settings" in record else None
 
 
 def _write_manifest(out: Path, record: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ import textwrap
 from typing import Any, NamedTuple, TypeAlias
 
 from hiper.envs.alfworld.domain import INSTEAD
-from hiper.errors import GameError
+from hiper.errors import DataError, GameError
+from hiper.reading import parse_json
 
 Symbol: TypeAlias = tuple[str, Any]
 """("text", text), ("rule", name), and ("each" or "list", (rule, expression, condition)) where either rule or expression is None."""
@@ -80,9 +81,9 @@ class Grammar(NamedTuple):
 def _read_rules(block: str, where: str) -> dict[str, list[dict[str, str]]]:
     lines = (line for line in textwrap.dedent(block).split("\n") if not line.lstrip().startswith("#"))
     try:
-        rules = json.loads("\n".join(lines))
-    except json.JSONDecodeError as error:
-        raise GameError(f"the grammar block of {where} is not JSON: {error}") from error
+        rules = parse_json("\n".join(lines), f"the grammar block of {where}")
+    except DataError as error:
+        raise GameError(str(error)) from error
     if not isinstance(rules, dict) or not all(
         isinstance(alternatives, list) and all(isinstance(a, dict) and isinstance(a.get("rhs"), str) for a in alternatives)
         for alternatives in rules.values()

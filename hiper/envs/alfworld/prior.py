@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hiper.envs.alfworld.world import read_game_file
 from hiper.envs.index import GameIndex
-from hiper.errors import DataError
 
 TYPE = re.compile(r"\((?:object|receptacle)Type (\S+) (\w+)Type\)")
 INSIDE = re.compile(r"\(inReceptacle (\S+) (\S+)\)")
@@ -73,7 +72,4 @@ class LocationPrior:
 
 
 def _problem(file: Path) -> str:
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["pddl_problem"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is not a game file ({error}). Unpack or generate it again.") from error
+    return str(read_game_file(file)["pddl_problem"])

@@ -17,6 +17,7 @@ from hiper.envs.alfworld.grammar import split_task
 from hiper.envs.alfworld.world import TASK_LEAD_IN, read_game_file
 from hiper.envs.base import StepResult
 from hiper.errors import DataError, GameError, MissingDependencyError
+from hiper.reading import read_bytes
 
 
 @contextmanager
@@ -50,7 +51,7 @@ class TextWorldGame:
             ) from error
         self.path = Path(path)
         data = read_game_file(self.path)
-        self._digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:32]
+        self._digest = hashlib.sha256(read_bytes(self.path)).hexdigest()[:32]
         self._task = split_task(data["grammar"])[1].removeprefix(TASK_LEAD_IN).strip()
         self._env: Any = TextworldGymEnv(
             gamefiles=[str(self.path)],

@@ -21,6 +21,7 @@ from hiper.envs.webshop.pages import BUY, DESCRIPTION, FEATURES, PREV, Mode
 from hiper.envs.webshop.reward import Score, score
 from hiper.envs.webshop.shop import SEED, Episode, Shop
 from hiper.errors import DataError
+from hiper.reading import JSON_BYTES, parse_json, read_bytes
 
 EXAMPLES = 5
 """Mismatches shown in full."""
@@ -114,21 +115,23 @@ def _compare(catalogue: Path, recordings: Sequence[Path]) -> tuple[Counter[str],
                                     "ours": str(ours)[:600],
                                 }
                             )
-            except (KeyError, TypeError, AttributeError) as error:
+            except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 raise DataError(f"{path}:{number}: a recording of another form ({error!r}).") from error
     return compared, different, examples
 
 
 def _records(path: Path) -> Iterator[Record]:
     try:
-        text = (lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()).decode()
-        for part in text.rstrip("\n").split("\n") if ".jsonl" in path.suffixes else [text]:
-            record = json.loads(part)
+        data = read_bytes(path)
+        if path.suffix == ".xz":
+            data = lzma.LZMADecompressor().decompress(data, JSON_BYTES)
+        for number, part in enumerate(data.rstrip(b"\n").split(b"\n") if ".jsonl" in path.suffixes else [data], start=1):
+            record = parse_json(part, f"{path}:{number}")
             if not isinstance(record, dict):
                 raise ValueError(f"expected an object, found {record!r:.40}")
             yield record
-    except (OSError, ValueError, lzma.LZMAError) as error:
-        raise DataError(f"{path} cannot be read as a recording: {error}.") from error
+    except (ValueError, lzma.LZMAError) as error:
+        raise DataError(f"{path} cannot be read as a recording: {error}") from error
 
 
 def _differences(shop: Shop, record: Record) -> Iterable[Difference]:

@@ -30,20 +30,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiper.envs.webshop.index import Index, IndexBuilder
+from hiper.envs.webshop.intact import intact, note
 from hiper.envs.webshop.product import Product, make_product
 from hiper.envs.webshop.source import Files, digest, elements
 from hiper.errors import DataError
 from hiper.progress import Progress
+from hiper.reading import open_file, read_json_object
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the files in the cache; a change of any of them, or of what goes into the index, counts it up."""
+MOST_GOALS = 2**24
+"""Combinations of options a product may have; in the official files none has a thousandth of it."""
 LONGEST_ASIN = 10
 """Products with a longer one are dropped, as the original drops them."""
 
 _COLUMNS = ("spans", "asins", "sorted", "prices", "category", "query", "goals", "weights")
-_SIZES = "sizes.json"
+_NOTES = "notes.json"
 _KEPT = 4096
 """Products kept in memory, for all environments together."""
 
@@ -59,17 +63,17 @@ class Catalogue:
             folder: of the cache.
         """
         self.files, self.folder = files, folder
-        column = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS}
+        column = {name: load_array(folder / f"{name}.npy") for name in _COLUMNS}
         self.prices: NDArray[np.float64] = column["prices"]
         self.goals: NDArray[np.int64] = column["goals"]
         self.weights: NDArray[np.float64] = column["weights"]
         self._spans, self._asins, self._sorted = (column[name] for name in ("spans", "asins", "sorted"))
         self._codes = {name: column[name] for name in ("category", "query")}
-        labels: dict[str, list[str]] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+        labels: dict[str, list[str]] = read_json_object(folder / "labels.json")
         self._numbers = {name: {label: code for code, label in enumerate(known)} for name, known in labels.items()}
         ranks = np.empty(len(self._sorted), np.int32)
         ranks[self._sorted] = np.arange(len(ranks), dtype=np.int32)
-        self.index = Index({name: np.load(folder / f"index_{name}.npy", mmap_mode="r") for name in Index.NAMES}, ranks)
+        self.index = Index({name: load_array(folder / f"index_{name}.npy") for name in Index.NAMES}, ranks)
         self._records, self._attributes = _map(files.products), _map(files.attributes)
         self.product = lru_cache(maxsize=_KEPT)(self._product)
 
@@ -79,7 +83,15 @@ class Catalogue:
     def _product(self, number: int) -> Product:
         """A product by its number."""
         start, end, first, last = self._spans[number].tolist()
-        return make_product(json.loads(self._records[start:end]), json.loads(self._attributes[first:last]) if first >= 0 else None)
+        facts = None
+        try:
+            record = json.loads(self._records[start:end])
+            facts = json.loads(self._attributes[first:last]) if first >= 0 else None
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{self.files.products}: product {number} is not where {self.folder} has it ({error}). Delete that folder."
+            ) from error
+        return make_product(record, facts)
 
     def asin(self, number: int) -> str:
         """A product's ASIN, without reading its record."""
@@ -113,7 +125,9 @@ def load_catalogue(files: Files, cache: Path | None = None, progress: Progress |
     place = (cache_folder() if cache is None else cache) / "webshop"
     marks = [digest(path, place / "digests") for path in (files.products, files.attributes)]
     folder = place / f"{VERSION}-{marks[0][:24]}-{marks[1][:24]}"
-    if not _whole(folder):
+    if not intact(folder, _NOTES):
+        if folder.exists():
+            logger.warning("%s is damaged or incomplete; it is built again", folder)
         try:
             _build(files, folder, progress)
         except OSError as error:
@@ -148,12 +162,15 @@ def _build(files: Files, folder: Path, progress: Progress | None) -> None:
         span = facts.get(asin)
         try:
             product = make_product(element.value, json.loads(attributes[slice(*span)]) if span else None)
-        except DataError as error:
+        except (ValueError, RecursionError) as error:  # DataError is one
             raise DataError(f"{files.products}, near byte {element.start}: {error}") from error
+        count_of_goals = -1 if product.instruction is None else math.prod(len(values) for values in product.options.values())
+        if count_of_goals > MOST_GOALS:
+            raise DataError(f"{files.products}, near byte {element.start}: product {asin} has {count_of_goals} combinations of options")
         index.add(product.search_text)
         spans.extend((element.start, element.end, *(span or (-1, -1))))
         prices.extend((*product.pricing, math.nan)[:2])
-        goals.append(-1 if product.instruction is None else math.prod(len(values) for values in product.options.values()))
+        goals.append(count_of_goals)
         wanted.append(tuple(map(sys.intern, product.instruction_attributes)))
         for name, label in (("category", product.category), ("query", product.query)):
             codes[name].append(labels[name].setdefault(label, len(labels[name])))
@@ -178,12 +195,11 @@ def _build(files: Files, folder: Path, progress: Progress | None) -> None:
         for name, values in columns.items():
             np.save(temporary / f"{name}.npy", values)
         (temporary / "labels.json").write_text(json.dumps({name: list(known) for name, known in labels.items()}), encoding="utf-8")
-        sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
-        (temporary / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
+        note(temporary, [path.name for path in temporary.iterdir()], _NOTES)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     except OSError:
-        if not _whole(folder):
+        if not intact(folder, _NOTES):
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -200,15 +216,23 @@ def _weights(wanted: Sequence[tuple[str, ...]], goals: Sequence[int]) -> NDArray
     )
 
 
-def _whole(folder: Path) -> bool:
-    """Whether a built catalogue is there in full."""
+def load_array(path: Path) -> NDArray[Any]:
+    """An array of the cache, memory-mapped.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
     try:
-        sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+        open_file(path).close()  # numpy would wait for a pipe
+        found: NDArray[Any] = np.load(path, mmap_mode="r")
+        return found
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Delete {path.parent}; it is built again.") from error
 
 
 def _map(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with open_file(path) as file:
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # an empty file cannot be mapped
+            raise DataError(f"{path} cannot be read: {error}. Download or generate it again.") from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.errors import DataError
+from hiper.reading import read_json_object
 
 VERSION = 1
 """Of the generator: raised whenever the same settings write other bytes."""
@@ -128,7 +129,6 @@ def _write(path: Path, value: Any) -> None:
 
 def _read_manifest(out: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(out / MANIFEST)
+    except DataError:
         return None
-    return record if isinstance(record, dict) else None

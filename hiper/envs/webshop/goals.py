@@ -17,7 +17,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hiper.envs.webshop.catalogue import Catalogue
+from hiper.envs.webshop.catalogue import Catalogue, load_array
+from hiper.envs.webshop.intact import intact, note
 from hiper.envs.webshop.product import Product
 from hiper.envs.webshop.source import elements
 from hiper.errors import DataError
@@ -131,8 +132,9 @@ class Goals(Sequence[Goal]):
     def _drawn(self, cached: bool) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """Prices by product, caps by owner, and which goal of the unshuffled list stands where."""
         paths = [self._catalogue.folder / f"goals_{self.seed}_{name}.npy" for name in ("prices", "caps", "order")]
-        if cached and all(path.is_file() for path in paths):
-            prices, caps, order = (np.load(path, mmap_mode="r") for path in paths)
+        notes = f"goals_{self.seed}.json"
+        if cached and intact(self._catalogue.folder, notes):
+            prices, caps, order = (load_array(path) for path in paths)
             if (len(prices), len(caps), len(order)) == (len(self._catalogue), len(self._owners), len(self)):
                 return prices, caps, order
         rng = random.Random(self.seed)
@@ -149,6 +151,7 @@ class Goals(Sequence[Goal]):
                 temporary = path.with_name(f"{path.stem}.{os.getpid()}.npy")
                 np.save(temporary, values)
                 temporary.replace(path)
+            note(self._catalogue.folder, [path.name for path in paths], notes)
         return prices, caps, order
 
 
@@ -180,8 +183,9 @@ def _read_human(catalogue: Catalogue) -> list[tuple[int, dict[str, Any]]]:
         for record in element.value:
             try:
                 wanted, text, options = (record[name] for name in ("instruction_attributes", "instruction", "instruction_options"))
-                whole = all(isinstance(value, str) for value in (text, *wanted, *options))
-            except (KeyError, TypeError):
+                whole = isinstance(wanted, list) and isinstance(options, list)
+                whole = whole and all(isinstance(value, str) for value in (text, *wanted, *options))
+            except (KeyError, TypeError, IndexError):
                 whole = False
             if not whole:
                 raise DataError(

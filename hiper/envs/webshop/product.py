@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def parse_price(text: Any) -> tuple[float, ...]:
         prices = tuple(float(_NOT_PRICE.sub("", piece)) for piece in str(text).split("$")[1:])
     except ValueError:
         prices = ()
-    if not prices:
+    if not prices or not all(map(math.isfinite, prices)):
         raise DataError(f"pricing {str(text)[:40]!r} holds no price such as $9.99")
     return prices[:2]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from hiper.errors import DataError
+from hiper.reading import open_file, read_json_object
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _LONGEST = 1 << 26
 """Characters an element may have; what goes on longer has lost its end."""
 _SMALL = "_1000"
 """What the names of the small list and of its attributes have."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
@@ -85,7 +87,7 @@ def elements(path: Path) -> Iterator[Element]:
         DataError: the file cannot be read, is no such JSON, or ends too early; elements before the fault have been yielded.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             yield from _Reader(path, file).elements()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
@@ -149,6 +151,8 @@ class _Reader:
                 if len(self._text) - self._place > _LONGEST or not self._more():
                     raise self._broken(error.msg) from error
                 continue
+            except ValueError as error:  # a number of thousands of digits
+                raise self._broken(str(error)) from error
             self._advance(end, len(self._text[self._place : end].encode()))
             return value
 
@@ -183,12 +187,12 @@ def digest(path: Path, known: Path) -> str:
         note = known / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
         seen = {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
         try:
-            noted = json.loads(note.read_text(encoding="utf-8"))
-            if {name: noted[name] for name in seen} == seen:
+            noted = read_json_object(note)
+            if {name: noted.get(name) for name in seen} == seen and _DIGEST.fullmatch(str(noted.get("sha256"))):
                 return str(noted["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except DataError:
             pass
-        with path.open("rb") as file:
+        with open_file(path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,9 +39,16 @@ def test_products_are_found_by_asin_and_label(catalogue: Path) -> None:
 def test_a_damaged_cache_is_built_again(tmp_path: Path, catalogue: Path) -> None:
     cache = tmp_path / "cache"
     folder = load_catalogue(find_files(catalogue), cache).folder
-    for name in ("index_scores.npy", "sizes.json"):
-        (folder / name).write_bytes((folder / name).read_bytes()[:-3])
-        assert load_catalogue(find_files(catalogue), cache).index.search("pumps") == [0]
+    damages: list[Callable[[Path], object]] = [
+        lambda path: path.write_bytes(path.read_bytes()[:-3]),
+        lambda path: path.write_bytes(path.read_bytes()[:-3] + b"\xff\x00\xff"),  # of the old size
+        lambda path: (path.unlink(), os.mkfifo(path)),
+        lambda path: path.write_bytes(b"[" * 100_000),
+    ]
+    for damage in damages:
+        for name in ("index_scores.npy", "labels.json", "notes.json"):
+            damage(folder / name)
+            assert load_catalogue(find_files(catalogue), cache).index.search("pumps") == [0]
 
 
 def test_duplicates_and_names_that_are_none_are_dropped(tmp_path: Path) -> None:

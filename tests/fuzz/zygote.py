@@ -1,0 +1,112 @@
+"""Runs commands of `hiper`, each in a fork of a process that has imported everything: an import takes seconds, a fork milliseconds.
+
+python -m tests.fuzz.zygote     one JSON order a line on standard input, one JSON answer a line on standard output
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+PRELOAD = (
+    "hiper.cli",
+    "hiper.leash",
+    "hiper.stages",
+    "hiper.play",
+    "hiper.versions",
+    "hiper.envs.alfworld.benchmark",
+    "hiper.envs.webshop.benchmark",
+    "hiper.envs.webshop.bench",
+    "hiper.rl.bench",
+    "hiper.rollout.collect",
+    "hiper.rollout.demos",
+    "hiper.train.trainer",
+    "hiper.train.sft",
+    "hiper.evaluate.reevaluate",
+    "hiper.report",
+    "hiper.study",
+    "hiper.study.results",
+    "tuning.spec",
+    "tuning.sweep",
+    "hydra",
+    "datasets",
+    "trl",
+    "accelerate",
+    "transformers.models.qwen2.modeling_qwen2",
+    "transformers.trainer",
+)
+MEMORY = 12 << 30
+"""Bytes of address space: what grows without end is ended."""
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    for name in PRELOAD:
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        print(json.dumps(_serve(json.loads(line))), flush=True)
+
+
+def _serve(order: dict[str, Any]) -> dict[str, Any]:
+    """Run one command: `arguments`, in the folder `cwd`, for at most `seconds`. The answer: exit `code` (None: it was ended), `seconds`."""
+    begun = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _become(order)
+    code: int | None = None
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            break
+        if time.monotonic() - begun > order["seconds"]:
+            break
+        time.sleep(0.005)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if code is None:
+        os.waitpid(child, 0)
+    return {"code": code, "seconds": time.monotonic() - begun}
+
+
+def _become(order: dict[str, Any]) -> None:
+    os.setsid()
+    os.chdir(order["cwd"])
+    os.environ.update(order["environment"])
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    for descriptor, path, flags in (
+        (0, os.devnull, os.O_RDONLY),
+        (1, order["out"], os.O_WRONLY | os.O_CREAT),
+        (2, order["err"], os.O_WRONLY | os.O_CREAT),
+    ):
+        os.dup2(os.open(path, flags, 0o600), descriptor)
+    code = 70
+    try:
+        called: Any = importlib.import_module(order["module"])
+        code = called.main(order["arguments"])
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 2
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    main()
