@@ -6,6 +6,7 @@ machine (Debian's `postgresql`). Postgres refuses to run as root, so root runs i
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import pwd
@@ -14,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -60,6 +62,7 @@ class Postgres:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
                 **self._as,
             )
         over = time.monotonic() + PATIENCE
@@ -169,6 +172,12 @@ def _programs(extension: str | None, account: pwd.struct_passwd | None, folder: 
             shutil.copytree(program.parent.parent, folder / "programs")
             return folder / "programs" / "bin"
     pytest.skip(f"no Postgres here with the extension {extension}: install Debian's package postgresql")
+
+
+def _end_with_parent() -> None:
+    """Be stopped at once when the tests are killed, which then stop nothing themselves (Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
 
 
 def _offers(program: Path, extension: str) -> bool:
