@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hiper import __version__
 from hiper.errors import ConfigError, DataError, HiperError, MissingDependencyError, ModelError, WorkflowError
+from hiper.text import visible
 
 if TYPE_CHECKING:
     from hiper.config import RunConfig
@@ -274,7 +275,7 @@ def _pipeline(cfg: RunConfig, options: argparse.Namespace, parameters: dict[str,
     compose_again = partial(_saved, options) if options.verb == "resume" else None
     results = _direct(cfg, options.force, compose_again) if options.direct else _through_prefect(parameters, options.force)
     logger.info("all done in %.0f s of work", sum(result.seconds for result in results if not result.reused))
-    print(outcome(Path(cfg.paths.run)))
+    _say(outcome(Path(cfg.paths.run)))
     return 0
 
 
@@ -397,12 +398,12 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.join or options.direct:
         with track("trials", spec.trials) as progress:
             do = tuning.sweep.join if options.join else tuning.sweep.sweep
-            print(do(options.file, options.overrides, options.workers, progress))
+            _say(do(options.file, options.overrides, options.workers, progress))
         return 0
     _start_prefect()
     from flows.sweep import sweep
 
-    print(sweep(str(options.file), options.overrides, options.workers))
+    _say(sweep(str(options.file), options.overrides, options.workers))
     return 0
 
 
@@ -411,7 +412,8 @@ def _config(options: argparse.Namespace) -> int:
 
     cfg = _settings(options)
     if options.out is None:
-        print(shown_config(cfg), end="")
+        shown = shown_config(cfg)
+        print(visible(shown) if sys.stdout.isatty() else shown, end="")  # a file is to be read back
     else:
         save_config(cfg, options.out)
     return 0
@@ -434,7 +436,7 @@ def _stage(options: argparse.Namespace) -> int:
         begin_run(cfg)
         more = {"timeless": True} if getattr(options, "timeless", False) else {}
         with track(options.verb) as progress:
-            print(STAGES[stage](cfg, progress, force=options.force, **more))
+            _say(STAGES[stage](cfg, progress, force=options.force, **more))
     return 0
 
 
@@ -463,8 +465,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     options.place = str(out)
     with track("evaluate") as progress:
         summary = evaluate(cfg, model, index, out, progress, options.planner)
-    print(summary)
-    print(f"written: {out / 'evaluation.json'}")
+    _say(summary)
+    _say(f"written: {out / 'evaluation.json'}")
     return 0
 
 
@@ -509,7 +511,7 @@ def _study(options: argparse.Namespace) -> int:
     study = load_study(options.file, options.overrides)
     options.place = str(study.folder)
     if options.dvc:
-        print(f"written: {write_versioned(study, options.file, Path.cwd(), options.overrides)}")
+        _say(f"written: {write_versioned(study, options.file, Path.cwd(), options.overrides)}")
         return 0
     if options.only == BASE and not study.own_start:
         run_base(study)
@@ -517,12 +519,12 @@ def _study(options: argparse.Namespace) -> int:
     if options.only is not None:
         cell = study.cell(options.only)
         _direct(cell.cfg, force=False)
-        print(outcome(Path(cell.cfg.paths.run)))
+        _say(outcome(Path(cell.cfg.paths.run)))
         return 0
     if not options.report_only:
         with track("study") as progress:
             run_study(study, options.jobs, progress)
-    print(f"written: {write_results(study, options.out, options.split, f'hiper study {options.file}')}")
+    _say(f"written: {write_results(study, options.out, options.split, f'hiper study {options.file}')}")
     return 0
 
 
@@ -544,7 +546,7 @@ def _reevaluate(options: argparse.Namespace) -> int:
     for one in plan.models:
         with track(one.name) as progress:
             outcomes.append(reevaluate(plan, one, options.accept, progress))
-        print(outcomes[-1])
+        _say(outcomes[-1])
     bad = [outcome.name for outcome in outcomes if outcome.bad]
     if bad:
         raise DriftError(f"{', '.join(bad)}: see above. `--accept` makes a new evaluation the one to compare with.")
@@ -597,7 +599,7 @@ def _models(options: argparse.Namespace) -> int:
     from hiper.versions import models
 
     found = models(Path.cwd())
-    print("\n".join(map(str, found)) if found else "no commit has a trained model in dvc.lock yet: `dvc repro`, then commit dvc.lock.")
+    _say("\n".join(map(str, found)) if found else "no commit has a trained model in dvc.lock yet: `dvc repro`, then commit dvc.lock.")
     return 0
 
 
@@ -605,7 +607,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from hiper.doctor import examine, text
 
     findings = examine()
-    print(json.dumps([finding.record() for finding in findings], indent=2) if options.json else text(findings))
+    _say(json.dumps([finding.record() for finding in findings], indent=2) if options.json else text(findings))
     return 0 if all(finding.ok or not finding.required for finding in findings) else 1
 
 
@@ -682,11 +684,23 @@ def _foreseen(error: Exception, options: argparse.Namespace) -> int | None:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more can be said to it
         return 1
+    if _unreachable(error) and not _debug():
+        where, why = os.environ.get("PREFECT_API_URL", "its address"), str(error) or type(error).__name__
+        return _fail(
+            f"the Prefect server at {where} cannot be reached ({why}). "
+            "Start it, or unset PREFECT_API_URL, or add --direct. What was finished before is kept: give the command again.",
+            WorkflowError.exit_code,
+        )
     if isinstance(error, OSError) and error.errno in NO_ROOM and not _debug():
         return _fail(
             f"cannot write: {error}. What was finished before is intact; make room (or allow writing) and give the command again.", 1
         )
     return None
+
+
+def _unreachable(error: BaseException) -> bool:
+    """Whether a server did not answer; Prefect's client is the only one of ours that asks one."""
+    return any(f"{kind.__module__.split('.')[0]}.{kind.__name__}" == "httpx.TransportError" for kind in type(error).__mro__)
 
 
 def _after_interrupt(error: BaseException) -> bool:
@@ -716,8 +730,13 @@ def _interrupted(options: argparse.Namespace) -> str:
     return f"interrupted; finished work is kept in {place}. Continue with `hiper resume {place}`."
 
 
+def _say(what: object) -> None:
+    """Print what may hold words of a file, a model or a game: none of them acts on the terminal."""
+    print(visible(str(what)))
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"hiper: {message}", file=sys.stderr)
+    print(f"hiper: {visible(message)}", file=sys.stderr)
     return code
 
 

@@ -83,14 +83,14 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
     if not (directory / "config.yaml").is_file():
         raise ConfigError(f"no config.yaml in {directory}. Name a folder laid out like conf/.")
     _check(overrides, directory)
-    _check_files(directory, overrides)
+    files = _check_files(directory, overrides)
     register_schemas()
     with _hydra_lock:
         try:
             with initialize_config_dir(str(directory), version_base="1.3"):
                 composed = hydra_compose("config", overrides=list(overrides))
         except Exception as error:  # Hydra checks little of what it reads: a list for a mapping is an AssertionError
-            raise ConfigError(f"cannot compose {directory}: {_flat(error)}") from error
+            raise ConfigError(_odd_file(files) or f"cannot compose {directory}: {_flat(error)}") from error
     return build(composed)
 
 
@@ -126,7 +126,7 @@ def read_settings(schema: type[T], path: Path, changes: Sequence[str] = ()) -> T
     """
     try:
         value = read_yaml(path)
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or not value:
             raise DataError(f"{path} holds no settings.")
         node = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(value), OmegaConf.from_dotlist(list(changes)))
         found = OmegaConf.to_object(node)
@@ -182,23 +182,41 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, node
 
 
-def _check_files(directory: Path, overrides: Sequence[str]) -> None:
+def _check_files(directory: Path, overrides: Sequence[str]) -> list[Path]:
     """Read the files that may be composed before Hydra does, which would wait for a pipe and unfold any alias.
 
     A file can only be chosen where its name stands, in an override or in a file that is chosen.
 
+    Returns:
+        Them, and perhaps some that will not be.
+
     Raises:
         ConfigError: one is damaged; the message names it.
     """
+    files: list[Path] = []
     waiting: dict[str, list[Path]] = {}
     for path in directory.rglob("*.yaml"):
         waiting.setdefault(path.stem, []).append(path)
     said = " ".join(["config", *overrides])
     while named := set(_NAME.findall(said)) & waiting.keys():
+        new = [path for name in sorted(named) for path in waiting.pop(name)]
         try:
-            said = " ".join(check_yaml(path) for name in sorted(named) for path in waiting.pop(name))
+            said = " ".join(map(check_yaml, new))
         except DataError as error:
             raise ConfigError(str(error)) from error
+        files += new
+    return files
+
+
+def _odd_file(files: Sequence[Path]) -> str | None:
+    """What is wrong with one of the files by itself, which Hydra does not say; None: nothing is."""
+    for path in files:
+        try:
+            if not isinstance(read_yaml(path), dict | None):
+                return f"{path} holds no settings: a file of conf/ maps keys to values."
+        except DataError as error:
+            return str(error)
+    return None
 
 
 def _default_config_dir() -> Path:

@@ -1,4 +1,7 @@
-"""A game in the terminal, for a person or for the expert; where the words go is the caller's choice."""
+"""A game in the terminal, for a person or for the expert; where the words go is the caller's choice.
+
+Games are files that anybody may have written: what they say is shown by `visible`, so that none of it acts on the terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable
 
 from hiper.envs.base import TextEnv
 from hiper.envs.expert import Expert
+from hiper.text import visible
 
 HELP = "? lists what can be done now; q leaves"
 PRIOR_GAMES = 300
@@ -21,7 +25,7 @@ def play(game: TextEnv, ask: Callable[[str], str], say: Callable[[str], object])
         ask: shows a prompt and returns a line, as `input` does; EOFError leaves the game.
         say: shows text, as `print` does.
     """
-    say(game.reset())
+    say(visible(game.reset()))
     say(f"({HELP})")
     turns = 0
     while not game.won:
@@ -32,9 +36,9 @@ def play(game: TextEnv, ask: Callable[[str], str], say: Callable[[str], object])
         if command == "q":
             break
         if command == "?":
-            say("\n".join(game.admissible_commands))
+            say(visible("\n".join(game.admissible_commands)))
         elif command:
-            say(game.step(command).observation)
+            say(visible(game.step(command).observation))
             turns += 1
     say(f"You {'won' if game.won else 'left'} after {turns} turns.")
     return game.won
@@ -43,15 +47,15 @@ def play(game: TextEnv, ask: Callable[[str], str], say: Callable[[str], object])
 def watch(game: TextEnv, expert: Expert, say: Callable[[str], object]) -> bool:
     """Show the expert playing, with the subgoal it follows; whether it reached the goal."""
     observation = game.reset()
-    say(observation)
+    say(visible(observation))
     expert.start(game.task, observation)
     turns = 0
     while not game.won and turns < MAX_TURNS:
         decision = expert.act(observation, game.admissible_commands)
         if decision.switch:
-            say(f"[{decision.subgoal}]")
+            say(visible(f"[{decision.subgoal}]"))
         observation = game.step(decision.action).observation
-        say(f"> {decision.action}\n{observation}")
+        say(visible(f"> {decision.action}\n{observation}"))
         turns += 1
     say(f"The expert {'won' if game.won else 'gave up'} after {turns} turns.")
     return game.won

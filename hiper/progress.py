@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hiper.text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -39,14 +41,23 @@ def start_logging(verbose: bool = False) -> None:
     root.propagate = False
     if root.handlers:
         return
+    handler: logging.Handler
     if sys.stderr.isatty():
         from rich.logging import RichHandler
 
-        root.addHandler(RichHandler(console=_console(), show_path=False, show_level=False, log_time_format="%H:%M:%S"))
+        handler = RichHandler(console=_console(), show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False)
+        handler.setFormatter(_Visible("%(message)s"))
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-        root.addHandler(handler)
+        handler.setFormatter(_Visible("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    root.addHandler(handler)
+
+
+class _Visible(logging.Formatter):
+    """Messages quote files and models: nothing in them acts on the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 @contextmanager
@@ -93,7 +104,7 @@ def _bar(label: str, total: int) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

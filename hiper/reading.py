@@ -142,8 +142,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
     Raises:
         DataError: it is not UTF-8, not JSON, nested too deeply, or holds a number that is not finite or has too many digits.
     """
+    decoded = _decoded(text, where) if isinstance(text, bytes) else text
     try:
-        value = json.loads(_decoded(text, where) if isinstance(text, bytes) else text, parse_constant=_not_finite)
+        value = json.loads(decoded, parse_constant=_not_finite)
     except RecursionError as error:
         raise DataError(f"{where} is nested too deeply.") from error
     except ValueError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -16,13 +17,12 @@ from typing import Any, TypeVar
 from hiper.config import RunConfig
 from hiper.errors import DataError, HiperError
 from hiper.evaluate.write import TRAJECTORIES, read_evaluation
-from hiper.reading import open_file, read_json, read_json_object
+from hiper.reading import open_file, parse_json, read_json, read_json_object, read_lines
 from hiper.records import read_value
 from hiper.rollout.trajectory import Trajectory, read_trajectories
 from hiper.runs import load_config
-from hiper.stage_folder import ENVIRONMENT, TIMES, read_times
+from hiper.stage_folder import ENVIRONMENT, TIMES
 from hiper.text import visible
-from hiper.tracking.metrics import read_metrics
 
 STAGES = ("games", "demos", "warm_start", "train", "evaluate")
 LARGEST = 1e100
@@ -80,6 +80,8 @@ def read_run(run: Path) -> RunRecord:
     if not train.is_dir() and (run / "train.partial").is_dir():
         train = run / "train.partial"
         missing.append("Training has not finished: the curves end where it stands now.")
+    else:
+        missing += [f"{path} ends in the middle of a line, which is left out." for path in _unfinished(run, train)]
     record = RunRecord(
         path=run,
         config=attempt("Configuration", lambda: load_config(run)),
@@ -130,16 +132,23 @@ def _visible_in(value: T) -> T:
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
-    """Records whose iterations rise and whose values can be drawn."""
-    records = read_metrics(path)
+    """Records whose iterations rise and whose values can be drawn; a line in the writing is left out."""
+    if not os.path.lexists(path):
+        raise DataError(f"There are no metrics at {path}.")
+    lines = list(read_lines(path))
+    if lines and not _ended(path):
+        lines.pop()
+    records: list[dict[str, Any]] = []
     last = -1
-    for number, record in enumerate(records, start=1):
+    for where, line in lines:
+        record = read_value(dict[str, float | None], parse_json(line, where), where)
         for key, value in record.items():
-            if value is not None and (type(value) not in (int, float) or not abs(value) < LARGEST):
-                raise DataError(f"{path}, record {number}: {key} is {value!r:.40}, which cannot be drawn.")
-        if not last < record["iteration"]:
-            raise DataError(f"{path}, record {number}: iteration {record['iteration']} comes after {last}.")
+            if value is not None and not abs(value) < LARGEST:
+                raise DataError(f"{where}: {key} is {value:.3g}, which cannot be drawn.")
+        if not last < read_value(int, record.get("iteration"), f"{where}: iteration"):
+            raise DataError(f"{where}: iteration {record['iteration']} comes after {last}.")
         last = record["iteration"]
+        records.append(record)
     return records
 
 
@@ -153,11 +162,16 @@ def _read_alarms(path: Path) -> list[dict[str, Any]]:
 def _seconds(run: Path, missing: list[str]) -> dict[str, float]:
     found = {}
     for stage in STAGES:
-        seconds = read_times(run, stage).get("seconds")
-        if isinstance(seconds, float) and 0 <= seconds < LARGEST:
-            found[stage] = seconds
-        elif os.path.lexists(run / stage / TIMES):
-            missing.append(f"Stage times: {run / stage / TIMES} is damaged.")
+        path = run / stage / TIMES
+        if not os.path.lexists(path):
+            continue
+        try:
+            seconds = read_value(float, read_json_object(path).get("seconds"), f"{path}: seconds")
+            if not 0 <= seconds < LARGEST:
+                raise DataError(f"{path}: {seconds:.3g} seconds are no time.")
+            found[stage] = float(seconds)
+        except DataError as error:
+            missing.append(f"Stage times: {visible(str(error))}")
     return found
 
 
@@ -166,6 +180,26 @@ def _samples(run: Path, train: Path) -> list[Sample]:
     if not os.path.lexists(path):
         path = run / "evaluate" / TRAINED / TRAJECTORIES
     return pick(_complete(path), path.relative_to(run).as_posix())
+
+
+def _unfinished(run: Path, train: Path) -> Iterator[Path]:
+    """Files of lines whose last has no end, though nobody writes them any more."""
+    for path in (
+        *(train / name for name in ("metrics.jsonl", "timings.jsonl", "samples.jsonl")),
+        run / "evaluate" / TRAINED / TRAJECTORIES,
+    ):
+        with suppress(DataError):
+            if not _ended(path):
+                yield path
+
+
+def _ended(path: Path) -> bool:
+    """Whether a file is empty or its last line has an end."""
+    with open_file(path) as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def _complete(path: Path) -> Iterator[Trajectory]:
@@ -177,10 +211,6 @@ def _complete(path: Path) -> Iterator[Trajectory]:
         except StopIteration:
             return
         except HiperError:
-            with open_file(path) as file:
-                if not file.seek(0, os.SEEK_END):
-                    return
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) == b"\n":
-                    raise
+            if _ended(path):
+                raise
             return

@@ -20,14 +20,14 @@ class ChatCodec:
         """Find the borders.
 
         Raises:
-            ModelError: the template rewrites earlier messages or marks no end of a reply, so a conversation cannot be appended to.
+            ModelError: the template fails, rewrites earlier messages or marks no end of a reply, so a conversation cannot be appended to.
         """
         self.tokenizer = tokenizer
         opened = self._render([("user", _ASK)])
         whole = self._render([("user", _ASK), ("assistant", _ANSWER), ("user", _NEXT)])
         if not whole.startswith(opened + _ANSWER) or whole.count(_NEXT) != 1:
             raise ModelError(
-                "the chat template rewrites earlier messages, so a conversation cannot grow token by token. "
+                f"the chat template of {tokenizer.name_or_path} rewrites earlier messages, so a conversation cannot grow token by token. "
                 "Set protocol.context=window or use a template that only appends."
             )
         between, after = whole[len(opened + _ANSWER) :].split(_NEXT)
@@ -35,7 +35,8 @@ class ChatCodec:
         closing = tokenizer.decode(border[:1])
         if not border or border[0] not in tokenizer.all_special_ids or closing not in between:
             raise ModelError(
-                f"the chat template ends a reply with {between[:20]!r}, which is no special token; the end cannot be recognised."
+                f"the chat template of {tokenizer.name_or_path} ends a reply with {between[:20]!r}, which is no special token; "
+                "the end cannot be recognised."
             )
         self.end: int = border[0]
         """The token that ends a reply; the model writes it itself."""
@@ -51,9 +52,15 @@ class ChatCodec:
         return self._encode(self._before + text + self._after)
 
     def _render(self, messages: list[tuple[str, str]]) -> str:
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": role, "content": content} for role, content in messages], tokenize=False, add_generation_prompt=True
-        )
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                [{"role": role, "content": content} for role, content in messages], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is a program, and may raise anything
+            raise ModelError(
+                f"the chat template of {self.tokenizer.name_or_path} cannot be used ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}). Restore chat_template.jinja, or the model's directory."
+            ) from error
         assert isinstance(rendered, str)
         return rendered
 

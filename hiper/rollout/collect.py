@@ -28,6 +28,7 @@ from hiper.rollout.constrain import Form
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
 from hiper.rollout.pair import PairPolicy
 from hiper.rollout.policy import Policy, Request, Sampled, TransformersPolicy
+from hiper.rollout.remember import MOST, Remember, size_of
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 
 Progress = Callable[[int, int], None]
@@ -60,19 +61,33 @@ class _Running:
 class ReplyReader:
     """Reads sampled ids once: text, parse and spans, remembered because replies repeat."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, dialect: Dialect, most: int = MOST) -> None:
+        """Remember nothing yet.
+
+        Args:
+            tokenizer: of the model that writes.
+            dialect: of its replies.
+            most: bytes that may be remembered.
+        """
         self._tokenizer, self._dialect = tokenizer, dialect
-        self._known: dict[tuple[int, ...], tuple[Reply, ReplySpans]] = {}
+        self._known: Remember[tuple[int, ...], tuple[Reply, ReplySpans]] = Remember(self._read, _reply_size, most)
+
+    @property
+    def bytes(self) -> int:
+        """What is remembered, roughly."""
+        return self._known.bytes
 
     def read(self, ids: Sequence[int]) -> tuple[Reply, ReplySpans]:
         """The parsed reply and its token spans."""
-        key = tuple(ids)
-        if key not in self._known:
-            if len(self._known) > 100_000:
-                self._known.clear()
-            reply = parse(reply_text(self._tokenizer, ids), self._dialect)
-            self._known[key] = (reply, locate(reply, token_ends(self._tokenizer, ids)))
-        return self._known[key]
+        return self._known(tuple(ids))
+
+    def _read(self, ids: tuple[int, ...]) -> tuple[Reply, ReplySpans]:
+        reply = parse(reply_text(self._tokenizer, ids), self._dialect)
+        return reply, locate(reply, token_ends(self._tokenizer, ids))
+
+
+def _reply_size(ids: tuple[int, ...], read: tuple[Reply, ReplySpans]) -> int:
+    return size_of(read[0].text, len(ids), objects=12) + 2 * len(read[0].text)
 
 
 class Collector:

@@ -18,6 +18,7 @@ from hiper.config import Dialect
 from hiper.envs.base import WORDS
 from hiper.protocol import Switch, render
 from hiper.rollout.episode import Limit
+from hiper.rollout.remember import MOST, Remember, size_of
 
 _TAG = "<action>"
 _TEXT = "\x00"  # stands where a reply's free text goes; no tokenizer's text holds it
@@ -49,39 +50,51 @@ class Guard(Protocol):
 
 
 class CommandTries:
-    """A tokenizer's view of the protocol: token tries over commands, and the pieces of a reply, with the encodings cached."""
+    """A tokenizer's view of the protocol: token tries over commands, and the pieces of a reply, with the encodings remembered."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end: int, most: int = MOST) -> None:
+        """Remember nothing yet.
+
+        Args:
+            tokenizer: of the model that writes.
+            end: the token that ends a reply.
+            most: bytes that each of its memories may take.
+        """
         self._tokenizer = tokenizer
         self._end = end
-        self._encoded: dict[str, tuple[int, ...]] = {}
-        self._spelled: dict[str, tuple[int, ...] | None] = {}
-        self._pieces: dict[int, str] = {}
+        self._encoded: Remember[str, tuple[int, ...]] = Remember(self._encode, _text_size, most)
+        self._spelled: Remember[str, tuple[int, ...] | None] = Remember(self._spell, _text_size, most)
+        self._pieces: dict[int, str] = {}  # no more than the vocabulary
         self._overshoot: Limit | None = None
-        self._text: dict[tuple[int, str], tuple[Limit, Limit]] = {}
+        self._text: Remember[tuple[int, str], tuple[Limit, Limit]] = Remember(
+            self._bar, lambda _, limits: size_of(numbers=2 * len(limits[1].ids)), most
+        )
+
+    @property
+    def bytes(self) -> int:
+        """What is remembered, roughly; the vocabulary's own texts aside."""
+        return self._encoded.bytes + self._spelled.bytes + self._text.bytes
 
     def build(self, commands: Sequence[str]) -> Node | None:
         """Trie of `command</action>` and the end token, for what follows `<action>`.
 
         Commands with a word the tokenizer does not know are left out: chosen, they would read as something else. None: there are no others.
         """
-        spelled = [self._spell(command) for command in commands]
+        spelled = [self._spelled(command) for command in commands]
         return trie(tokens for tokens in spelled if tokens is not None) or None
 
     def _spell(self, command: str) -> tuple[int, ...] | None:
         """Ids of what follows `<action>`, the end token included; None: the tokenizer does not know a word of the command."""
-        if command not in self._spelled:
-            head, words, tail = f"{command}</action>".partition(WORDS)
-            tokens = (*self._after_tag(head), _FREE, *self.encode(tail)) if words else self._after_tag(head)
-            self._spelled[command] = None if self._tokenizer.unk_token_id in tokens else (*tokens, self._end)
-        return self._spelled[command]
+        head, words, tail = f"{command}</action>".partition(WORDS)
+        tokens = (*self._after_tag(head), _FREE, *self.encode(tail)) if words else self._after_tag(head)
+        return None if self._tokenizer.unk_token_id in tokens else (*tokens, self._end)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a fixed piece of a reply."""
-        tokens = self._encoded.get(text)
-        if tokens is None:
-            tokens = self._encoded[text] = tuple(self._tokenizer.encode(text, add_special_tokens=False))
-        return tokens
+        return self._encoded(text)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _after_tag(self, text: str) -> tuple[int, ...]:
         """Ids of what follows `<action>`, read behind it where the tag stays a piece of its own."""
@@ -105,11 +118,17 @@ class CommandTries:
 
     def text(self, closing: int, marks: str, *, empty: bool) -> Limit:
         """Bars what free text does not hold: special tokens, `marks`, and, while it is `empty`, the token that closes it."""
-        if (closing, marks) not in self._text:
-            pieces = ((i, self.piece(i).strip()) for i in range(len(self._tokenizer)))
-            barred = [i for i, piece in pieces if i != closing and (not piece or any(mark in piece for mark in marks))]
-            self._text[closing, marks] = Limit(barred, barred=True), Limit([*barred, closing], barred=True)
-        return self._text[closing, marks][empty]
+        return self._text((closing, marks))[empty]
+
+    def _bar(self, key: tuple[int, str]) -> tuple[Limit, Limit]:
+        closing, marks = key
+        pieces = ((i, self.piece(i).strip()) for i in range(len(self._tokenizer)))
+        barred = [i for i, piece in pieces if i != closing and (not piece or any(mark in piece for mark in marks))]
+        return Limit(barred, barred=True), Limit([*barred, closing], barred=True)
+
+
+def _text_size(text: str, tokens: tuple[int, ...] | None) -> int:
+    return size_of(text, len(tokens or ()), objects=3)
 
 
 class Walk:

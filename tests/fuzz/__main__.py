@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 
 from tests.fuzz.cases import Fuzz, draw
@@ -27,11 +28,11 @@ def main() -> int:
         rows = []
         with Fuzz(options.keep or Path(folder), Path(folder)) as fuzz:
             for number, case in enumerate(draw(options.cases, options.seed, options.only)):
+                begun = time.monotonic()
                 verdict = fuzz.run(case)
                 rows.append((case.kind.name, case.damage, case.shown, verdict))
-                print(
-                    f"{number:4d} {case.kind.name}, {case.damage}: {verdict.outcome} {'' if verdict.good else verdict.detail!r}", flush=True
-                )
+                said = f"{case.kind.name}, {case.damage}, `{case.shown}`: {verdict.outcome} {'' if verdict.good else repr(verdict.detail)}"
+                print(f"{number:4d} {time.monotonic() - begun:5.1f} s {said}", flush=True)
     text = table(rows)
     if options.table is None:
         print(text)

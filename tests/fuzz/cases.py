@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.fuzz.damage import damage, damages
-from tests.fuzz.judge import SECONDS, Verdict, judge, snapshot
+from tests.fuzz.judge import SECONDS, Verdict, judge, marked, snapshot
 from tests.fuzz.kinds import KINDS, Kind, other_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +85,7 @@ class Fuzz:
             if code != 0:
                 raise RuntimeError(f"the ground could not be made: {err[-3000:]}")
             (self._ground / "made").touch()
+        self._known = {inode: mark for path in self._ground.rglob("*") if path.is_file() for inode, mark in [marked(path)]}
 
     def __enter__(self) -> Self:
         return self
@@ -93,23 +94,27 @@ class Fuzz:
         assert self._zygote.stdin is not None
         self._zygote.stdin.close()
         self._zygote.wait(timeout=30)
+        for path in self._ground.rglob("*"):
+            if path.is_file() and self._known.get(path.stat().st_ino) != marked(path)[1]:
+                raise RuntimeError(f"{path} was written to in place: the cases after that were damaged twice.")
         shutil.rmtree(self._work, ignore_errors=True)
 
     def run(self, case: Case) -> Verdict:
         """Damage, command, verdict."""
         rng = random.Random(case.seed)
         shutil.rmtree(self._work, ignore_errors=True)
-        shutil.copytree(self._ground, self._work)
+        shutil.copytree(self._ground, self._work, copy_function=_link)
         path = rng.choice(sorted(self._work.glob(case.kind.files)))
         file = path.relative_to(self._work).as_posix()
         damage(path, case.damage, _form(path, case.kind), rng, self._work / other_of(case.kind, file))
-        before = snapshot(self._work)
+        before = snapshot(self._work, self._known)
         group = f"{path.parent.name}={path.stem}"
         words = shlex.split(case.command.replace("FILE", shlex.quote(file)).replace("GROUP", group))
         code, seconds, out, err = self._do("hiper.cli", words, self._work, SECONDS)
         pages = [page for page in self._work.glob("runs/**/report.html") if "report" in words]
         page = "".join(page.read_text(encoding="utf-8") for page in pages)
-        return judge(code, seconds, out, err, file, before, snapshot(self._work), page, case.kind.same and case.damage != "swap")
+        after = snapshot(self._work, self._known)
+        return judge(code, seconds, out, err, file, before, after, page, case.kind.same and case.damage != "swap")
 
     def _do(self, module: str, words: list[str], place: Path, seconds: float) -> tuple[int | None, float, str, str]:
         out, err = self._said / "out", self._said / "err"
@@ -133,6 +138,14 @@ class Fuzz:
         answer = json.loads(self._zygote.stdout.readline())
         texts = [said.read_text(encoding="utf-8", errors="replace") for said in (out, err)]
         return answer["code"], answer["seconds"], texts[0], texts[1]
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for what is replaced and never written to; a copy of what grows."""
+    if source.endswith((".jsonl", ".lock", ".log")):
+        shutil.copy2(source, target)
+    else:
+        os.link(source, target)
 
 
 def _form(path: Path, kind: Kind) -> str:

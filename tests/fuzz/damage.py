@@ -19,6 +19,8 @@ DEEP = 100_000
 ODD: tuple[Any, ...] = (None, [], {}, -1, 2.5, True, "x", "", [[1, "a"]], {"a": {"b": [None]}}, "\x1b[2J\u202e\x00", "../../../etc/passwd")
 """Values of every type, to stand where another is expected."""
 
+_GONE = object()
+
 
 def _empty(data: bytes, rng: random.Random, form: str) -> bytes:
     return b""
@@ -68,16 +70,8 @@ def _wrong_whole(data: bytes, rng: random.Random, form: str) -> bytes:
 
 
 def _lacking(data: bytes, rng: random.Random, form: str) -> bytes:
-    """A key that is gone."""
-
-    def drop(value: Any) -> Any:
-        if isinstance(value, dict) and value:
-            del value[rng.choice(list(value))]
-        elif isinstance(value, list) and value:
-            value.pop(rng.randrange(len(value)))
-        return value
-
-    return _rewritten(data, rng, form, drop)
+    """A key, or an item of a list, that is gone."""
+    return _rewritten(data, rng, form, lambda value: _GONE)
 
 
 def _deep(data: bytes, rng: random.Random, form: str) -> bytes:
@@ -152,7 +146,9 @@ def damage(path: Path, name: str, form: str, rng: random.Random, other: Path) ->
         other: the file of the same name in another run, for `swap`.
     """
     if name in CONTENT:
-        path.write_bytes(CONTENT[name][0](path.read_bytes(), rng, form))
+        data = CONTENT[name][0](path.read_bytes(), rng, form)
+        path.unlink()  # the file may have another name, of which it is to stay whole
+        path.write_bytes(data)
         return
     replacement = other.read_bytes() if name == "swap" else b""
     path.unlink()
@@ -198,4 +194,6 @@ def _changed(whole: Any, rng: random.Random, change: Callable[[Any], Any], numbe
         return change(whole)
     branch, key = rng.choice(fitting or places)
     branch[key] = change(branch[key])
+    if branch[key] is _GONE:
+        del branch[key]
     return whole

@@ -31,6 +31,8 @@ SETTINGS = (
     "trainer.iterations=2",
     "trainer.minibatch=2",
     "trainer.eval_games=2",
+    "evaluate.splits=[valid_seen]",
+    "model.tiny.hidden=32",
 )
 """A run as small as one can be."""
 

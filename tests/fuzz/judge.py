@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 10.0
-"""No command on so little takes longer."""
+"""No command on so little takes longer, of a processor's time or idle."""
 LONGEST = 1500
 """Characters of a message that somebody still reads."""
 STAGES = ("games", "demos", "warm_start", "train", "evaluate", "report")
@@ -53,12 +53,30 @@ class Verdict:
         return self.outcome in ("refused", "noted", "redone", "accepted")
 
 
-def snapshot(place: Path) -> dict[str, str]:
-    """The regular files of a folder."""
+Mark = tuple[int, int, str]
+"""Size, time of change and SHA-256 of a file."""
+
+
+def marked(path: Path) -> tuple[int, Mark]:
+    """A file's inode, and its mark."""
+    facts = path.stat()
+    return facts.st_ino, (facts.st_size, facts.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def snapshot(place: Path, known: Mapping[int, Mark]) -> dict[str, str]:
+    """The regular files of a folder.
+
+    Args:
+        place: the folder.
+        known: marks by inode; files that are the same are not read again.
+    """
     found = {}
     for path in place.rglob("*"):
-        if stat.S_ISREG(path.lstat().st_mode):
-            found[path.relative_to(place).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        facts = path.lstat()
+        if stat.S_ISREG(facts.st_mode):
+            size, changed, digest = known.get(facts.st_ino, (-1, -1, ""))
+            same = (size, changed) == (facts.st_size, facts.st_mtime_ns)
+            found[path.relative_to(place).as_posix()] = digest if same else marked(path)[1][2]
     return found
 
 
@@ -69,7 +87,7 @@ def judge(
 
     Args:
         code: the command's exit code; None: it was ended after `SECONDS`.
-        seconds: it took.
+        seconds: of a processor that it took.
         out: what it said.
         err: what it said on standard error.
         file: the damaged one, relative.
@@ -79,7 +97,7 @@ def judge(
         same: whether a stage done again must come out as it was.
     """
     if code is None or seconds > SECONDS:
-        return Verdict("hang", f"{seconds:.1f} s")
+        return Verdict("hang", f"ended after {seconds:.1f} s of work")
     if "Traceback (most recent call last)" in err:
         return Verdict("traceback", err.strip().splitlines()[-1][:300])
     if code not in (0, 1, 2, 3, 4):
@@ -95,8 +113,8 @@ def judge(
         if len(said) != 1 or len(message) > LONGEST:
             return Verdict("unclear", f"exit code {code} and {len(said)} messages of {len(message)} characters: {err[-200:]!r}")
         path = Path(file)
-        if not any(name in message for name in (path.name, path.parent.name, path.stem)):
-            return Verdict("unclear", f"the message does not name the file: {message[:300]}")
+        if not any(name in out + err for name in (path.name, path.parent.name, path.stem)):
+            return Verdict("unclear", f"nothing that was said names the file: {message[:300]}")
         return Verdict("refused", message[:300])
     if redone:
         changed = [stage for stage in redone if same and redone[stage]]
