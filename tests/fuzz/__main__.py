@@ -37,6 +37,7 @@ def main() -> int:
     if options.table is None:
         print(text)
     else:
+        options.table.parent.mkdir(parents=True, exist_ok=True)
         options.table.write_text(text, encoding="utf-8")
     return 0 if all(verdict.good for *_, verdict in rows) else 1
 
