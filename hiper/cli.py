@@ -284,7 +284,7 @@ def _verify(options: argparse.Namespace) -> int:
 
     problems = 0
     for line, ok in verify_run(options.run):
-        print(line)
+        _say(line)
         problems += not ok
     if problems:
         raise DataError(f"{problems} of what {options.run} holds is damaged; see above.")
@@ -301,11 +301,11 @@ def _clean(options: argparse.Namespace) -> int:
         found = set_aside(options.run)
         for path in found:
             size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-            print(f"{'would delete' if options.dry_run else 'deleted'} {path} ({size / 1e6:.1f} MB)")
+            _say(f"{'would delete' if options.dry_run else 'deleted'} {path} ({size / 1e6:.1f} MB)")
             if not options.dry_run:
                 remove(path)
     if not found:
-        print(f"{options.run} holds nothing that was set aside.")
+        _say(f"{options.run} holds nothing that was set aside.")
     return 0
 
 
