@@ -33,6 +33,8 @@ COUNTS = {"direct": 4, "flow": 3, "processes": 3}
 SETTINGS = ["evaluate.limit=1", "evaluate.baseline=false"]
 GAMMAS = {"first": 0.9, "second": 0.8}
 
+LIMIT_SECONDS = 600.0
+
 IN_PROCESSES = "import sys, hiper.device; hiper.device.uses_cuda = lambda cfg: True; from hiper.cli import main; sys.exit(main())"
 """`hiper` that takes this machine for one with a GPU when it decides in which process a stage is done."""
 
@@ -106,15 +108,20 @@ def contest(way: str, run: Path, settings: Sequence[str], offset: float | None) 
     running: dict[str, subprocess.Popen[str]] = {}
     logs = {name: run.with_name(f"{run.name}-{name}.log") for name in commands}
     started = time.monotonic()
-    for name, command in commands.items():
-        if name == "second":
-            if offset is None:
-                break
-            time.sleep(offset)
-        with logs[name].open("w", encoding="utf-8") as log:
-            more = {"PREFECT_HOME": str(run.with_name(f"{run.name}-prefect"))}
-            running[name] = subprocess.Popen(command, cwd=run.parent, env={**environment, **more}, stdout=log, stderr=log, text=True)
-    codes = {name: process.wait(timeout=300) for name, process in running.items()}
+    try:
+        for name, command in commands.items():
+            if name == "second":
+                if offset is None:
+                    break
+                time.sleep(offset)
+            with logs[name].open("w", encoding="utf-8") as log:
+                more = {"PREFECT_HOME": str(run.with_name(f"{run.name}-prefect"))}
+                running[name] = subprocess.Popen(command, cwd=run.parent, env={**environment, **more}, stdout=log, stderr=log, text=True)
+        codes = {name: process.wait(timeout=LIMIT_SECONDS) for name, process in running.items()}
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
     said = {name: logs[name].read_text(encoding="utf-8") for name in running}
     if offset is None:
         assert codes == {"first": 0}, said["first"]
