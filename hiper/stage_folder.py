@@ -311,6 +311,8 @@ def _continues(earlier: Begun, begun: Begun) -> bool:
 
 def _finish(partial: Path, stage: str, begun: Begun, facts: dict[str, Fact], seconds: float) -> None:
     """Write the record, last of all: where there is one and no mark of work, everything beneath is on the disk."""
+    for name in (TIMES, MANIFEST, SEEN, STAGE):  # a process killed in what follows left one half-written; it is no file of the stage
+        (partial / f"{name}.tmp").unlink(missing_ok=True)
     manifest = manifest_of(partial)
     record = StageRecord(stage, begun.fingerprint, begun.lineage, begun.settings, facts, dict(begun.sources), digest_of(manifest))
     sync_tree(partial)

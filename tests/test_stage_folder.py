@@ -24,6 +24,7 @@ from hiper.stage_folder import (
     MANIFEST,
     SEEN,
     STAGE,
+    TIMES,
     Begun,
     clear_partial,
     continue_finished,
@@ -181,6 +182,17 @@ def test_a_kill_before_the_new_one_was_whole_brings_the_old_one_back(tmp_path: P
     record = read_stage(tmp_path, "train")
     assert record is not None
     assert record.fingerprint == "a"
+
+
+@pytest.mark.parametrize("name", [TIMES, MANIFEST, SEEN, STAGE])
+def test_a_kill_while_the_record_was_written_leaves_no_file_of_it(tmp_path: Path, name: str) -> None:
+    """The half-written file was listed in the manifest, and the stage was damaged for ever."""
+    interrupt(tmp_path, begun())
+    (tmp_path / "train.partial" / f"{name}.tmp").write_text("{", encoding="utf-8")
+    with stage_folder(tmp_path, "train", begun(), resumable=True) as folder:
+        assert folder.resumed
+    verify_stage(tmp_path, "train")
+    assert f"{name}.tmp" not in names(tmp_path / "train")
 
 
 def test_a_kill_while_the_old_one_was_deleted_leaves_nothing_of_it(tmp_path: Path) -> None:
