@@ -39,6 +39,8 @@ INTERRUPTED = 130
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Errors of writing that are the machine's, not the program's."""
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""A folder or a link stands where a file of ours belongs."""
 
 OVERRIDES = "Hydra overrides: experiment=NAME, group=FILE or key.path=value, such as algo.lam_high=0.9"
 CONFIG_HELP = "settings saved in a file, or in a run's directory; overrides go on top"
@@ -684,6 +686,8 @@ def _foreseen(error: Exception, options: argparse.Namespace) -> int | None:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more can be said to it
         return 1
+    if isinstance(error, OSError) and error.errno in IN_THE_WAY and not _debug():
+        return _fail(f"something is in the way: {error}. Move it away and give the command again; what was finished is intact.", 1)
     if _unreachable(error) and not _debug():
         where, why = os.environ.get("PREFECT_API_URL", "its address"), str(error) or type(error).__name__
         return _fail(

@@ -90,7 +90,7 @@ def read_history(path: Path) -> list[Entry]:
     Raises:
         DataError: the file cannot be read, or a line is not an entry; the message names file and line.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     try:
         entries = []

@@ -38,6 +38,7 @@ def main() -> int:
         print(text)
     else:
         options.table.parent.mkdir(parents=True, exist_ok=True)
+        options.table.parent.mkdir(parents=True, exist_ok=True)
         options.table.write_text(text, encoding="utf-8")
     return 0 if all(verdict.good for *_, verdict in rows) else 1
 

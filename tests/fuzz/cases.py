@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -56,22 +56,30 @@ def draw(cases: int, seed: int = 0, only: str | None = None) -> Iterator[Case]:
         yield Case(kind, name, command, seed * 1_000_003 + number)
 
 
+def light(case: Case) -> bool:
+    """Whether a case needs no more than the small ground, and its command computes little even where it is not refused."""
+    verb = case.command.split()[0]
+    return verb in ("report", "study", "play", "config", "demos", "sweep", "games") and case.damage != "swap"
+
+
 class Fuzz:
     """The ground, and the process that gives commands."""
 
-    def __init__(self, ground: Path, work: Path) -> None:
+    def __init__(self, ground: Path, work: Path, finished: Path | None = None, settings: Sequence[str] = ()) -> None:
         """Make the ground unless it is there.
 
         Args:
             ground: its folder, empty or made before.
             work: where each case gets a copy of it.
+            finished: a finished run, for a ground that does for the cases which `light` lets through; None: for all.
+            settings: of that run.
         """
         self._ground, self._work = ground / "ground", work / "case"
         self._said = work
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
         environment.pop("HIPER_DEBUG", None)
         self._zygote = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.zygote"],
+            [sys.executable, "-m", "tests.fuzz.zygote", "all" if finished is None else "light"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -81,7 +89,8 @@ class Fuzz:
         if not (self._ground / "made").exists():
             shutil.rmtree(self._ground, ignore_errors=True)
             self._ground.mkdir(parents=True)
-            code, _, _, err = self._do("tests.fuzz.ground", [str(ROOT)], self._ground, MAKING)
+            words = [str(ROOT)] if finished is None else [str(ROOT), str(finished), *settings]
+            code, _, _, err = self._do("tests.fuzz.ground", words, self._ground, MAKING)
             if code != 0:
                 raise RuntimeError(f"the ground could not be made: {err[-3000:]}")
             (self._ground / "made").touch()

@@ -191,7 +191,8 @@ def _changed(whole: Any, rng: random.Random, change: Callable[[Any], Any], numbe
     wanted = (int, float) if numbers else str if texts else object
     fitting = [(branch, key) for branch, key in places if isinstance(branch[key], wanted) and not isinstance(branch[key], bool)]
     if not fitting and not places:
-        return change(whole)
+        changed = change(whole)
+        return None if changed is _GONE else changed
     branch, key = rng.choice(fitting or places)
     branch[key] = change(branch[key])
     if branch[key] is _GONE:

@@ -69,13 +69,17 @@ RECORDS = ({"k": ["thing"], "t": "A thing"}, {"i": 0, "pricing": [1.0]}, {"i": 0
 """Recordings of a shop, likewise."""
 
 
-def make(place: Path, root: Path) -> None:
-    """Make it all in the working directory `place`.
+def make(place: Path, root: Path, finished: Path | None = None, settings: Sequence[str] = SETTINGS) -> None:
+    """Make it in the working directory `place`.
 
     Args:
         place: an empty folder, the working directory of this process.
         root: the checkout.
+        finished: a finished run that stands for `A`; then there is only what commands read that compute little: no second run, none that
+            was interrupted, no re-evaluation. None: all of it.
+        settings: of that run.
     """
+    seeds = [0, 1] if finished is None else [0]
     from hiper.cli import main
 
     def hiper(*words: str) -> None:
@@ -84,16 +88,19 @@ def make(place: Path, root: Path) -> None:
             raise RuntimeError(f"hiper {' '.join(words)} ended with {code}.")
 
     shutil.copytree(root / "conf", place / "conf")
-    _yaml("study.yaml", {"name": "fuzz", "base": list(SETTINGS), "arms": {"hae": []}, "seeds": [0, 1], "own_start": True})
-    for seed, run in enumerate((A, B)):
+    _yaml("study.yaml", {"name": "fuzz", "base": list(settings), "arms": {"hae": []}, "seeds": seeds, "own_start": True})
+    for seed, run in enumerate((A, B) if finished is None else ()):
         # Other games too, so that whatever is swapped between the two runs is not the same.
         hiper("run", "--direct", *SETTINGS, f"seed={seed}", "evaluate.baseline=true", f"games.seed={7 + seed}", f"paths.run={run}")
-    _begun()
+    if finished is None:
+        _begun()
+    else:
+        _stand_in(finished)
     _yaml(
         "sweep.yaml",
         {
             "name": "fuzz",
-            "base": [*SETTINGS, "trainer.eval_every=1"],
+            "base": [*settings, "trainer.eval_every=1"],
             "space": {"algo.gamma": {"low": 0.9, "high": 1.0}, "algo.levels": {"choices": ["[low,high]", "[low]"]}},
             "trials": 1,
             "last": 1,
@@ -102,7 +109,8 @@ def make(place: Path, root: Path) -> None:
         },
     )
     _yaml("plan.yaml", {"models": [{"name": "a", "run": A}], "alpha": 0.01, "history": "reevaluations", "work": "runs/reevaluations"})
-    hiper("reevaluate", "plan.yaml")
+    if finished is None:
+        hiper("reevaluate", "plan.yaml")
     Path("case.json").write_text(json.dumps({"cases": [HAE_CASE]}))
     Path("odd").mkdir()
     for split in ("valid_seen", "valid_unseen"):  # in folders whose names say nothing: traj_data.json does
@@ -112,15 +120,15 @@ def make(place: Path, root: Path) -> None:
 
 
 def _begun() -> None:
-    from hiper.runs import load_config
+    from hiper.runs import load_config, save_config
     from hiper.stages import STAGES
 
     for stage in ("games", "demos", "warm_start"):
         shutil.copytree(Path(A, stage), Path(BEGUN, stage))
-    for name in ("config.yaml", "environment.json"):
-        shutil.copy(Path(A, name), BEGUN)
-    cfg = load_config(Path(BEGUN))
+    shutil.copy(Path(A, "environment.json"), BEGUN)
+    cfg = load_config(Path(A))
     cfg.paths.run = BEGUN
+    save_config(cfg, Path(BEGUN, "config.yaml"))
 
     def interrupt(done: int, total: int) -> None:
         if done >= 1:
@@ -130,6 +138,15 @@ def _begun() -> None:
         STAGES["train"](cfg, interrupt)
     if not list(Path(BEGUN).glob("train.partial/checkpoints/*/manifest.json")):
         raise RuntimeError("the training was not interrupted behind a checkpoint.")
+
+
+def _stand_in(finished: Path) -> None:
+    from hiper.runs import load_config, save_config
+
+    shutil.copytree(finished, A)
+    cfg = load_config(Path(A))
+    cfg.paths.run = A
+    save_config(cfg, Path(A, "config.yaml"))
 
 
 def _shop(hiper: Callable[..., None]) -> None:
@@ -149,6 +166,10 @@ def _yaml(name: str, value: object) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make the ground in the working directory; the argument is the checkout."""
-    make(Path.cwd(), Path(arguments[0]))
+    """Make the ground in the working directory; the arguments are the checkout, and for a small one a finished run and its settings."""
+    root, *rest = arguments
+    if rest:
+        make(Path.cwd(), Path(root), Path(rest[0]), rest[1:])
+    else:
+        make(Path.cwd(), Path(root))
     return 0

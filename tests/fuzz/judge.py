@@ -18,6 +18,7 @@ LONGEST = 1500
 STAGES = ("games", "demos", "warm_start", "train", "evaluate", "report")
 WRITTEN = (
     "*/.lock",
+    "*/seen.json",  # what was verified last, written anew at every look
     ".lock",
     "runs/*/config.yaml",
     "runs/*/environment.json",
@@ -34,6 +35,9 @@ WRITTEN = (
     "*.partial/*.jsonl",  # a resumed training cuts off what lies beyond its checkpoint
 )
 """Files that a command may write anew, whatever becomes of it."""
+
+TIMED = ("times.json", "stage.json", "seen.json", "environment.json", "config.yaml")
+"""Files of a stage that say when and where, too."""
 
 Snapshot = Mapping[str, str]
 """Path of every file -> SHA-256 of its contents."""
@@ -131,7 +135,7 @@ def _redone(before: Snapshot, after: Snapshot) -> dict[str, bool]:
         folder = mark.removesuffix("times.json")
         if Path(folder).name != "report" and mark in before and mark in after and before[mark] != after[mark]:
             found[folder] = any(
-                after.get(path) != known and Path(path).name not in ("times.json", "stage.json", "environment.json", "config.yaml")
+                after.get(path) != known and Path(path).name not in TIMED
                 for path, known in before.items()
                 if path.startswith(folder) and "/checkpoints/" not in path and not path.endswith("timings.jsonl")
             )

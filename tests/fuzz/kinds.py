@@ -66,7 +66,7 @@ KINDS = (
     Kind("samples.jsonl", f"{A}/train/samples.jsonl", "jsonl", (REPORT, RESUME)),
     Kind("timings.jsonl", f"{A}/train/timings.jsonl", "jsonl", (REPORT,)),
     Kind("alarms.json", f"{A}/train/alarms.json", "json", (REPORT,)),
-    Kind("metrics.jsonl, training", f"{BEGUN}/train.partial/metrics.jsonl", "jsonl", (RESUME_BEGUN, f"report --config {BEGUN}")),
+    Kind("metrics.jsonl, training", f"{BEGUN}/train.partial/metrics.jsonl", "jsonl", (RESUME_BEGUN,)),
     Kind("samples.jsonl, training", f"{BEGUN}/train.partial/samples.jsonl", "jsonl", (RESUME_BEGUN,)),
     Kind("timings.jsonl, training", f"{BEGUN}/train.partial/timings.jsonl", "jsonl", (RESUME_BEGUN,)),
     Kind("alarms.json, training", f"{BEGUN}/train.partial/alarms.json", "json", (RESUME_BEGUN,)),

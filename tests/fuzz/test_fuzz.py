@@ -15,14 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.cases import Case, Fuzz, draw
+from tests.fuzz.cases import Case, Fuzz, draw, light
 from tests.fuzz.damage import CONTENT, PLACES, damage, damages
 from tests.fuzz.judge import judge
 from tests.fuzz.kinds import KINDS
 
 SHORT = 40
-SLOW = ("train", "warm-start", "resume", "evaluate", "reevaluate", "bench webshop")
-"""Commands that compute for seconds where they are not refused at once."""
+"""Cases in `make test`."""
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +31,21 @@ def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzz]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def small_fuzz(tmp_path_factory: pytest.TempPathFactory, finished_run: Path, small_settings: list[str]) -> Iterator[Fuzz]:
+    place = tmp_path_factory.mktemp("fuzz")
+    with Fuzz(place, place, finished_run, small_settings) as made:
+        yield made
+
+
 def quick() -> list[Case]:
-    """So many cases, no two of a kind and damage, whose commands are quick."""
-    found = [case for case in draw(600, seed=1) if not case.command.startswith(SLOW)]
-    return found[:SHORT]
+    """So many light cases, no two of a kind and damage."""
+    return [case for case in draw(600, seed=1) if light(case)][:SHORT]
 
 
 @pytest.mark.parametrize("case", quick(), ids=lambda case: f"{case.kind.name}-{case.damage}")
-def test_damage_is_answered(fuzz: Fuzz, case: Case) -> None:
-    verdict = fuzz.run(case)
+def test_damage_is_answered(small_fuzz: Fuzz, case: Case) -> None:
+    verdict = small_fuzz.run(case)
     assert verdict.good, f"{case.shown}: {verdict.outcome}: {verdict.detail}"
 
 

@@ -17,44 +17,42 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PRELOAD = (
+LIGHT = (
     "hiper.cli",
     "hiper.leash",
     "hiper.stages",
     "hiper.play",
-    "hiper.versions",
     "hiper.envs.alfworld.benchmark",
     "hiper.envs.webshop.benchmark",
+    "hiper.rollout.demos",
+    "hiper.report",
+    "hiper.study.results",
+    "hydra",
+)
+HEAVY = (
+    "hiper.versions",
     "hiper.envs.webshop.bench",
     "hiper.rl.bench",
     "hiper.rollout.collect",
-    "hiper.rollout.demos",
     "hiper.train.trainer",
     "hiper.train.sft",
     "hiper.evaluate.reevaluate",
-    "hiper.report",
-    "hiper.study",
-    "hiper.study.results",
-    "tuning.spec",
     "tuning.sweep",
-    "hydra",
     "datasets",
     "trl",
     "accelerate",
     "transformers.models.qwen2.modeling_qwen2",
     "transformers.trainer",
 )
+"""What trains or plays with models needs besides."""
 MEMORY = 12 << 30
 """Bytes of address space: what grows without end is ended."""
 
 
 def main() -> None:
     """Serve until standard input ends."""
-    for name in PRELOAD:
+    for name in (*LIGHT, *HEAVY) if sys.argv[1] == "all" else LIGHT:
         importlib.import_module(name)
-    import torch
-
-    torch.set_num_threads(1)
     for line in sys.stdin:
         print(json.dumps(_serve(json.loads(line))), flush=True)
 
