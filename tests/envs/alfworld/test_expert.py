@@ -88,7 +88,7 @@ def write_game(path: Path, places: dict[str, str], openable: tuple[str, ...] = (
     names = set(places) | set(places.values())
     facts = [f"({'receptacle' if name in places.values() else 'object'}Type {name} {name.split('_')[0]}Type)" for name in sorted(names)]
     facts += [f"(inReceptacle {thing} {place})" for thing, place in places.items()] + [f"(openable {name})" for name in openable]
-    path.write_text(json.dumps({"pddl_problem": "\n".join(facts)}))
+    path.write_text(json.dumps({"pddl_domain": "", "grammar": "", "pddl_problem": "\n".join(facts)}))
     return path
 
 

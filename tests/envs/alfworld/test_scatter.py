@@ -89,7 +89,7 @@ def test_a_vessel_with_something_in_it_stays(tmp_path: Path) -> None:
         "(receptacleAtLocation Shelf_bar_1 loc_1)(receptacleAtLocation Shelf_bar_2 loc_2)"
         "(inReceptacle Bowl_bar_1 Shelf_bar_1)(objectAtLocation Bowl_bar_1 loc_1)(inReceptacleObject Egg_bar_1 Bowl_bar_1)"
     )
-    (tmp_path / "game").write_text(json.dumps({"pddl_problem": problem}))
+    (tmp_path / "game").write_text(json.dumps({"pddl_domain": "", "grammar": "", "pddl_problem": problem}))
     prior = LocationPrior.count([tmp_path / "game"])
     empty = {"pddl_problem": problem.replace("(inReceptacleObject Egg_bar_1 Bowl_bar_1)", "")}
     places = [[facts(scatter(r, prior, random.Random(n)), "inReceptacle") for n in range(20)] for r in ({"pddl_problem": problem}, empty)]
