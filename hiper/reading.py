@@ -144,12 +144,12 @@ def parse_json(text: str | bytes, where: str) -> Any:
     """
     decoded = _decoded(text, where) if isinstance(text, bytes) else text
     try:
-        value = json.loads(decoded, parse_constant=_not_finite)
+        value = _DECODER.decode(decoded)
     except RecursionError as error:
         raise DataError(f"{where} is nested too deeply.") from error
     except ValueError as error:
         raise DataError(f"{where} is not JSON: {error}.") from error
-    _check(value, where)
+    _check_depth(value, where)
     return value
 
 
@@ -179,7 +179,7 @@ def parse_yaml(text: str, where: str) -> Any:
         value = yaml.load(text, Loader=get_yaml_loader())  # a SafeLoader
     except _YAML_ERRORS as error:
         raise DataError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    _check(value, where, finite=False)  # `.inf` is a setting's affair: the schema says where it is out of range
+    _check_integers(value, where)  # `.inf` is a setting's affair: the schema says where it is out of range
     return value
 
 
@@ -213,26 +213,44 @@ def _examine(text: str, where: str) -> None:
         raise DataError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
 
-def _check(value: Any, where: str, finite: bool = True) -> None:
-    """Refuse what nests too deeply and numbers that are none; level by level, because a recursion could be made to overflow."""
-    level, depth = [value], 0
+def _check_depth(value: Any, where: str) -> None:
+    """Refuse what nests too deeply; level by level, because a recursion could be made to overflow."""
+    level, depth = [value] if type(value) in (dict, list) else [], 0
     while level:
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, (dict, list)):
-                below.extend(item.values() if isinstance(item, dict) else item)
-            elif isinstance(item, float):
-                if finite and not math.isfinite(item):
-                    raise DataError(f"{where} holds a number that is too large, or none.")
-            elif isinstance(item, int) and item.bit_length() > INTEGER_BITS:
-                raise DataError(f"{where} holds a whole number of {item.bit_length()} bits; at most {INTEGER_BITS} are read.")
-        level, depth = below, depth + 1
-        if depth > DEPTH + 1:
+        depth += 1
+        if depth > DEPTH:
             raise DataError(f"{where} is nested too deeply.")
+        level = [one for item in level for one in (item.values() if type(item) is dict else item) if type(one) in (dict, list)]
+
+
+def _check_integers(value: Any, where: str) -> None:
+    """Refuse whole numbers that are too large, in what is not nested deeply."""
+    if isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            _check_integers(one, where)
+    elif isinstance(value, int) and value.bit_length() > INTEGER_BITS:
+        raise DataError(f"{where} holds a whole number of {value.bit_length()} bits; at most {INTEGER_BITS} are read.")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    if value.bit_length() > INTEGER_BITS:
+        raise ValueError(f"it holds a whole number of {value.bit_length()} bits; at most {INTEGER_BITS} are read")
+    return value
 
 
 def _not_finite(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
+
+
+_DECODER = json.JSONDecoder(parse_float=_number, parse_int=_integer, parse_constant=_not_finite)
 
 
 def _decoded(text: bytes, where: str) -> str:

@@ -131,6 +131,8 @@ def _list(item: Read) -> Read:
     def read(value: Any) -> Any:
         if type(value) is not list:
             raise _Odd("a list")
+        if item is _text and set(map(type, value)) <= {str}:  # lists of commands are long and many
+            return value
         found: list[Any] = []
         try:
             for one in value:

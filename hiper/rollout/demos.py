@@ -134,7 +134,8 @@ def _conversation(record: Any, where: str) -> Conversation:
         raise DataError(f'{where}: not a demonstration. Expected {{"messages": [{{"role", "content"}}, ...]}}.')
     said = read_value(list[_Said], record["messages"], f"{where}: not a demonstration: messages")
     messages: list[Message] = [{"role": one.role, "content": one.content, "weight": one.weight} for one in said]
-    admissible = read_value(list[list[str]] | None, record.get("admissible"), f"{where}: not a demonstration: admissible")
+    found = record.get("admissible")
+    admissible = None if found is None else read_value(list[list[str]], found, f"{where}: not a demonstration: admissible")
     if [m["role"] for m in messages] != ["user", "assistant"] * (len(messages) // 2) or not messages:
         raise DataError(f"{where}: the messages do not alternate user, assistant, ..., assistant.")
     if admissible is not None and len(admissible) != len(messages) // 2:

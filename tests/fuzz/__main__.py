@@ -19,6 +19,7 @@ from tests.fuzz.judge import table
 def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=500)
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="leave out the cases before this one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, metavar="FILE", help="where to write the table; the terminal, if not given")
     parser.add_argument("--only", metavar="KIND", help="kinds whose names hold this")
@@ -28,6 +29,8 @@ def main() -> int:
         rows = []
         with Fuzz(options.keep or Path(folder), Path(folder)) as fuzz:
             for number, case in enumerate(draw(options.cases, options.seed, options.only)):
+                if number < options.first:
+                    continue
                 begun = time.monotonic()
                 verdict = fuzz.run(case)
                 rows.append((case.kind.name, case.damage, case.shown, verdict))

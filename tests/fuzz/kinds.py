@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.fuzz.ground import BEGUN, SHOP_GAMES, A, B
 
@@ -101,8 +102,11 @@ KINDS = (
 )
 
 
-def other_of(kind: Kind, file: str) -> str:
-    """What `swap` puts in the place of a file."""
+def other_of(kind: Kind, file: str, place: Path) -> Path:
+    """What `swap` puts in the place of a file of the ground at `place`."""
     if kind.other is not None:
-        return kind.other
-    return file.replace(A, B) if A in file else file.replace(BEGUN + "/train.partial", f"{B}/train")
+        return place / kind.other
+    same = place / (file.replace(A, B) if A in file else file.replace(f"{BEGUN}/train.partial", f"{B}/train"))
+    if same.is_file():
+        return same
+    return next(path for path in sorted(place.glob(kind.files.replace(A, B))) if path != place / file)  # games have names of their own
