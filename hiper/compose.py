@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hiper.config import REFERENCE, RunConfig, collect_problems
 from hiper.errors import ConfigError, DataError
 from hiper.reading import check_yaml, read_yaml
+from hiper.records import read_value
 
 T = TypeVar("T")
 
@@ -212,8 +213,11 @@ def _odd_file(files: Sequence[Path]) -> str | None:
     """What is wrong with one of the files by itself, which Hydra does not say; None: nothing is."""
     for path in files:
         try:
-            if not isinstance(read_yaml(path), dict | None):
+            value = read_yaml(path)
+            if not isinstance(value, dict | None):
                 return f"{path} holds no settings: a file of conf/ maps keys to values."
+            defaults = (value or {}).get("defaults", [])
+            read_value(list[str | dict[str, str | list[str] | None]], defaults, f"{path}: defaults")
         except DataError as error:
             return str(error)
     return None

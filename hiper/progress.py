@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hiper.text import visible
 
@@ -29,6 +30,8 @@ LINE_SECONDS = 15.0
 """Seconds between two lines of a log."""
 RELAY_SECONDS = 1.0
 """Seconds between two writings of a relay."""
+
+_STYLE = re.compile("\x1b\\[[0-9;]*m")
 
 RELAY = "HIPER_PROGRESS"
 """Environment variable: a file that `track` keeps up to date, for the process that started this one."""
@@ -51,6 +54,16 @@ def start_logging(verbose: bool = False) -> None:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Visible("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root.addHandler(handler)
+    logging.setLogRecordFactory(_plain)
+
+
+def _plain(*arguments: Any, **named: Any) -> logging.LogRecord:
+    """A record that does not act on the terminal, whoever makes it: transformers colours its words and quotes a model's own."""
+    record = logging.LogRecord(*arguments, **named)
+    if record.levelno >= logging.INFO:
+        with suppress(TypeError, ValueError):  # arguments that do not fit are the handlers' to tell
+            record.msg, record.args = visible(_STYLE.sub("", record.getMessage())), ()
+    return record
 
 
 class _Visible(logging.Formatter):

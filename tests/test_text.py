@@ -72,5 +72,9 @@ def test_nor_can_a_message_or_a_log(tmp_path: Path, capsys: pytest.CaptureFixtur
         (handler,) = root.handlers
         shown = handler.format(logging.LogRecord("hiper.x", logging.ERROR, "", 1, "it says %s", (HOSTILE,), None))
         assert "‹U+001B›[2J" in shown and visible(shown) == shown
+        words = ("\x1b[1m%s\x1b[0m lacks %s", ("A", HOSTILE), None)
+        record = logging.getLogger("transformers.x").makeRecord("x", logging.WARNING, "", 1, *words)
+        assert record.getMessage() == f"A lacks {visible(HOSTILE)}"
     finally:
         root.handlers = kept
+        logging.setLogRecordFactory(logging.LogRecord)

@@ -18,6 +18,7 @@ import copy
 import hashlib
 import logging
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from hiper.files import cut, sync, write_json
 from hiper.fingerprint import EXTENDABLE, differences, stage_settings, told
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
 from hiper.parallel import ALONE, Group
+from hiper.reading import open_file
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import Levels
@@ -218,6 +220,9 @@ class _Run:
             yield None
             return
         self.out.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS, SAMPLES, TIMINGS):
+            if os.path.lexists(self.out / name):
+                open_file(self.out / name).close()  # what is written to a pipe or a device is gone, or waits for a reader
         timings = MetricsFile(self.out / TIMINGS)
         with Tracker(self.out, self.cfg.tracking, asdict(self.cfg)) as tracker:
             yield _Records(tracker, timings)
@@ -500,7 +505,10 @@ def bit_sum(actor: Actor) -> int:
 
 def _recorded(file: Path, size: int | None = None) -> dict[str, Any]:
     """Size and SHA-256 of a file, or of no more than its first `size` bytes."""
-    data = file.read_bytes()[:size] if file.exists() else b""
+    data = b""
+    if os.path.lexists(file):
+        with open_file(file) as stream:
+            data = stream.read() if size is None else stream.read(size)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
