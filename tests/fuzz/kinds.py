@@ -82,7 +82,7 @@ KINDS = (
     Kind("re-evaluations", "plan.yaml", "yaml", (REEVALUATE,), other="sweep.yaml"),
     Kind("re-evaluations' history", "reevaluations/a.jsonl", "jsonl", (REEVALUATE,), other=f"{A}/train/metrics.jsonl"),
     Kind("conf/config.yaml", "conf/config.yaml", "yaml", ("config", "play --index 0"), other="plan.yaml", same=False),
-    Kind("conf/GROUP/*.yaml", "conf/[!er]*/*.yaml", "yaml", ("config GROUP", "run --direct paths.run=runs/new/x GROUP"), other="plan.yaml"),
+    Kind("conf/GROUP/*.yaml", "conf/[!er]*/*.yaml", "yaml", ("config GROUP", "play GROUP"), other="plan.yaml"),
     Kind("conf/experiment", "conf/experiment/smoke.yaml", "yaml", ("config experiment=smoke", STUDY), other="plan.yaml", same=False),
     Kind("WebShop products", "shop/items_shuffle*.json", "json", (SHOP, SHOP_BENCH), other="shop/items_ins_v2.json", same=False),
     Kind("WebShop attributes", "shop/items_ins_v2*.json", "json", (SHOP, SHOP_BENCH), other="case.json", same=False),
