@@ -43,8 +43,10 @@ SEEN = "seen.json"
 TIMES = "times.json"
 BEGUN = "begun.json"
 CHECKPOINTS = "checkpoints"
-VOLATILE = (STAGE, MANIFEST, SEEN, TIMES, CONFIG, ENVIRONMENT, BEGUN, "timings.jsonl", CHECKPOINTS, "wandb", "wandb-id.txt")
-"""Files and folders of a stage that no later stage reads: its digest leaves them out."""
+OWN = (STAGE, MANIFEST, SEEN, TIMES, CONFIG, BEGUN)
+"""Files of a stage's folder itself; below it the same names are like any others."""
+VOLATILE = (ENVIRONMENT, "timings.jsonl", CHECKPOINTS, "wandb", "wandb-id.txt")
+"""Files and folders of a stage, at any depth, that no later stage reads: its digest leaves them out, and `OWN`."""
 
 Fact = str | int | float | bool | None
 """What a stage reports about itself: JSON scalars."""
@@ -276,9 +278,10 @@ def read_times(run: Path, stage: str) -> dict[str, Any]:
 
 
 def manifest_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of each of a folder's files by relative name, `VOLATILE` ones left out."""
+    """SHA-256 of each of a folder's files by relative name, `OWN` and `VOLATILE` ones left out."""
     paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    names = sorted((name for name in paths if not any(part in VOLATILE for part in name.parts)), key=lambda name: name.parts)
+    kept = (name for name in paths if name.as_posix() not in OWN and not any(part in VOLATILE for part in name.parts))
+    names = sorted(kept, key=lambda name: name.parts)
     return {name.as_posix(): _sha256(paths[name]) for name in names}
 
 
@@ -288,7 +291,7 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of a folder's files and their names, `VOLATILE` ones left out."""
+    """SHA-256 of a folder's files and their names, `OWN` and `VOLATILE` ones left out."""
     return digest_of(manifest_of(folder))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiper.config import RunConfig
 from hiper.envs import benchmark_of
-from hiper.errors import CheckpointError, ConfigError
+from hiper.errors import CheckpointError, ConfigError, DataError
 from hiper.files import write_json
 from hiper.fingerprint import EXTENDABLE, SETTINGS, UPSTREAM, differences, stage_fingerprint, stage_settings, told
 from hiper.lock import working
@@ -217,7 +217,12 @@ def check_upstream(cfg: RunConfig, stage: str) -> None:
         ConfigError: an upstream stage has not finished, or not under these settings.
     """
     for upstream in UPSTREAM[stage]:
-        _directory(cfg, upstream)
+        try:
+            _directory(cfg, upstream)
+        except DataError as error:
+            if stage != "report":
+                raise
+            logger.warning("%s The page notes what it must do without.", error)
 
 
 def finished_at(run: Path, stage: str) -> str | None:

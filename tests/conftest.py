@@ -82,9 +82,9 @@ def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_server(embedded_server: EmbeddedServer) -> Iterator[None]:
-    """Flows of this process report to that server."""
+    """Flows of this process report to that server; not longer than a module's, because Prefect's settings are the process's."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings

@@ -90,10 +90,12 @@ def test_the_digest_is_of_what_later_stages_read(tmp_path: Path) -> None:
             (folder.path / "model").mkdir()
             (folder.path / "model" / "weights").write_text(text, encoding="utf-8")
             (folder.path / "timings.jsonl").write_text(seconds, encoding="utf-8")
+            (folder.path / "model" / MANIFEST).write_text("not a stage's own", encoding="utf-8")
         record = read_stage(tmp_path, "train")
         assert record is not None
         digests.append(record.digest)
     assert digests[0] == digests[1] != digests[2]
+    assert f"model/{MANIFEST}" in json.loads((tmp_path / "train" / MANIFEST).read_text(encoding="utf-8"))
     assert read_times(tmp_path, "train")["seconds"] >= 0
 
 
