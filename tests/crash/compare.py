@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -77,6 +78,8 @@ def _names(run: Path) -> list[str]:
 
 def _plain(path: Path) -> bytes:
     contents = path.read_bytes()
+    if path.name == "config.yaml":  # a copied run's says where it was made
+        return re.sub(rb"(?m)^(paths:\n  run: ).*$", rb"\1RUN", contents)
     with suppress(ValueError, KeyError):  # damaged: compared as it is
         if path.name == "stage.json":  # digests of files that name the run's place differ with it
             return json.dumps(json.loads(contents)["facts"]).encode()

@@ -52,7 +52,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
     harm(newest / file)
     code, said = hiper(run, "resume", "--direct", str(run))
     assert code == 0, said
-    assert f"Passing over a checkpoint. Checkpoint {newest} is " in said
+    assert f"Passing over a checkpoint, an earlier one will be used. Checkpoint {newest} is " in said
     assert f"{file} {message}" in said
     assert f"resumed from {before}" in said
     print(f"{damage}: {before.name} is used instead; {assert_same(run, whole['hae'])} files are those of the undisturbed run")
@@ -67,7 +67,7 @@ def test_where_all_are_damaged_the_run_is_refused_until_told_to_start_again(stop
     lines = (run / "train.partial" / "metrics.jsonl").read_bytes()
     code, said = hiper(run, "resume", "--direct", str(run))
     assert code == CheckpointError.exit_code, said
-    assert f"hiper: None of the 3 checkpoints in {folder} can be used. The newest: Checkpoint {checkpoints[-1]} is damaged" in said
+    assert f"hiper: No checkpoint in {folder} can be used. The newest of 3: Checkpoint {checkpoints[-1]} is damaged" in said
     assert all(f"Checkpoint {path} is damaged: state.json" in said for path in checkpoints)
     assert (run / "train.partial" / "metrics.jsonl").read_bytes() == lines
     shutil.rmtree(folder)

@@ -162,14 +162,14 @@ CASES = [
     ),
     Case(
         "warm start: before the first checkpoint, in writing the model",
-        "fitted",
+        "hae",
         [f"{SFT_STEP} 20", f"{MODEL} 1"],
         stage="warm_start",
         kept="resumed from .*step-000200",
     ),
     Case(
         "warm start: before the stage's record, before its rename",
-        "grpo",
+        "hae",
         ["file os.rename */warm_start.partial/stage.json", "file os.rename */warm_start.partial"],
         stage="warm_start",
     ),

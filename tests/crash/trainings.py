@@ -20,6 +20,7 @@ SETTINGS = [
     "rollout.slots=5",
     "algo.shaping.keep_mode=off",
     "trainer.iterations=5",
+    "trainer.save_every=2",
     "trainer.lr_actor=3e-4",
     "trainer.microbatch_tokens=1024",
     "evaluate.splits=[valid_seen]",
@@ -30,10 +31,16 @@ SETTINGS = [
 """Small rooms and two kinds of tasks, which so short a warm start now and then solves: training has something to learn from."""
 
 EXPERIMENTS: Mapping[str, Sequence[str]] = {
-    "hae": ["trainer.save_every=2"],
-    "fitted": ["trainer.critic_fit=least_squares", "trainer.critic_warmup=1", "trainer.anneal=true", "trainer.keep_last=1"],
-    "grpo": ["algo=grpo", "algo.group_size=4", "trainer.save_every=2", "trainer.keep_last=1"],
-    "evaluate": ["trainer.save_every=2", "evaluate.limit=6", "evaluate.chunk=2", "evaluate.baseline=true"],
+    "hae": [],
+    "fitted": [
+        "trainer.critic_fit=least_squares",
+        "trainer.critic_warmup=1",
+        "trainer.anneal=true",
+        "trainer.save_every=1",
+        "trainer.keep_last=1",
+    ],
+    "grpo": ["algo=grpo", "algo.group_size=4", "trainer.keep_last=1"],
+    "evaluate": ["evaluate.limit=6", "evaluate.chunk=2", "evaluate.baseline=true"],
 }
 """Name -> what it sets besides. The last evaluates the first one's training at more length."""
 
