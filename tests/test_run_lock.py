@@ -27,7 +27,7 @@ from tests.crash.processes import ENVIRONMENT, hiper, hiper_command
 
 pytestmark = pytest.mark.slow
 
-COUNTS = {"direct": 4, "flow": 3, "processes": 3}
+COUNTS = {"direct": 44, "flow": 3, "processes": 3}
 """How the first contender does its stages -> how often."""
 
 SETTINGS = ["evaluate.limit=1", "evaluate.baseline=false"]
