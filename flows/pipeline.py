@@ -18,7 +18,7 @@ from hiper.config import RunConfig
 from hiper.errors import WorkflowError
 from hiper.lock import lock_tokens, locked
 from hiper.runs import begin_run, load_config
-from hiper.stages import STAGES, StageResult, check_needs, finished_at, finished_result
+from hiper.stages import STAGES, StageResult, check_needs, finished_at, finished_result, recover_run
 from hiper.versions import versioned_settings
 
 TO_MODEL = ("games", "demos", "warm_start", "train")
@@ -119,6 +119,7 @@ def _run_of(
     with locked(Path(cfg.paths.run), tokens=lock):  # over all stages: nobody changes what is asked for between two of them
         if run is not None:
             cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)  # as it stands now that it stays so
+        recover_run(cfg)
         check_needs(cfg, names, force)
         begin_run(cfg)
         with versioned_settings(Path.cwd(), cfg) if how is How.versioned else nullcontext():

@@ -337,11 +337,12 @@ def _direct(cfg: RunConfig, force: bool, compose_again: Callable[[], RunConfig] 
     from hiper.lock import locked
     from hiper.progress import track
     from hiper.runs import begin_run
-    from hiper.stages import STAGES, check_needs
+    from hiper.stages import STAGES, check_needs, recover_run
 
     results = []
     with locked(Path(cfg.paths.run)):
         cfg = compose_again() if compose_again is not None else cfg
+        recover_run(cfg)
         check_needs(cfg, list(STAGES), force)
         begin_run(cfg)
         for name, stage in STAGES.items():
@@ -425,7 +426,7 @@ def _stage(options: argparse.Namespace) -> int:
     from hiper.lock import locked
     from hiper.progress import track
     from hiper.runs import begin_run
-    from hiper.stages import STAGES, check_needs, check_upstream
+    from hiper.stages import STAGES, check_needs, check_upstream, recover_run
 
     cfg = _settings(options)
     stage = options.verb.replace("-", "_")
@@ -433,6 +434,7 @@ def _stage(options: argparse.Namespace) -> int:
     if not Path(cfg.paths.run).exists():
         check_upstream(cfg, stage)  # what cannot be done leaves no directory
     with locked(Path(cfg.paths.run)):
+        recover_run(cfg)
         check_upstream(cfg, stage)  # before the run's config says what was asked for
         check_needs(cfg, [stage], options.force)
         begin_run(cfg)

@@ -208,8 +208,8 @@ def begun_stage(run: Path, stage: str) -> Begun | None:
         return None
 
 
-def continue_finished(run: Path, stage: str, begun: Begun) -> bool:
-    """Begin a stage where its finished folder ended, if that is of the same lineage and sources: whether it was so.
+def continue_finished(run: Path, stage: str, begun: Begun, fits: Callable[[Path], bool] = lambda finished: True) -> bool:
+    """Begin a stage where its finished folder ended, if that is of the same lineage and sources, and `fits`: whether it was so.
 
     The finished folder stays until the longer one takes its place.
     """
@@ -217,7 +217,7 @@ def continue_finished(run: Path, stage: str, begun: Begun) -> bool:
     if record is None or record.lineage != begun.lineage or record.sources != dict(begun.sources):
         return False
     partial, copy = run / f"{stage}.partial", run / f".{stage}.copy"
-    if os.path.lexists(partial) or not (run / stage / CHECKPOINTS).is_dir():
+    if os.path.lexists(partial) or not (run / stage / CHECKPOINTS).is_dir() or not fits(run / stage):
         return False
     remove(copy)
     shutil.copytree(run / stage, copy)

@@ -196,6 +196,17 @@ STAGES: Mapping[str, StageFunction] = {
 """The stages in their order."""
 
 
+def recover_run(cfg: RunConfig) -> None:
+    """Finish or take back what a killed process was in the middle of; before anybody asks what has finished.
+
+    Raises:
+        ConfigError: a process is still at work there.
+    """
+    run = Path(cfg.paths.run)
+    with working(run):
+        _recover(run)
+
+
 def check_needs(cfg: RunConfig, names: Sequence[str], force: bool = False) -> None:
     """See that this machine has what stages need, of those that are still to be done.
 
@@ -276,9 +287,7 @@ def _stage(
     if run != Path(cfg.paths.run):
         return _result(_directory(cfg, name).parent, name, reused=True)
     with working(run):
-        for one in (*UPSTREAM[name], name):
-            if home(cfg, one) == run:
-                recover(run, one)
+        _recover(run)
         check_upstream(cfg, name)
         begun = _begun(cfg, name)
         if force:
@@ -286,7 +295,7 @@ def _stage(
         elif _stale(cfg, name) is None and not (resumable and begun_stage(run, name) == begun):
             verify_stage(run, name)
             return _result(run, name, reused=True)
-        elif resumable and fits(run / name) and continue_finished(run, name, begun):
+        elif resumable and continue_finished(run, name, begun, fits):
             logger.info("%s: continues where %s ended", name, run / name)
         if cfg.threads and name in ("warm_start", "train", "evaluate"):
             import torch
@@ -296,6 +305,11 @@ def _stage(
             save_config(cfg, folder.path / CONFIG)
             work(folder)
     return _result(run, name, reused=False)
+
+
+def _recover(run: Path) -> None:
+    for name in UPSTREAM:
+        recover(run, name)
 
 
 def _begun(cfg: RunConfig, stage: str) -> Begun:

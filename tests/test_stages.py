@@ -78,6 +78,12 @@ def test_a_damaged_stage_can_be_made_anew_and_later_ones_stay_valid(run: Path) -
     assert main(["verify", str(run)]) == 0
 
 
+def test_one_stage_alone_finds_what_a_killed_process_was_about_to_put_in_place(run: Path) -> None:
+    (run / "warm_start").rename(run / "warm_start.partial")
+    assert main(["train", "--config", str(run), f"paths.run={run}"]) == 0
+    assert (run / "warm_start" / "stage.json").is_file() and not (run / "warm_start.partial").exists()
+
+
 def test_a_longer_training_goes_on_where_the_shorter_one_ended(run: Path) -> None:
     begun: list[int] = []
     result = stages.train(settings(run, "trainer.iterations=3"), lambda done, total: begun.append(done))
