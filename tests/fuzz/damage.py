@@ -135,7 +135,7 @@ def damages(form: str) -> list[str]:
     return [name for name, (_, forms) in CONTENT.items() if not forms or form in forms] + list(PLACES)
 
 
-def damage(path: Path, name: str, form: str, rng: random.Random, other: Path) -> None:
+def damage(path: Path, name: str, form: str, rng: random.Random, other: Path | None) -> None:
     """Do it.
 
     Args:
@@ -143,14 +143,17 @@ def damage(path: Path, name: str, form: str, rng: random.Random, other: Path) ->
         name: of the damage.
         form: of the file.
         rng: source of every choice.
-        other: the file of the same name in another run, for `swap`.
+        other: the file of the same name in another run, for `swap`; no other damage needs it.
     """
     if name in CONTENT:
         data = CONTENT[name][0](path.read_bytes(), rng, form)
         path.unlink()  # the file may have another name, of which it is to stay whole
         path.write_bytes(data)
         return
-    replacement = other.read_bytes() if name == "swap" else b""
+    replacement = b""
+    if name == "swap":
+        assert other is not None
+        replacement = other.read_bytes()
     path.unlink()
     if name == "directory":
         path.mkdir()
