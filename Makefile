@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c requiremen
 PORT            ?= 4200
 PREFECT_API_URL ?= http://127.0.0.1:$(PORT)/api
 POOL            ?= cpu
-FLOWS := HIPER_HOME=$(CURDIR) PREFECT_API_URL=$(PREFECT_API_URL) $(BIN)/python -m flows
+FLOWS := HIPER_HOME=$(CURDIR) PREFECT_API_URL=$(PREFECT_API_URL) $(BIN)/python -m hiper.integrations.prefect
 
 help:
 	@echo "make run    games, demos, warm start, HAE training, evaluation and report, on this machine's CPU"

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from hiper.envs.alfworld.bench import bench
+from hiper.suites.alfworld.conformance import bench
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

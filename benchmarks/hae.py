@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from hiper.rl.bench import bench
+from hiper.benchmarks.hae import bench
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

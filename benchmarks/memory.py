@@ -16,10 +16,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiper.compose import compose
+from hiper.config.compose import compose
+from hiper.pipeline.stages import STAGES
 from hiper.report.charts import Series, line_chart, standalone
-from hiper.runs import begin_run
-from hiper.stages import STAGES
+from hiper.runs.run_dir import begin_run
 
 ITERATIONS = 200
 BAR_MB = 5.0

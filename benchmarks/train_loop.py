@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hiper.cli import main
+from hiper.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["bench", "train", *sys.argv[1:]]))

@@ -19,8 +19,8 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-from hiper.envs.webshop.generate import make_product
-from hiper.envs.webshop.shop import Shop
+from hiper.suites.webshop.generate import make_product
+from hiper.suites.webshop.shop import Shop
 
 PRODUCTS = 1_180_000
 """Of the published full set."""

@@ -1,5 +1,5 @@
 """`python -m hiper` is the `hiper` command."""
 
-from hiper.cli import main
+from hiper.cli.main import main
 
 raise SystemExit(main())

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from hiper.versions import dvc_command, dvc_environment
+from hiper.integrations.dvc import dvc_command, dvc_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,8 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from flows.server import EmbeddedServer
-    from hiper.envs.index import GameIndex
+    from hiper.integrations.prefect.server import EmbeddedServer
+    from hiper.model.actor import Actor
+    from hiper.suites.tasks import GameIndex
     from tests.postgres import Postgres
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -63,7 +64,7 @@ def official_games(shared: Path) -> Path:
 def generated_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few small generated games in the official layout; shared by all tests, so nobody writes in it."""
     from hiper.config import GamesConfig
-    from hiper.envs.alfworld.generate import generate_games
+    from hiper.suites.alfworld.generate import generate_games
 
     folder = tmp_path_factory.mktemp("games") / "data"
     generate_games(folder, GamesConfig(train=12, valid_seen=6, valid_unseen=6, max_receptacles=8, max_objects=12))
@@ -73,7 +74,7 @@ def generated_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """One Prefect server, as `hiper run` starts it, with a database of its own, for all tests; it takes some ten seconds to start."""
-    from flows.server import start_embedded_server
+    from hiper.integrations.prefect.server import start_embedded_server
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
@@ -134,9 +135,9 @@ def small_settings() -> list[str]:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, small_settings: list[str]) -> Path:
     """A finished run under `small_settings`; shared by all tests, so whoever changes something works on a copy."""
-    from hiper.compose import compose
-    from hiper.runs import begin_run
-    from hiper.stages import STAGES
+    from hiper.config.compose import compose
+    from hiper.pipeline.stages import STAGES
+    from hiper.runs.run_dir import begin_run
 
     cfg = compose([*small_settings, f"paths.run={tmp_path_factory.mktemp('runs') / 'finished'}"])
     run = begin_run(cfg)
@@ -148,7 +149,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, small_settings: list[
 @pytest.fixture(scope="session")
 def game_index(generated_games: Path) -> GameIndex:
     """The generated games, indexed."""
-    from hiper.envs.alfworld.games import index_games
+    from hiper.suites.alfworld.games import index_games
 
     return index_games(generated_games)
 
@@ -157,7 +158,7 @@ def game_index(generated_games: Path) -> GameIndex:
 def demos(game_index: GameIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Demonstrations of the generated games, tersely prompted: each game as it is, then once renumbered."""
     from hiper.config import DemosConfig, ProtocolConfig, RunConfig, Style
-    from hiper.rollout.demos import write_demos
+    from hiper.sft.demos import write_demos
 
     out = tmp_path_factory.mktemp("demos") / "demos.jsonl"
     write_demos(game_index, RunConfig(demos=DemosConfig(count=24), protocol=ProtocolConfig(style=Style.terse)), out)
@@ -168,7 +169,7 @@ def demos(game_index: GameIndex, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def words(demos: Path) -> PreTrainedTokenizerBase:
     """Our word tokenizer, made from the demonstrations."""
     from hiper.model.tokenizer import build_tokenizer
-    from hiper.rollout.demos import read_demos
+    from hiper.sft.demos import read_demos
 
     return build_tokenizer(message["content"] for conversation in read_demos(demos) for message in conversation.messages)
 
@@ -182,8 +183,8 @@ def speaker(demos: Path, words: PreTrainedTokenizerBase, tmp_path_factory: pytes
     from hiper.model.actor import Actor, save_actor
     from hiper.model.tiny import build_tiny
     from hiper.rollout.chat import ChatCodec
-    from hiper.rollout.demos import read_demos
-    from hiper.train.sft import encode
+    from hiper.sft.demos import read_demos
+    from hiper.sft.fine_tune import encode
 
     lm = build_tiny(TinyConfig(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=96, init=Init.default), words, seed=0)
     optimizer = torch.optim.AdamW(lm.parameters(), lr=4e-3, weight_decay=0.0)
@@ -197,6 +198,21 @@ def speaker(demos: Path, words: PreTrainedTokenizerBase, tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("speaker") / "model"
     save_actor(Actor(lm.eval(), Critic.shared), words, folder)
     return folder
+
+
+@pytest.fixture
+def actor(speaker: Path) -> Actor:
+    """The speaking model with value heads that say something; fresh for each test."""
+    import torch
+
+    from hiper.config import ModelConfig
+    from hiper.model.actor import load_actor
+
+    made = load_actor(speaker, ModelConfig()).eval()
+    with torch.no_grad():
+        made.heads.weight.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(1))
+        made.heads.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    return made
 
 
 @pytest.fixture(scope="session")

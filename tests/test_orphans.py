@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from flows.server import EmbeddedServer
+from hiper.integrations.prefect.server import EmbeddedServer
 from tests.processes import living, marked, orphans
 from tests.sockets import Watch, beyond_loopback, tree
 
@@ -138,7 +138,8 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, small_settings: list[
 @pytest.mark.slow
 def test_a_killed_flow_leaves_nothing(tmp_path: Path, small_settings: list[str], embedded_server: EmbeddedServer) -> None:
     """Under a server that runs, with each stage in a process of its own."""
-    flow = f"from flows.pipeline import pipeline; pipeline(overrides={[*small_settings, LONG, 'paths.run=run']!r}, how='process')"
+    overrides = [*small_settings, LONG, "paths.run=run"]
+    flow = f"from hiper.integrations.prefect.pipeline import pipeline; pipeline(overrides={overrides!r}, how='process')"
     with working(tmp_path, [sys.executable, "-c", flow], **embedded_server.environment()) as run:
         run.until_training("run")
         assert len(tree(run.process.pid)) == 3, "the flow, a guard and the stage"

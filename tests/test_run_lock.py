@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from hiper.errors import ConfigError
-from hiper.runs import load_config
+from hiper.runs.run_dir import load_config
 from tests.crash.compare import Files, damaged_stages, differences, files
 from tests.crash.processes import ENVIRONMENT, hiper, hiper_command
 
@@ -35,7 +35,9 @@ GAMMAS = {"first": 0.9, "second": 0.8}
 
 LIMIT_SECONDS = 600.0
 
-IN_PROCESSES = "import sys, hiper.device; hiper.device.uses_cuda = lambda cfg: True; from hiper.cli import main; sys.exit(main())"
+IN_PROCESSES = (
+    "import sys, hiper.runtime.device; hiper.runtime.device.uses_cuda = lambda cfg: True; from hiper.cli.main import main; sys.exit(main())"
+)
 """`hiper` that takes this machine for one with a GPU when it decides in which process a stage is done."""
 
 

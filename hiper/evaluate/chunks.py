@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hiper.envs.index import GameEntry
 from hiper.errors import DataError
-from hiper.files import move, sync, write_json
-from hiper.reading import read_json_object
 from hiper.rollout.trajectory import Trajectory, read_trajectories, write_trajectories
-from hiper.stage_folder import remove
+from hiper.runs.stage_folder import remove
+from hiper.runtime.files import move, sync, write_json
+from hiper.runtime.reading import read_json_object
+from hiper.suites.tasks import GameEntry
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from hiper.errors import DataError
 from hiper.evaluate.statistics import fell
-from hiper.reading import read_json_lines
-from hiper.records import read_record
+from hiper.runtime.reading import read_json_lines
+from hiper.runtime.records import read_record
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from hiper.config import RunConfig
-from hiper.envs import benchmark_of
-from hiper.envs.index import GameEntry, GameIndex
 from hiper.evaluate.chunks import Chunks, chunk_seed
 from hiper.evaluate.write import write_evaluation
-from hiper.files import write_json
-from hiper.progress import Progress
 from hiper.rollout.trajectory import Trajectory
-from hiper.runs import environment
-from hiper.stage_folder import ENVIRONMENT, digest
+from hiper.runs.run_dir import environment
+from hiper.runs.stage_folder import ENVIRONMENT, digest
+from hiper.runtime.files import write_json
+from hiper.runtime.progress import Progress
+from hiper.suites import benchmark_of
+from hiper.suites.tasks import GameEntry, GameIndex
 
 logger = logging.getLogger(__name__)
 

@@ -7,20 +7,20 @@ import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hiper.compose import compose, override, read_settings
 from hiper.config import GamesConfig, RunConfig
-from hiper.envs import benchmark_of
-from hiper.envs.index import GameIndex
+from hiper.config.compose import compose, override, read_settings
 from hiper.errors import ConfigError, HiperError
 from hiper.evaluate.drift import Drift, Entry, append_history, compare, read_history
 from hiper.evaluate.evaluate import choose, evaluate
 from hiper.evaluate.write import EVALUATION, read_evaluation
-from hiper.lock import locked
-from hiper.progress import Progress
-from hiper.reading import read_bytes
-from hiper.runs import config_beside, environment
-from hiper.stage_folder import digest
-from hiper.versions import fetch
+from hiper.integrations.dvc import fetch
+from hiper.runs.run_dir import config_beside, environment
+from hiper.runs.stage_folder import digest
+from hiper.runtime.lock import locked
+from hiper.runtime.progress import Progress
+from hiper.runtime.reading import read_bytes
+from hiper.suites import benchmark_of
+from hiper.suites.tasks import GameIndex
 
 logger = logging.getLogger(__name__)
 

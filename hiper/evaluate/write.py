@@ -10,9 +10,9 @@ from typing import Any
 
 from hiper.errors import DataError
 from hiper.evaluate.statistics import KEYS, summarise
-from hiper.reading import read_json_object
-from hiper.records import read_value
 from hiper.rollout.trajectory import Trajectory, write_trajectories
+from hiper.runtime.reading import read_json_object
+from hiper.runtime.records import read_value
 
 EVALUATION = "evaluation.json"
 TRAJECTORIES = "trajectories.jsonl"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hiper.errors import DataError, ModelError
-from hiper.reading import read_json_object
+from hiper.runtime.reading import read_json_object
 
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"

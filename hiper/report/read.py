@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 from hiper.config import RunConfig
 from hiper.errors import DataError, HiperError
 from hiper.evaluate.write import TRAJECTORIES, read_evaluation
-from hiper.reading import open_file, parse_json, read_json, read_json_object, read_lines
-from hiper.records import read_value
 from hiper.rollout.trajectory import Trajectory, read_trajectories
-from hiper.runs import load_config
-from hiper.stage_folder import ENVIRONMENT, TIMES
-from hiper.text import visible
+from hiper.runs.run_dir import load_config
+from hiper.runs.stage_folder import ENVIRONMENT, TIMES
+from hiper.runtime.reading import open_file, parse_json, read_json, read_json_object, read_lines
+from hiper.runtime.records import read_value
+from hiper.runtime.text import visible
 
 STAGES = ("games", "demos", "warm_start", "train", "evaluate")
 LARGEST = 1e100

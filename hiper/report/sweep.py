@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from hiper import __version__
 from hiper.errors import DataError
-from hiper.files import write_text
 from hiper.report.charts import PALETTE, STYLE, Series, line_chart, nice_ticks, percent, plain, share_chart, standalone
-from hiper.text import visible
+from hiper.runtime.files import write_text
+from hiper.runtime.text import visible
 
 COMPLETE, PRUNED = "complete", "pruned"
 

@@ -16,13 +16,13 @@ from markupsafe import Markup
 from hiper import __version__
 from hiper.errors import DataError
 from hiper.evaluate.history import history
-from hiper.files import write_text
 from hiper.report.charts import PALETTE, STYLE, interval_chart, percent, plain, standalone
 from hiper.report.curves import draw_curves, evaluations
 from hiper.report.episode import show_episode
 from hiper.report.read import RunRecord, read_run
 from hiper.report.tables import tables
-from hiper.text import visible
+from hiper.runtime.files import write_text
+from hiper.runtime.text import visible
 
 MEAN_OF = 5
 """Evaluations in the mean of the last few."""

@@ -1,7 +1,7 @@
 """Hierarchical Advantage Estimation (HAE): credit for the action, the subgoal and the decision to switch.
 
 Source: Peng et al., HiPER, arXiv:2602.16165; the behaviour of the authors' code is pinned by recorded cases
-(`hiper.rl.bench`). GAE: Schulman et al., arXiv:1506.02438. Options: Sutton, Precup and Singh, 1999.
+(`hiper.benchmarks.hae`). GAE: Schulman et al., arXiv:1506.02438. Options: Sutton, Precup and Singh, 1999.
 """
 
 from __future__ import annotations

@@ -15,10 +15,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Constrain, Dialect, RolloutConfig, RunConfig
-from hiper.device import pick_device
-from hiper.envs import benchmark_of, make_env
-from hiper.envs.base import TextEnv
-from hiper.envs.index import GameEntry
 from hiper.errors import ModelError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.protocol import Prompter, Reply, ReplySpans, decide, locate, parse, reply_text, token_ends
@@ -26,10 +22,14 @@ from hiper.protocol.prompts import Past
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import Form
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
-from hiper.rollout.pair import PairPolicy
-from hiper.rollout.policy import Policy, Request, Sampled, TransformersPolicy
 from hiper.rollout.remember import MOST, Remember, size_of
+from hiper.rollout.samplers.pair import PairPolicy
+from hiper.rollout.samplers.transformers import Policy, Request, Sampled, TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
+from hiper.runtime.device import pick_device
+from hiper.suites import benchmark_of, make_env
+from hiper.suites.base import TextEnv
+from hiper.suites.tasks import GameEntry
 
 Progress = Callable[[int, int], None]
 

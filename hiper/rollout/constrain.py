@@ -15,10 +15,10 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Dialect
-from hiper.envs.base import WORDS
 from hiper.protocol import Switch, render
 from hiper.rollout.episode import Limit
 from hiper.rollout.remember import MOST, Remember, size_of
+from hiper.suites.base import WORDS
 
 _TAG = "<action>"
 _TEXT = "\x00"  # stands where a reply's free text goes; no tokenizer's text holds it

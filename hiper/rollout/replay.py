@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from hiper.model.actor import Actor
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import Limit
-from hiper.rollout.policy import Request, Sampled, TransformersPolicy, _Writing
+from hiper.rollout.samplers.transformers import Request, Sampled, TransformersPolicy, _Writing
 
 
 class Script:

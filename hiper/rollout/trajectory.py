@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from hiper.reading import parse_json, read_json_lines
-from hiper.records import read_record
+from hiper.runtime.reading import parse_json, read_json_lines
+from hiper.runtime.records import read_record
 
 
 class StopReason(StrEnum):

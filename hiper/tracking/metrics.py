@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hiper.errors import DataError
-from hiper.files import cut
-from hiper.reading import parse_json, read_lines
+from hiper.runtime.files import cut
+from hiper.runtime.reading import parse_json, read_lines
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from hiper.model.actor import Actor
 from hiper.rl.losses import token_entropy
 from hiper.rollout.episode import Episode, Limit, TokenSequence
-from hiper.rollout.policy import apply_limits
+from hiper.rollout.samplers.transformers import apply_limits
 
 
 @dataclass

@@ -27,8 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hiper.errors import CheckpointError, DataError
-from hiper.files import move, sync
-from hiper.reading import read_json_object
+from hiper.runtime.files import move, sync
+from hiper.runtime.reading import read_json_object
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hiper.config import Dialect
 from hiper.model.actor import Actor
-from hiper.parallel import ALONE, Group
 from hiper.protocol import Switch, render
 from hiper.rollout.episode import Episode
+from hiper.runtime.distributed import ALONE, Group
 from hiper.train.batch import Batch, length_groups, padded
 
 

@@ -1,8 +1,9 @@
 """Several processes train together: `trainer.processes`.
 
 `train_in_processes` is `hiper.train.trainer.train` with others doing the work. The process that calls it holds the run's lock and finishes
-the stage; it starts those that train, `hiper.train.worker`, and raises an error when one of them fails. They end when it ends, however that
-happens. All are on this machine: they find each other by a file in a folder that only this user can write in, see `hiper.parallel.joined`.
+the stage; it starts those that train, `hiper.train.ranks`, and raises an error when one of them fails. They end when it ends, however that
+happens. All are on this machine: they find each other by a file in a folder that only this user can write in, see
+`hiper.runtime.distributed.joined`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from typing import TypeVar
 
 from hiper import errors
 from hiper.config import RunConfig
-from hiper.envs.index import GameIndex
 from hiper.errors import HiperError, WorkflowError
-from hiper.message import Kind, decode, encode
-from hiper.process import ProcessError, run_processes
-from hiper.progress import Progress
-from hiper.reading import read_bytes
-from hiper.runs import load_config, save_config
-from hiper.stage_folder import CONFIG
+from hiper.runs.run_dir import load_config, save_config
+from hiper.runs.stage_folder import CONFIG
+from hiper.runtime.message import Kind, decode, encode
+from hiper.runtime.process import ProcessError, run_processes
+from hiper.runtime.progress import Progress
+from hiper.runtime.reading import read_bytes
+from hiper.suites.tasks import GameIndex
 from hiper.train.trainer import TrainSummary
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def train_in_processes(
     with tempfile.TemporaryDirectory(prefix="hiper-") as name:  # for this user alone, as `joined` asks
         desk = Path(name)
         give_order(desk, cfg, Order(model, index, out, resume))
-        commands = [[sys.executable, "-m", "hiper.train.worker", name, str(rank)] for rank in range(cfg.trainer.processes)]
+        commands = [[sys.executable, "-m", "hiper.train.ranks", name, str(rank)] for rank in range(cfg.trainer.processes)]
         # Torch sets its own number of threads; what other libraries start would be as many in each process.
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
         try:

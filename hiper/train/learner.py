@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hiper.algos.base import LOW, Credit, switch_probability
 from hiper.config import CriticFit, KLPlace, RunConfig, Tune
 from hiper.model.actor import Actor
-from hiper.parallel import ALONE, Group
 from hiper.protocol import BlockId
 from hiper.rl.losses import entropy_loss, kl_loss, policy_loss, value_loss
+from hiper.runtime.distributed import ALONE, Group
 from hiper.train.batch import Batch, passes
-from hiper.train.credit import LOW, Credit, switch_probability
-from hiper.train.critic import LeastSquares
+from hiper.train.forward import Scores
 from hiper.train.metrics import Metrics
-from hiper.train.score import Scores
+from hiper.train.value_fit import LeastSquares
 
 
 @dataclass

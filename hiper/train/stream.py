@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from hiper.envs.index import GameEntry
 from hiper.errors import CheckpointError
+from hiper.suites.tasks import GameEntry
 
 
 class TaskStream:

@@ -29,28 +29,28 @@ from typing import Any, NamedTuple
 
 import torch
 
+from hiper.algos.base import Credit, assign_credit, credit_metrics
 from hiper.config import Estimator, OnAlarm, RunConfig, SwitchCredit
-from hiper.device import pick_device
-from hiper.envs.index import GameIndex
 from hiper.errors import CheckpointError, CollapseError, ConfigError
-from hiper.files import cut, sync, write_json
-from hiper.fingerprint import EXTENDABLE, differences, stage_settings, told
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
-from hiper.parallel import ALONE, Group
-from hiper.reading import open_file
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import Levels
+from hiper.runs.fingerprint import EXTENDABLE, differences, stage_settings, told
+from hiper.runtime.device import pick_device
+from hiper.runtime.distributed import ALONE, Group
+from hiper.runtime.files import cut, sync, write_json
+from hiper.runtime.reading import open_file
+from hiper.suites.tasks import GameIndex
 from hiper.tracking import MetricsFile, Tracker
 from hiper.train import checkpoint as ckpt
 from hiper.train.alarms import ADVICE, Alarm, Watch
 from hiper.train.batch import Batch, make_batch
-from hiper.train.credit import Credit, assign_credit, credit_metrics
+from hiper.train.forward import Scores, score
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
 from hiper.train.metrics import Metrics, log_line, rollout_metrics
-from hiper.train.play import Player
-from hiper.train.score import Scores, score
+from hiper.train.sample import Player
 from hiper.train.stream import TaskStream
 
 logger = logging.getLogger(__name__)

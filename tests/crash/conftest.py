@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hiper.compose import compose
-from hiper.runs import begin_run
-from hiper.stages import STAGES
+from hiper.config.compose import compose
+from hiper.pipeline.stages import STAGES
+from hiper.runs.run_dir import begin_run
 from tests.crash.disk import Disk, NoDisks
 from tests.crash.processes import hiper
 from tests.crash.trainings import EXPERIMENTS, SETTINGS, beginning

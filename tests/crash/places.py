@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 ITERATION = "call hiper.train.trainer:_Run._iterate"
-EVALUATION = "call hiper.train.play:Player.evaluate"
-REPLY = "call hiper.rollout.policy:TransformersPolicy.reply"
+EVALUATION = "call hiper.train.sample:Player.evaluate"
+REPLY = "call hiper.rollout.samplers.transformers:TransformersPolicy.reply"
 LINE = "cut hiper.tracking.metrics:MetricsFile.append"
 TENSORS = "hiper.train.checkpoint:save_file"
 WRITE = "hiper.train.checkpoint:_write"
 """Of a checkpoint: its tensors; then, twice, its state and its manifest."""
 MODELS = "hiper.train.trainer:_Run._write_models"
 MODEL = "call hiper.model.actor:save_file"
-SFT_STEP = "call hiper.train.sft_checkpoint:Checkpoints.on_step_begin"
+SFT_STEP = "call hiper.sft.checkpoint:Checkpoints.on_step_begin"
 CHUNK = "hiper.evaluate.chunks:Chunks.write"
 
 BEFORE_RECORD = "file os.rename */train.partial/stage.json"

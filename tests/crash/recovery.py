@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiper.stages import STAGES
+from hiper.pipeline.stages import STAGES
 from tests.crash.compare import Files, damaged_stages, differences, files
 from tests.crash.disk import Disk
 from tests.crash.power import Cut

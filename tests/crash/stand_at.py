@@ -120,7 +120,7 @@ def _cut(file: str, more: int) -> Callable[[Callable[[], Any]], NoReturn]:
 
 
 if __name__ == "__main__":
-    from hiper.cli import main
+    from hiper.cli.main import main
 
     verb, place, *arguments = sys.argv[1:]
     if verb == "careless":

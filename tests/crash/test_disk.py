@@ -1,7 +1,7 @@
 """The disk whose power can be cut loses what nobody forced to it, and nothing else.
 
 1. A file that was written and renamed without `fsync` is empty after a cut, once anything else has written the journal; absent if not.
-2. What `hiper.files` has written is whole, and so are a folder and its move.
+2. What `hiper.runtime.files` has written is whole, and so are a folder and its move.
 3. A command's own stops and moments are met, in any order; one that never comes fails the test instead of waiting.
 4. A run whose files are not forced is found out: damaged, though its stages say that they are done.
 5. Nothing stays mounted, and no loop device is kept.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.files import move, sync_tree, write_text
+from hiper.runtime.files import move, sync_tree, write_text
 from tests.crash.disk import Disk, NoDisks
 from tests.crash.power import Done, Place, work
 from tests.crash.stand_at import STOPPED_AT
@@ -80,7 +80,7 @@ def test_what_was_written_durably_is_there(disk: Disk) -> None:
 PROGRAM = f"""
 import os, signal, sys
 from pathlib import Path
-from hiper.files import write_text
+from hiper.runtime.files import write_text
 write_text(Path("{{place}}/first"), "1")
 for place in ("here", "there"):
     print("{STOPPED_AT}" + place, file=sys.stderr, flush=True)

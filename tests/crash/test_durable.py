@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hiper.stages import STAGES
+from hiper.pipeline.stages import STAGES
 from tests.crash.compare import differences, files
 from tests.crash.disk import Disk
 from tests.crash.power import Done, During, Moment, Watch, work

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from hiper.runs import load_config
-from hiper.stages import STAGES
+from hiper.pipeline.stages import STAGES
+from hiper.runs.run_dir import load_config
 from hiper.train import checkpoint as ckpt
 from tests.crash.compare import assert_same
 from tests.crash.harm import flip_a_bit
@@ -83,7 +83,10 @@ CASES = [
     Case(
         "in scoring, in fitting the critic",
         "fitted",
-        [f"{ITERATION} 3 then call hiper.train.batch:token_entropy 2", f"{ITERATION} 2 then call hiper.train.critic:LeastSquares.write 1"],
+        [
+            f"{ITERATION} 3 then call hiper.train.batch:token_entropy 2",
+            f"{ITERATION} 2 then call hiper.train.value_fit:LeastSquares.write 1",
+        ],
     ),
     Case(
         "in an update, between gradient and step",

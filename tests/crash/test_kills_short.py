@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from hiper.compose import compose
-from hiper.stages import STAGES
+from hiper.config.compose import compose
+from hiper.pipeline.stages import STAGES
 from tests.crash.compare import differences, files
 from tests.crash.places import CHUNK, ITERATION, REPLY, SFT_STEP
 from tests.crash.processes import ENVIRONMENT, hiper_to

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hiper.runs import begin_run, load_config
-from hiper.stages import STAGES
+from hiper.pipeline.stages import STAGES
+from hiper.runs.run_dir import begin_run, load_config
 from tests.crash import places
 from tests.crash.compare import damaged_stages, differences, files
 from tests.crash.disk import Disk

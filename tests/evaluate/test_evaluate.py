@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from hiper.config import TASK_TYPES, RunConfig
-from hiper.envs.index import GameEntry, GameIndex
 from hiper.errors import DataError
 from hiper.evaluate import evaluate, read_evaluation, write_evaluation
 from hiper.evaluate.evaluate import choose
-from hiper.progress import Progress
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
+from hiper.runtime.progress import Progress
+from hiper.suites.tasks import GameEntry, GameIndex
 
 
 def played(entry: GameEntry, won: bool) -> Trajectory:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from hiper.cli import main
+from hiper.cli.main import main
 from hiper.errors import ConfigError, DataError
 from hiper.evaluate.drift import Entry, compare, read_history
 from hiper.evaluate.reevaluate import Outcome, Plan, Watched, load_plan, reevaluate
@@ -135,7 +135,7 @@ def test_the_command_says_which_and_leaves_with_4(plan: Plan, capsys: pytest.Cap
 def test_the_flow_fails_and_shows_all(prefect_server: None, plan: Plan) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.reevaluate import reevaluate as flow
+    from hiper.integrations.prefect.reevaluate import reevaluate as flow
 
     Path("plan.yaml").write_text("models: [{name: small, run: run}, {name: gone, run: nowhere}]\n", encoding="utf-8")
     state = flow("plan.yaml", return_state=True)
@@ -164,7 +164,7 @@ def test_a_damaged_copy_fails_the_flow_by_name(prefect_server: None, tmp_path: P
     """It still loads and plays; only its success says that something is wrong with it."""
     from prefect.client.orchestration import get_client
 
-    from flows.reevaluate import reevaluate as flow
+    from hiper.integrations.prefect.reevaluate import reevaluate as flow
 
     monkeypatch.chdir(tmp_path)
     for stage in ("games", "demos", "warm-start"):

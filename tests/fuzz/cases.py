@@ -120,7 +120,7 @@ class Fuzz:
         before = snapshot(self._work, self._known)
         group = f"{path.parent.name}={path.stem}"
         words = shlex.split(case.command.replace("FILE", shlex.quote(file)).replace("GROUP", group))
-        code, seconds, out, err = self._do("hiper.cli", words, self._work, SECONDS)
+        code, seconds, out, err = self._do("hiper.cli.main", words, self._work, SECONDS)
         pages = [page for page in self._work.glob("runs/**/report.html") if "report" in words]
         page = "".join(page.read_text(encoding="utf-8") for page in pages)
         after = snapshot(self._work, self._known)

@@ -80,7 +80,7 @@ def make(place: Path, root: Path, finished: Path | None = None, settings: Sequen
         settings: of that run.
     """
     seeds = [0, 1] if finished is None else [0]
-    from hiper.cli import main
+    from hiper.cli.main import main
 
     def hiper(*words: str) -> None:
         code = main(list(words))
@@ -120,8 +120,8 @@ def make(place: Path, root: Path, finished: Path | None = None, settings: Sequen
 
 
 def _begun() -> None:
-    from hiper.runs import load_config, save_config
-    from hiper.stages import STAGES
+    from hiper.pipeline.stages import STAGES
+    from hiper.runs.run_dir import load_config, save_config
 
     for stage in ("games", "demos", "warm_start"):
         shutil.copytree(Path(A, stage), Path(BEGUN, stage))
@@ -141,7 +141,7 @@ def _begun() -> None:
 
 
 def _stand_in(finished: Path) -> None:
-    from hiper.runs import load_config, save_config
+    from hiper.runs.run_dir import load_config, save_config
 
     shutil.copytree(finished, A)
     cfg = load_config(Path(A))
@@ -150,7 +150,7 @@ def _stand_in(finished: Path) -> None:
 
 
 def _shop(hiper: Callable[..., None]) -> None:
-    from hiper.envs.webshop.generate import generate_catalogue
+    from hiper.suites.webshop.generate import generate_catalogue
 
     folder = generate_catalogue(Path("shop"), 60)
     products = next(folder.glob("items_shuffle*.json"))

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from hiper.errors import ModelError
 from hiper.model.actor import load_tokenizer
 from hiper.model.tokenizer import TAGS, build_tokenizer
-from hiper.rollout.demos import read_demos
+from hiper.sft.demos import read_demos
 
 REPLY = "<switch>KEEP</switch> <subgoal>find a mug</subgoal> <action>take mug 2 from shelf 1</action>"
 

@@ -13,8 +13,8 @@ import pytest
 from hiper.config import TASK_TYPES, RunConfig
 from hiper.evaluate import write_evaluation
 from hiper.rollout.trajectory import Levels, StopReason, Trajectory, Turn, write_trajectories
-from hiper.runs import environment, save_config
-from hiper.stage_folder import ENVIRONMENT, Begun, stage_folder
+from hiper.runs.run_dir import environment, save_config
+from hiper.runs.stage_folder import ENVIRONMENT, Begun, stage_folder
 from hiper.tracking import MetricsFile
 
 ITERATIONS = 60

@@ -25,8 +25,8 @@ from hiper.report import write_report
 from hiper.report.episode import show_episode
 from hiper.report.read import Sample, pick
 from hiper.rollout.trajectory import Trajectory, read_trajectories
-from hiper.runs import load_config, save_config
-from hiper.text import visible
+from hiper.runs.run_dir import load_config, save_config
+from hiper.runtime.text import visible
 
 HOSTILE = "</pre></style><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} \u202egnp.\u202c \x1b[31m\x00 \u200b \ud800 end"
 VOID = {"meta"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hiper.evaluate import read_evaluation
 from hiper.report import write_report
-from hiper.stage_folder import ENVIRONMENT
+from hiper.runs.stage_folder import ENVIRONMENT
 from hiper.tracking import read_metrics
 
 

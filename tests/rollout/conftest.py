@@ -15,7 +15,7 @@ from hiper.model.actor import Actor, load_actor
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import Form
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
-from hiper.rollout.policy import Policy, Request, Sampled
+from hiper.rollout.samplers.transformers import Policy, Request, Sampled
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 
 

@@ -19,20 +19,20 @@ from typing import Any
 import pytest
 
 from hiper.config import Constrain, Context, Dialect, EnvConfig, ProtocolConfig, RolloutConfig, RunConfig, Style
-from hiper.envs import make_env
-from hiper.envs.alfworld import Game
-from hiper.envs.alfworld.expert import Expert
-from hiper.envs.alfworld.prior import LocationPrior
-from hiper.envs.base import StepResult, TextEnv
-from hiper.envs.expert import Demonstration, demonstrate
-from hiper.envs.index import GameEntry, GameIndex
 from hiper.protocol import BlockId, Switch, describe, parse, render
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector, GamePlayer
-from hiper.rollout.demos import read_demos
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason
-from hiper.train.sft import encode
+from hiper.sft.demos import read_demos
+from hiper.sft.fine_tune import encode
+from hiper.suites import make_env
+from hiper.suites.alfworld import Game
+from hiper.suites.alfworld.expert import Expert
+from hiper.suites.alfworld.prior import LocationPrior
+from hiper.suites.base import StepResult, TextEnv
+from hiper.suites.expert import Demonstration, demonstrate
+from hiper.suites.tasks import GameEntry, GameIndex
 
 LOOK = render(Switch.SWITCH, "find mug", "look")
 

@@ -18,8 +18,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Critic, Dialect, Init, TinyConfig
-from hiper.envs.base import WORDS
-from hiper.envs.webshop.env import Commands
 from hiper.model.actor import Actor
 from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
@@ -27,7 +25,9 @@ from hiper.protocol import Switch, decide, parse, reply_text
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import ActionGuard, CommandTries, Form, GrammarGuard, Guard
 from hiper.rollout.episode import Limit
-from hiper.rollout.policy import TransformersPolicy, apply_limits
+from hiper.rollout.samplers.transformers import TransformersPolicy, apply_limits
+from hiper.suites.base import WORDS
+from hiper.suites.webshop.env import Commands
 from hiper.train.batch import make_batch, passes
 
 COMMANDS = ["go to shelf 1", "go to shelf 12", "go to shelf 2", "look", "take mug 1 from shelf 1", "take mug 2 from shelf 12"]

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from hiper.config import Context, DemosConfig, Dialect, EnvConfig, ProtocolConfig, RunConfig, Style
-from hiper.envs.alfworld import Game
-from hiper.envs.alfworld.games import index_games
-from hiper.envs.expert import demonstrate
-from hiper.envs.index import GameEntry, GameIndex
 from hiper.errors import DataError
 from hiper.protocol import Switch, parse
-from hiper.rollout.demos import Conversation, read_demos, write_demos
+from hiper.sft.demos import Conversation, read_demos, write_demos
+from hiper.suites.alfworld import Game
+from hiper.suites.alfworld.games import index_games
+from hiper.suites.expert import demonstrate
+from hiper.suites.tasks import GameEntry, GameIndex
 
 
 def config(count: int = 24, seed: int = 0, turns: int = 50, renumber: bool = True, **protocol: object) -> RunConfig:
@@ -101,8 +101,8 @@ def test_replaying_the_actions_wins(game_index: GameIndex, tmp_path: Path, diale
 
 def test_renumbered_games_are_won_with_their_own_names(official_games: Path) -> None:
     """What `demos.renumber` rests on: a renumbered game keeps its task, has other numbers, and the expert's play of it wins it again."""
-    from hiper.envs.alfworld.expert import Expert
-    from hiper.envs.alfworld.prior import LocationPrior
+    from hiper.suites.alfworld.expert import Expert
+    from hiper.suites.alfworld.prior import LocationPrior
 
     index = index_games(official_games / "2.1.1", ["valid_seen"], limit=6)
     expert = Expert(LocationPrior.learn(index, "valid_seen"))

@@ -16,8 +16,6 @@ import pytest
 import torch
 
 from hiper.config import Constrain, Context, Dialect, EnvConfig, ProtocolConfig, RolloutConfig, RunConfig, Style, TinyConfig
-from hiper.envs import make_env
-from hiper.envs.index import GameIndex
 from hiper.errors import ModelError
 from hiper.model.actor import Actor, save_actor
 from hiper.model.tiny import build_tiny
@@ -26,8 +24,10 @@ from hiper.protocol import planned
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector, GamePlayer
 from hiper.rollout.episode import Episode
-from hiper.rollout.pair import PairPolicy
-from hiper.rollout.policy import Policy, TransformersPolicy, apply_limits
+from hiper.rollout.samplers.pair import PairPolicy
+from hiper.rollout.samplers.transformers import Policy, TransformersPolicy, apply_limits
+from hiper.suites import make_env
+from hiper.suites.tasks import GameIndex
 
 LIMIT = 24
 

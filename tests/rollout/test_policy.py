@@ -21,7 +21,7 @@ from hiper.config import Critic, Init, TinyConfig
 from hiper.model.actor import Actor
 from hiper.model.tiny import build_tiny
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.policy import Request, TransformersPolicy
+from hiper.rollout.samplers.transformers import Request, TransformersPolicy
 
 LIMIT = 18
 

@@ -12,11 +12,11 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Dialect
-from hiper.envs.base import WORDS
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import ReplyReader
 from hiper.rollout.constrain import CommandTries
 from hiper.rollout.remember import Remember
+from hiper.suites.base import WORDS
 
 COMMANDS = [f"{verb} {thing} {number}" for verb in ("go to", "open", "examine") for thing in ("shelf", "mug") for number in range(1, 40)]
 

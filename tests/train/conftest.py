@@ -8,25 +8,15 @@ import pytest
 import torch
 
 from hiper.config import Constrain, Context, EnvConfig, ModelConfig, ProtocolConfig, RolloutConfig, RunConfig, Style
-from hiper.envs import make_env
-from hiper.envs.index import GameIndex
-from hiper.model.actor import Actor, load_actor, load_tokenizer
+from hiper.model.actor import load_actor, load_tokenizer
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
-from hiper.rollout.policy import TransformersPolicy
+from hiper.rollout.samplers.transformers import TransformersPolicy
+from hiper.suites import make_env
+from hiper.suites.tasks import GameIndex
 
 TEMPERATURE = 1.1
-
-
-@pytest.fixture
-def actor(speaker: Path) -> Actor:
-    """The speaking model with value heads that say something; fresh for each test."""
-    made = load_actor(speaker, ModelConfig()).eval()
-    with torch.no_grad():
-        made.heads.weight.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(1))
-        made.heads.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
-    return made
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file
 
 from hiper.config import AlarmsConfig, OnAlarm, RunConfig
-from hiper.envs.index import GameIndex
 from hiper.errors import CollapseError
+from hiper.suites.tasks import GameIndex
 from hiper.train import checkpoint as ckpt
 from hiper.train import trainer
 from hiper.train.alarms import Watch

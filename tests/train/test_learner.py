@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hiper.algos.base import Credit, assign_credit, credit_metrics, switch_probability
 from hiper.config import (
     AlgoConfig,
     Bootstrap,
@@ -44,20 +45,19 @@ from hiper.config import (
     TrainerConfig,
     Tune,
 )
-from hiper.envs.base import StepResult
-from hiper.envs.index import GameEntry
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.protocol import BlockId
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
-from hiper.rollout.policy import TransformersPolicy
+from hiper.rollout.samplers.transformers import TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
+from hiper.suites.base import StepResult
+from hiper.suites.tasks import GameEntry
 from hiper.train.batch import Batch, make_batch
-from hiper.train.credit import Credit, assign_credit, credit_metrics, switch_probability
+from hiper.train.forward import Scores, score
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
-from hiper.train.score import Scores, score
 
 Play = dict[tuple[Context, Constrain], list[Episode]]
 CPU = torch.device("cpu")

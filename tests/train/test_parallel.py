@@ -33,8 +33,8 @@ from typing import Any
 import pytest
 import torch
 
-from hiper.cli import main
-from hiper.compose import compose, override
+from hiper.algos.base import assign_credit
+from hiper.cli.main import main
 from hiper.config import (
     AlgoConfig,
     Constrain,
@@ -47,18 +47,18 @@ from hiper.config import (
     SwitchCredit,
     TrainerConfig,
 )
+from hiper.config.compose import compose, override
 from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
-from hiper.parallel import ALONE, Group, check_processes, joined, loopback_interface
+from hiper.pipeline.stages import STAGES, game_index, stage_fingerprint
 from hiper.rollout.episode import Episode
-from hiper.runs import begin_run, load_config
-from hiper.stages import STAGES, game_index, stage_fingerprint
+from hiper.runs.run_dir import begin_run, load_config
+from hiper.runtime.distributed import ALONE, Group, check_processes, joined, loopback_interface
 from hiper.train import checkpoint as ckpt
 from hiper.train.batch import make_batch
-from hiper.train.credit import assign_credit
+from hiper.train.forward import Scores, score
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
-from hiper.train.score import Scores, score
 from hiper.train.stream import TaskStream
 from hiper.train.trainer import bit_sum
 from tests.sockets import Listener, Watch, beyond_loopback, survivors, tree
@@ -325,7 +325,7 @@ def worker(pid: int, rank: int) -> int | None:
     """The process of that rank; None: it has not been started yet."""
     for child in tree(pid):
         words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        if b"hiper.train.worker" in words and words[-2] == str(rank).encode():
+        if b"hiper.train.ranks" in words and words[-2] == str(rank).encode():
             return child
     return None
 

@@ -11,8 +11,8 @@ import json
 
 import pytest
 
-from hiper.envs.index import GameEntry
 from hiper.errors import CheckpointError
+from hiper.suites.tasks import GameEntry
 from hiper.train.stream import TaskStream
 
 GAMES = [GameEntry(f"train/{number}/game.tw-pddl", "train", "pick_and_place_simple", number) for number in range(7)]

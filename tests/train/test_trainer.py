@@ -35,18 +35,19 @@ from hiper.config import (
     SwitchCredit,
     Tune,
 )
-from hiper.envs import make_env
-from hiper.envs.base import StepResult, TextEnv
-from hiper.envs.index import GameIndex
 from hiper.errors import CheckpointError, DataError
 from hiper.model.actor import load_actor, load_tokenizer, save_actor
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
+from hiper.suites import make_env
+from hiper.suites.base import StepResult, TextEnv
+from hiper.suites.tasks import GameIndex
 from hiper.train import checkpoint as ckpt
-from hiper.train import play, trainer
+from hiper.train import sample as play
+from hiper.train import trainer
 from hiper.train.batch import Batch, make_batch
 from hiper.train.metrics import rollout_metrics
-from hiper.train.play import Player
+from hiper.train.sample import Player
 from hiper.train.trainer import TrainSummary, train
 from tests.train.running import Killed, assert_same, bits, config, killer
 

@@ -1,0 +1,1 @@
+"""Estimators: from episodes to advantages."""

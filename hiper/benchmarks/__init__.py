@@ -1,0 +1,1 @@
+"""Measurements of speed, of exactness and of credit; `hiper bench` prints them."""

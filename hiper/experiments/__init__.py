@@ -1,0 +1,1 @@
+"""Many runs: comparisons (arms x seeds) and sweeps (a search)."""

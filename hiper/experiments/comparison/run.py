@@ -1,0 +1,152 @@
+"""Running a study: the warm start once, where all share it, then every cell as a process of its own, some at a time.
+
+A cell is an ordinary run: what finished is not done again, what was interrupted resumes, and `hiper resume` works on its folder. A cell
+that fails is named, and the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Self
+
+from hiper.errors import ConfigError, WorkflowError
+from hiper.evaluate.write import EVALUATION
+from hiper.experiments.comparison.spec import Cell, Study
+from hiper.pipeline.stages import MODEL_FOLDER, game_index
+from hiper.runs.stage_folder import STAGE
+from hiper.runtime.lock import locked
+from hiper.runtime.parent_death import guarded
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+LEFT = 10.0
+"""Seconds that runs may still be in use: where this command was killed, its processes notice and end, which takes some four."""
+TAIL_LINES = 12
+"""Of a failed process's output, shown in the error."""
+
+
+def run_study(study: Study, jobs: int, progress: Progress | None = None) -> None:
+    """Do whatever of a study is not done yet.
+
+    Args:
+        study: what to compare.
+        jobs: cells at a time; give each its share of the cores with `threads`.
+        progress: called with (cells done, all).
+
+    Raises:
+        ConfigError: an arm's settings do not compose; nothing was begun.
+        WorkflowError: the warm start, or cells, failed; the last lines they said are in the message, all of them in the logs it names.
+    """
+    cells = study.cells()
+    _wait_until_free([Path(study.base_cfg.paths.run), *(Path(cell.cfg.paths.run) for cell in cells)])
+    failed: list[str] = []
+    with _Processes() as work:
+        if not study.own_start:
+            _warm_start(study, work)
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                running = {pool.submit(work.hiper, ["run", "--direct", *cell.overrides], _log(cell)): cell for cell in cells}
+                for count, future in enumerate(as_completed(running), 1):
+                    cell, said = running[future], future.result()
+                    logger.info("%s, seed %d: %s", cell.arm, cell.seed, "done" if said is None else "failed")
+                    if said is not None:
+                        failed.append(f"{cell.arm}, seed {cell.seed} ({_log(cell)}):\n{said}")
+                    if progress is not None:
+                        progress(count, len(cells))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                work.terminate()  # before the pool is waited for
+                raise
+    if failed:
+        raise WorkflowError(f"{len(failed)} of {len(cells)} cells failed; give the command again to resume them.\n" + "\n".join(failed))
+
+
+def run_base(study: Study) -> None:
+    """Do the warm start that the cells go on from, and its evaluation, whatever of them is not done yet.
+
+    Raises:
+        WorkflowError: it failed; as of `run_study`.
+    """
+    _wait_until_free([Path(study.base_cfg.paths.run)])
+    with _Processes() as work:
+        _warm_start(study, work)
+
+
+def _wait_until_free(runs: list[Path]) -> None:
+    """Wait for what a killed study has left at work, so that its cells are not taken for failed. One that works on fails its cell alone."""
+    over = time.monotonic() + LEFT
+    for run in runs:
+        while run.is_dir() and time.monotonic() < over:
+            try:
+                with locked(run):
+                    break
+            except ConfigError:
+                time.sleep(0.2)
+
+
+def warm_start_evaluation(run: Path) -> Path:
+    """Folder of the evaluation of a run's warm start."""
+    return run / "evaluate" / "warm_start"
+
+
+def _warm_start(study: Study, work: _Processes) -> None:
+    """Games, demonstrations and warm start, and that evaluated as every cell's policy will be."""
+    cfg, log = study.base_cfg, study.folder / "base.log"
+    run, out = Path(cfg.paths.run), warm_start_evaluation(Path(cfg.paths.run))
+    commands = [[stage, *study.base, f"paths.run={run}"] for stage in ("games", "demos", "warm-start")]
+    for command in commands:
+        logger.info("%s of study %s", command[0], study.name)
+        _succeed(work.hiper(command, log), study, log)
+    evaluated, made = out / EVALUATION, run / "warm_start" / STAGE
+    if not evaluated.is_file() or evaluated.stat().st_mtime < made.stat().st_mtime:
+        model = ["--model", str(run / "warm_start" / MODEL_FOLDER), "--data", str(game_index(cfg).root), "--out", str(out)]
+        splits = [word for split in cfg.evaluate.splits for word in ("--split", split)]
+        settings = [f"evaluate.temperature={cfg.evaluate.temperature}", f"evaluate.seed={cfg.evaluate.seed}"]
+        _succeed(work.hiper(["evaluate", *model, *splits, *settings], log), study, log)
+
+
+def _succeed(said: str | None, study: Study, log: Path) -> None:
+    if said is not None:
+        raise WorkflowError(f"the warm start of study {study.name!r} failed; all it said is in {log}:\n{said}")
+
+
+def _log(cell: Cell) -> Path:
+    run = Path(cell.cfg.paths.run)
+    return run.with_name(run.name + ".log")
+
+
+class _Processes:
+    """Runs `hiper` commands in processes of their own, which end with this one."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.terminate()
+
+    def hiper(self, arguments: list[str], log: Path) -> str | None:
+        """None when it succeeded, or the last lines it said."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            command = guarded([sys.executable, "-m", "hiper", *arguments])
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        self._running.add(process)
+        code = process.wait()
+        self._running.discard(process)
+        return None if code == 0 else "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
+
+    def terminate(self) -> None:
+        """Let what runs save itself and end."""
+        for process in list(self._running):
+            process.terminate()

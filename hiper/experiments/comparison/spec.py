@@ -1,0 +1,157 @@
+"""A study's file: what is compared, from which warm start, with which seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hiper.config import RunConfig
+from hiper.config.compose import compose
+from hiper.errors import ConfigError, DataError
+from hiper.runtime.reading import read_yaml
+
+BASE = "base"
+"""Folder of the warm start's run; no arm has this name."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a study."""
+
+    arm: str
+    seed: int
+    cfg: RunConfig
+    overrides: tuple[str, ...]
+    """What composes `cfg`."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms times seeds."""
+
+    name: str
+    base: tuple[str, ...]
+    """Overrides that all arms share; with one warm start, what composes its run."""
+    arms: Mapping[str, tuple[str, ...]]
+    """Name -> overrides on top of the base."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the training; one warm start for all has the base's own."""
+    thresholds: tuple[float, ...] = field(default=(0.5, 0.7, 0.8, 0.9))
+    """Success rates whose first reach is reported in environment turns."""
+    own_start: bool = False
+    """Every run does all stages itself and has a warm start of its own seed; else all go on from one. Demonstrations are `demos.seed`'s."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its runs live."""
+        return Path("runs") / self.name
+
+    @property
+    def base_cfg(self) -> RunConfig:
+        """The run that makes games, demonstrations and warm start, and evaluates that."""
+        return compose([*self.base, f"paths.run={self.folder / BASE}"])
+
+    def cell(self, part: str) -> Cell:
+        """The cell ARM/SEED.
+
+        Raises:
+            ConfigError: the study has none of that name, or an arm's settings do not compose.
+        """
+        found = {f"{one.arm}/{one.seed}": one for one in self.cells()}
+        if part not in found:
+            parts = [*([] if self.own_start else [BASE]), *found]
+            raise ConfigError(f"study {self.name!r} has no part {part!r}; it has {', '.join(parts)}.")
+        return found[part]
+
+    def cells(self) -> list[Cell]:
+        """Every arm with every seed, the seeds of an arm together last: what is done early says something of all arms.
+
+        Raises:
+            ConfigError: an arm's settings do not compose.
+        """
+        base = self.base_cfg
+        one_start = (f"warm_start.seed={base.warm_start_seed}", "evaluate.baseline=false", f"paths.base={base.paths.run}")
+        start = ("evaluate.baseline=true",) if self.own_start else one_start
+        found = []
+        for seed in self.seeds:
+            for arm, changes in self.arms.items():
+                place = self.folder / arm / f"seed-{seed}"
+                overrides = (*self.base, *changes, f"seed={seed}", *start, f"paths.run={place}")
+                try:
+                    found.append(Cell(arm, seed, compose(overrides), overrides))
+                except ConfigError as error:
+                    raise ConfigError(f"arm {arm!r} of study {self.name!r}: {error}") from error
+        return found
+
+
+def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
+    """Read a study from YAML.
+
+    Args:
+        path: a file with the keys of `Study`.
+        changes: overrides that go on top of the base, for all arms.
+
+    Raises:
+        ConfigError: no such file, not YAML, or a key that is missing, unknown or of the wrong kind.
+    """
+    if not path.exists():
+        raise ConfigError(f"there is no study at {path}. The project's own are in studies/: hiper study studies/estimators.yaml.")
+    try:
+        found = read_yaml(path)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    known = [entry.name for entry in fields(Study)]
+    if not isinstance(found, dict) or not {"name", "base", "arms"} <= found.keys() or not found.keys() <= set(known):
+        raise ConfigError(f"{path} is not a study: it needs name, base and arms, and may have {', '.join(known[3:])}, nothing else.")
+    try:
+        return Study(
+            name=_name(found["name"], "name"),
+            base=(*_words(found["base"], "base"), *changes),
+            arms={_name(arm, "arms"): _words(words or [], f"arms.{arm}") for arm, words in _mapping(found["arms"]).items()},
+            seeds=tuple(_seed(seed) for seed in found.get("seeds", Study.seeds)),
+            thresholds=tuple(_share(value) for value in found.get("thresholds", (0.5, 0.7, 0.8, 0.9))),
+            own_start=_yes_or_no(found.get("own_start", False), "own_start"),
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _name(value: Any, key: str) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(f"{key}: {value!r} cannot name a folder; use letters, digits, '-', '_' and '.'.")
+    return value
+
+
+def _words(value: Any, key: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ValueError(f"{key} must be a list of overrides such as [algo.gamma=0.9]; got {value!r}.")
+    return tuple(value)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"arms must map a name to a list of overrides; got {value!r}.")
+    return value
+
+
+def _yes_or_no(value: Any, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} must be true or false; got {value!r}.")
+    return value
+
+
+def _share(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise ValueError(f"thresholds must be success rates from 0 to 1; got {value!r}.")
+    return float(value)
+
+
+def _seed(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"seeds must be whole numbers of at least 0; got {value!r}.")
+    return value

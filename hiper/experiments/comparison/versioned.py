@@ -1,0 +1,131 @@
+"""A study for DVC: the warm start, every cell and the page of results as stages of a dvc.yaml of their own.
+
+It lies in a folder named after the study's file, beside that file, and is written rather than kept: arms and seeds are said once, in the
+study. Its params.yaml has the settings as they compose now, so that a changed default of `conf/` does again what depends on it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from hiper.config import RunConfig
+from hiper.errors import ConfigError
+from hiper.experiments.comparison.spec import BASE, Study
+from hiper.runs.fingerprint import SETTINGS
+from hiper.runtime.files import write_text
+
+START = ("games", "demos", "warm_start")
+"""Stages of the base; or of each cell, where it has a warm start of its own."""
+AFTER = ("train", "evaluate")
+"""Stages of each cell. Its report is not versioned: it has times of day in it."""
+OWN = ("seed", "warm_start.seed", "evaluate.baseline", "paths.run", "paths.base")
+"""Settings in which every cell differs from the base; the stages' commands have them."""
+
+
+def write_versioned(study: Study, file: Path, root: Path, changes: Sequence[str] = ()) -> Path:
+    """Write dvc.yaml and params.yaml of a study.
+
+    Args:
+        study: what `load_study(file, changes)` gave.
+        file: the study's.
+        root: the checkout, in which the runs lie.
+        changes: overrides for the stages' commands, too.
+
+    Returns:
+        The dvc.yaml; `dvc repro` takes it.
+
+    Raises:
+        ConfigError: an arm's settings do not compose, its name has a dot, or the file lies outside the checkout.
+    """
+    if not (root / ".dvc").is_dir() or not file.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"{file} is in no checkout with DVC at {root}: give the command in the folder that has .dvc/ and holds the file.")
+    dotted = [arm for arm in study.arms if "." in arm]
+    if dotted:
+        raise ConfigError(f"{file}: arms {', '.join(dotted)}: to DVC a dot in a name divides keys. Use letters, digits, '-' and '_'.")
+    place = file.with_suffix("")
+    here = place.resolve().relative_to(root.resolve())
+    place.mkdir(exist_ok=True)
+    head = f"# Written by `{shlex.join(['hiper', 'study', str(file), '--dvc', *changes])}`: again when the study or conf/ changed.\n"
+    write_text(place / "params.yaml", head + OmegaConf.to_yaml(OmegaConf.create(_params(study))))
+    words = shlex.join(["hiper", "study", str(file.resolve().relative_to(root.resolve())), *changes]).replace("${", "\\${")
+    stages = _stages(study, words, here)
+    write_text(place / "dvc.yaml", head + OmegaConf.to_yaml(OmegaConf.create({"stages": stages})))
+    return place / "dvc.yaml"
+
+
+def _params(study: Study) -> dict[str, Any]:
+    """What the base composes to, and in what each arm differs from it."""
+    shared, arms = dict(_leaves(study.base_cfg)), {}
+    for cell in study.cells():
+        changes = {key: value for key, value in _leaves(cell.cfg) if value != shared[key] and key not in OWN}
+        arms[cell.arm] = changes or "as base"
+    return {"base": _container(study.base_cfg), "arms": arms, "page": {"seeds": list(study.seeds), "thresholds": list(study.thresholds)}}
+
+
+def _leaves(cfg: RunConfig) -> Iterator[tuple[str, Any]]:
+    """Every setting's dotted key and its value."""
+
+    def walk(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in node.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name, value
+
+    yield from walk(_container(cfg), "")
+
+
+def _container(cfg: RunConfig) -> dict[str, Any]:
+    node: Any = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True, enum_to_str=True)
+    assert isinstance(node, dict)
+    return node
+
+
+def _settings(*stages: str) -> list[str]:
+    """The base's settings that stages depend on."""
+    return [f"base.{name}" for name in sorted({name for stage in stages for name in SETTINGS[stage]} - {"seed"})]
+
+
+def _stages(study: Study, command: str, place: Path) -> dict[str, Any]:
+    params = f"{place}/params.yaml"
+    common = {"wdir": os.path.relpath(".", place)}
+    made = [] if study.own_start else [f"{study.folder}/{BASE}/{stage}" for stage in START]
+    base = [] if study.own_start else [*made, f"{study.folder}/{BASE}/evaluate"]
+    own = (*START, *AFTER) if study.own_start else AFTER
+    cell = f"{study.folder}/${{item.arm}}/seed-${{item.seed}}"
+    cells = [f"{study.folder}/{arm}/seed-{seed}/{stage}" for arm in study.arms for seed in study.seeds for stage in own]
+    page = [f"{place}/results.md", f"{place}/results"]
+    # hiper knows what is left to do in a run, so DVC leaves it there; but the base's evaluation is only known by its age.
+    shared = {
+        BASE: {
+            **common,
+            "cmd": f"{command} --only {BASE}",
+            "deps": ["hiper/__init__.py"],
+            "params": [{params: ["base.seed", *_settings(*START, "evaluate")]}],
+            "outs": [*({out: {"persist": True}} for out in made), *base[len(made) :]],
+        }
+    }
+    return {
+        **({} if study.own_start else shared),
+        "cell": {
+            **common,
+            "matrix": {"arm": list(study.arms), "seed": list(study.seeds)},
+            "cmd": f"{command} --only ${{item.arm}}/${{item.seed}}",
+            "deps": ["hiper/__init__.py", *base],
+            "params": [{params: [*_settings(*own), "arms.${item.arm}"]}],
+            "outs": [{f"{cell}/{stage}": {"persist": True}} for stage in own],
+        },
+        "results": {
+            **common,
+            "cmd": f"{command} --report-only --out {page[0]}",
+            "deps": ["hiper/__init__.py", *base, *cells],
+            "params": [{params: ["page"]}],
+            "outs": [{out: {"cache": False}} for out in page],
+        },
+    }

@@ -1,0 +1,1 @@
+"""Sweeps: Optuna searches over the settings of the train stage."""

@@ -1,0 +1,1 @@
+"""Other programs: Prefect, DVC. Each module needs its package, nothing else does."""

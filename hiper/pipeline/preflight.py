@@ -1,0 +1,182 @@
+"""What a run needs of its machine, looked at before its first stage: what is missing is named at once, not after an hour of demonstrations.
+
+Only what the named stages will use is looked at, and nothing heavy is imported for what they will not: a run of the tiny model on a CPU is
+looked through in milliseconds.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hiper.config import SPLITS, Engine, RunConfig, Source, WandbMode
+from hiper.errors import ConfigError, HiperError
+
+TIMEOUT = 10.0
+"""Seconds a hub has for an answer."""
+
+_COMPUTING = ("warm_start", "train", "evaluate")
+_PLAYING = ("train", "evaluate")
+_SPLITS = {"alfworld": SPLITS, "webshop": ("train", "valid", "test")}
+_INDEX = "model.safetensors.index.json"
+
+
+def check(cfg: RunConfig, stages: Sequence[str]) -> None:
+    """See that this machine has what stages of a run need, other than the files of the stages before them.
+
+    Args:
+        cfg: everything.
+        stages: names of the stages that are to be done, as in `hiper.pipeline.stages.STAGES`.
+
+    Raises:
+        ConfigError: something is missing; the message lists all of it.
+    """
+    problems = [problem for look in _CHECKS for problem in look(cfg, stages)]
+    if len(problems) == 1:
+        raise ConfigError(problems[0])
+    if problems:
+        raise ConfigError(f"this machine lacks {len(problems)} things that the run needs:\n" + "\n".join(f"  - {one}" for one in problems))
+
+
+def _packages(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
+    generates = cfg.env.name == "alfworld" and cfg.games.source is Source.generated
+    if generates and (_own(cfg, stages, "games") or (_own(cfg, stages, "demos") and cfg.demos.fresh)):
+        yield from _missing(("alfworld",), "games.source=generated", "pip install alfworld==0.4.2")
+    if cfg.env.name == "alfworld" and cfg.env.engine is Engine.textworld and _any(stages, _PLAYING):
+        yield from _missing(("alfworld", "textworld", "fast_downward"), "env.engine=textworld", "pip install alfworld==0.4.2")
+    if _own(cfg, stages, "warm_start"):
+        yield from _missing(("trl", "datasets", "accelerate"), "the warm start", "pip install trl datasets accelerate")
+    if "train" in stages and cfg.tracking.wandb is not WandbMode.off:
+        yield from _missing(("wandb",), f"tracking.wandb={cfg.tracking.wandb.value}", "pip install wandb, or set tracking.wandb=off")
+
+
+def _wandb_login(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
+    if "train" not in stages or cfg.tracking.wandb is not WandbMode.online or os.environ.get("WANDB_API_KEY"):
+        return
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    named = os.environ.get("NETRC")
+    for file in [Path(named)] if named else [Path("~/.netrc").expanduser(), Path("~/_netrc").expanduser()]:
+        try:
+            if netrc.netrc(file).authenticators(host) is not None:
+                return
+        except (OSError, netrc.NetrcParseError):
+            continue
+    yield "tracking.wandb=online needs a key: `wandb login`, or WANDB_API_KEY. tracking.wandb=offline needs none."
+
+
+def _device(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
+    if cfg.device == "cpu" or not _any(stages, _COMPUTING):
+        return
+    several = "train" in stages and cfg.trainer.processes > 1
+    if cfg.device == "auto" and not several:
+        return  # whatever is there will do, so torch need not be asked
+    from hiper.runtime.device import uses_cuda
+    from hiper.runtime.distributed import check_processes
+
+    yield from _said(lambda: check_processes(cfg.trainer.processes if several else 1, uses_cuda(cfg)))
+
+
+def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
+    """Settings that only a later stage would find to contradict each other."""
+    known = _SPLITS[cfg.env.name]
+    watched = cfg.evaluate.splits[:1] if "evaluate" not in stages and cfg.trainer.eval_every > 0 else cfg.evaluate.splits
+    unknown = [split for split in watched if split not in known]
+    if unknown and _any(stages, _PLAYING):
+        yield f"evaluate.splits={unknown}: env.name={cfg.env.name} has {', '.join(known)}."
+    fresh, shop = cfg.demos.fresh, cfg.env.name == "webshop"
+    odd = (fresh and (shop or cfg.games.source is not Source.generated or cfg.demos.scatter > 0)) or (shop and cfg.demos.scatter > 0)
+    if odd and _own(cfg, stages, "demos"):
+        from random import Random
+
+        from hiper.suites import benchmark_of
+        from hiper.suites.tasks import GameIndex
+
+        nothing = GameIndex(Path(), ())
+        yield from _said(lambda: benchmark_of(cfg).training_games(nothing, cfg, Random()))  # it says why; games it would look at later
+
+
+def _model(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
+    """The base model, but for the numbers in its weights."""
+    path = cfg.model.path
+    if path is None or not _own(cfg, stages, "warm_start") or find_spec("transformers") is None:
+        return
+    problem = None if Path(path).is_dir() else _hub_problem(path)
+    if problem is not None:
+        yield problem
+        return
+    from hiper.model.actor import check_lm, load_tokenizer
+
+    yield from _said(lambda: check_lm(path))
+    yield from _said(lambda: load_tokenizer(path))
+
+
+def _hub_problem(name: str) -> str | None:
+    """Why a model's weights can be had neither from the cache nor from the hub."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        if _cached(name):
+            return None
+    except HFValidationError:
+        return f"model.path={name!r} is neither a directory nor the id of a hub's model (OWNER/NAME)."
+    if constants.HF_HUB_OFFLINE:
+        return f"model.path={name!r} is not a directory, nor whole in the cache, and HF_HUB_OFFLINE is set. Fetch it first, or unset that."
+    try:
+        files = [file.rfilename for file in HfApi().model_info(name, timeout=TIMEOUT).siblings or ()]
+    except Exception as error:  # the hub's own errors and those of the network below it: each means that there is no model to be had
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return f"model.path={name!r} is not a directory, nor whole in the cache, and cannot be had from the hub: {why}"
+    if not any(file.endswith(".safetensors") for file in files):
+        return f"model.path={name!r} has no weights in safetensors; pickled ones are not read."
+    return None
+
+
+def _cached(name: str) -> bool:
+    """Whether config and weights of a hub's model are here."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def here(file: str) -> str | None:
+        found = try_to_load_from_cache(name, file)
+        return found if isinstance(found, str) else None
+
+    if here("config.json") is None:
+        return False
+    if here("model.safetensors") is not None:
+        return True
+    index = here(_INDEX)
+    if index is None:
+        return False
+    from hiper.model.folder import read_object
+
+    parts = read_object(Path(index)).get("weight_map")
+    return isinstance(parts, dict) and all(here(str(part)) is not None for part in set(parts.values()))
+
+
+def _own(cfg: RunConfig, stages: Sequence[str], stage: str) -> bool:
+    """Whether a stage is done here, and not taken from `paths.base`; of the stages that can be."""
+    return stage in stages and cfg.paths.base is None
+
+
+def _any(stages: Sequence[str], of: Sequence[str]) -> bool:
+    return any(stage in of for stage in stages)
+
+
+def _missing(modules: Sequence[str], what: str, advice: str) -> Iterator[str]:
+    absent = [module for module in modules if find_spec(module) is None]
+    if absent:
+        yield f"{what} needs the package {' and '.join(absent)}, which is not installed: {advice}."
+
+
+def _said(look: Callable[[], object]) -> Iterator[str]:
+    try:
+        look()
+    except HiperError as error:
+        yield str(error)
+
+
+_CHECKS: tuple[Callable[[RunConfig, Sequence[str]], Iterator[str]], ...] = (_settings, _packages, _device, _wandb_login, _model)

@@ -1,0 +1,1 @@
+"""What answers in the place of the policy: a model here, two models, a model that is replayed."""

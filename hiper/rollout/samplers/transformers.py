@@ -1,0 +1,283 @@
+"""Policies: something that writes replies for many conversations at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hiper.model.actor import Actor
+from hiper.rollout.chat import ChatCodec
+from hiper.rollout.constrain import ActionGuard, CommandTries, Form, GrammarGuard, Guard
+from hiper.rollout.episode import Limit
+from hiper.rollout.samplers.cache import SlotCache
+
+
+@dataclass(slots=True)
+class Request:
+    """One conversation's turn to be answered."""
+
+    slot: int
+    """Which conversation; the policy keeps its context between calls."""
+    ids: list[int]
+    """Tokens to append to what the policy already holds for the slot; the last reply's tokens are held."""
+    fresh: bool
+    """Forget what the slot held: a new conversation, or a prompt rebuilt from scratch."""
+    commands: Sequence[str] | None
+    """Commands the action block is limited to; None: no limit."""
+    form: Form | None = None
+    """The form the whole reply is held to; None: only the action block is limited, if that."""
+    written: Sequence[int] = ()
+    """Tokens the reply already has, of another policy's writing; the answer goes on behind them."""
+    until: Callable[[Sequence[int]], bool] | None = None
+    """Given the tokens sampled so far: whether to leave the rest of the reply to another policy. None: write it to its end."""
+
+
+@dataclass(slots=True)
+class Sampled:
+    """One reply as sampled."""
+
+    ids: list[int]
+    logprobs: list[float]
+    """Log-probability of each token under the sampling distribution: temperature and limits included."""
+    allowed: list[Limit | None]
+    """What each token was drawn from; None: the whole vocabulary."""
+
+
+class Policy(Protocol):
+    """Answers turns."""
+
+    def reply(self, requests: Sequence[Request]) -> list[Sampled]:
+        """One reply a request, in order."""
+
+    def release(self, slot: int) -> None:
+        """The conversation is over."""
+
+
+def apply_limits(logits: Tensor, allowed: Sequence[Limit | None]) -> Tensor:
+    """(N, V) logits with every id that may not be drawn at -inf; N limits."""
+    open_: list[tuple[int, Limit]] = []
+    barred: dict[int, tuple[Limit, list[int]]] = {}  # these are long, few and shared by many rows
+    for row, limit in enumerate(allowed):
+        if limit is None:
+            continue
+        if limit.barred:
+            barred.setdefault(id(limit), (limit, []))[1].append(row)
+        else:
+            open_.append((row, limit))
+    if not open_ and not barred:
+        return logits
+    device = logits.device
+    shut = torch.zeros_like(logits, dtype=torch.bool)
+    if open_:
+        rows = torch.tensor([row for row, _ in open_], device=device)
+        counts = torch.tensor([len(limit.ids) for _, limit in open_], device=device)
+        columns = torch.tensor(list(chain.from_iterable(limit.ids for _, limit in open_)), device=device)
+        shut[rows] = True
+        shut[rows.repeat_interleave(counts), columns] = False
+    for limit, members in barred.values():
+        closed = torch.zeros(logits.shape[1], dtype=torch.bool, device=device)
+        closed[limit.ids] = True
+        shut[members] = closed
+    return logits.masked_fill(shut, -torch.inf)
+
+
+class TransformersPolicy:
+    """Samples from an actor with one growing key-value cache: a token is encoded once, whether prompt or reply."""
+
+    def __init__(
+        self, actor: Actor, codec: ChatCodec, *, slots: int, temperature: float, max_reply_tokens: int, generator: torch.Generator
+    ) -> None:
+        """Prepare to answer up to `slots` conversations at once.
+
+        Args:
+            actor: the network, used without gradients and in evaluation mode.
+            codec: where replies end.
+            slots: most conversations at once.
+            temperature: 0 is greedy.
+            max_reply_tokens: a reply is cut here.
+            generator: source of every draw, on the actor's device.
+        """
+        self._actor, self._codec, self._generator = actor, codec, generator
+        self._temperature, self._max_reply = temperature, max_reply_tokens
+        self._cache = SlotCache(slots, actor.lm.config.num_hidden_layers)
+        self._tries = CommandTries(codec.tokenizer, codec.end)
+        self._row: dict[int, int] = {}
+        self._slot: list[int] = []  # the slot of each live row
+        self._length: list[int] = []  # tokens of each live row that the cache holds
+        self._pending: list[list[int]] = []  # sampled or given, not yet in the cache
+
+    @torch.inference_mode()
+    def release(self, slot: int) -> None:
+        """Free the conversation's row; the last live row moves into its place."""
+        row = self._row.pop(slot)
+        last = len(self._slot) - 1
+        if row != last:
+            self._cache.move(last, row, self._length[last])
+            self._slot[row], self._length[row], self._pending[row] = self._slot[last], self._length[last], self._pending[last]
+            self._row[self._slot[row]] = row
+        self._slot.pop(), self._length.pop(), self._pending.pop()
+
+    @torch.inference_mode()
+    def reply(self, requests: Sequence[Request]) -> list[Sampled]:
+        """Answer every live conversation once.
+
+        Args:
+            requests: one for each conversation that is to be answered; conversations not named are left as they are.
+        """
+        training = self._actor.training
+        self._actor.eval()
+        try:
+            rows = [self._admit(request) for request in requests]
+            replies = [
+                _Writing(row, self._guard(request), self._max_reply - len(request.written), self._codec.end, request.until)
+                for row, request in zip(rows, requests, strict=True)
+            ]
+            for reply in replies:
+                self._pending[reply.row] += reply.write_forced()
+            self._decode(replies, self._prefill(rows, [request.fresh for request in requests]))
+            return [reply.sampled for reply in replies]
+        finally:
+            self._actor.train(training)
+
+    def _guard(self, request: Request) -> Guard | None:
+        if request.commands is None:
+            return None
+        guard: Guard
+        if request.form is None:
+            guard = ActionGuard(self._tries, request.commands)
+        else:
+            guard = GrammarGuard(self._tries, request.form, request.commands)
+        for token in request.written:
+            guard.push(token)
+        return guard
+
+    def _admit(self, request: Request) -> int:
+        row = self._row.get(request.slot)
+        if row is None:
+            row = self._row[request.slot] = len(self._slot)
+            self._slot.append(request.slot)
+            self._length.append(0)
+            self._pending.append([])
+        if request.fresh:
+            self._length[row], self._pending[row] = 0, []
+        self._pending[row] += [*request.ids, *request.written]
+        return row
+
+    def _prefill(self, rows: list[int], fresh: list[bool]) -> Tensor:
+        """(B, V) logits after each row's pending tokens. Long openings and short observations go in passes of their own."""
+        logits: list[Tensor] = [torch.empty(0)] * len(rows)
+        for kind in (True, False):
+            members = sorted((row, index) for index, row in enumerate(rows) if fresh[index] is kind)
+            if members:
+                output = self._feed([row for row, _ in members])
+                for (_, index), value in zip(members, output, strict=True):
+                    logits[index] = value
+        return torch.stack(logits)
+
+    def _feed(self, rows: list[int]) -> Tensor:
+        """Put the pending tokens of rows (ascending) into the cache; (B, V) logits after the last of each."""
+        device = self._actor.device
+        pending = [self._pending[row] for row in rows]
+        width = max(len(tokens) for tokens in pending)
+        ids = torch.tensor([tokens + [self._codec.pad] * (width - len(tokens)) for tokens in pending], device=device)
+        lengths = torch.tensor([self._length[row] for row in rows], device=device)
+        # Padding lands beyond a row's end, where nothing looks before the next real token overwrites it.
+        positions = lengths[:, None] + torch.arange(width, device=device)
+        mask = self._cache.place(torch.tensor(rows, device=device), positions)
+        hidden = self._actor(ids, mask, positions, self._cache, with_values=False).hidden
+        last = torch.tensor([len(tokens) - 1 for tokens in pending], device=device)
+        for row, tokens in zip(rows, pending, strict=True):
+            self._length[row] += len(tokens)
+            self._pending[row] = []
+        return self._actor.logits(hidden[torch.arange(len(rows), device=device), last])
+
+    def _decode(self, replies: list[_Writing], logits: Tensor) -> None:
+        """Write every reply to its end, or to where another policy goes on. `logits` (B, V) are those of its first open token."""
+        by_row = sorted(replies, key=lambda reply: reply.row)
+        waiting = [number for number, reply in enumerate(replies) if not reply.finished]
+        open_, logits = [replies[number] for number in waiting], logits[waiting]
+        while open_:
+            for reply, token, logprob, limit in zip(open_, *self._sample(logits, open_), strict=True):
+                reply.write(token, logprob, limit)
+                self._pending[reply.row] += [token, *reply.write_forced()]
+            open_ = [reply for reply in open_ if not reply.finished]
+            if not open_:
+                break
+            if 3 * len(open_) < len(by_row):  # few are left: gathering their rows costs less than running all
+                open_ = sorted(open_, key=lambda reply: reply.row)
+                logits = self._feed([reply.row for reply in open_])
+                continue
+            # Rows that have finished wait with what they hold, and feed its first token again and again to the same place.
+            place = {id(reply): number for number, reply in enumerate(by_row)}
+            still = {id(reply) for reply in open_}
+            held = {reply.row: self._pending[reply.row] for reply in by_row if id(reply) not in still}
+            self._pending = [pending[:1] if row in held else pending for row, pending in enumerate(self._pending)]
+            fed = self._feed([reply.row for reply in by_row])
+            for row, pending in held.items():
+                self._length[row] -= 1
+                self._pending[row] = pending
+            logits = fed[[place[id(reply)] for reply in open_]]
+        for reply in replies:
+            if reply.cut:  # close the message all the same
+                self._pending[reply.row].append(self._codec.end)
+
+    def _sample(self, logits: Tensor, replies: list[_Writing]) -> tuple[list[int], list[float], list[Limit | None]]:
+        allowed = [None if reply.guard is None else reply.guard.allowed for reply in replies]
+        logits = apply_limits(logits / self._temperature if self._temperature > 0 else logits, allowed)
+        logprobs = torch.log_softmax(logits, dim=-1)
+        if self._temperature > 0:
+            tokens = torch.multinomial(logprobs.exp(), 1, generator=self._generator).squeeze(1)
+        else:
+            tokens = logits.argmax(dim=-1)
+        chosen = logprobs.gather(1, tokens[:, None]).squeeze(1)
+        return tokens.tolist(), chosen.tolist(), allowed
+
+
+@dataclass(slots=True)
+class _Writing:
+    """A reply in the making."""
+
+    row: int
+    guard: Guard | None
+    most: int
+    """Tokens it may have."""
+    end: int
+    """The token that ends it."""
+    until: Callable[[Sequence[int]], bool] | None
+    sampled: Sampled = field(default_factory=lambda: Sampled([], [], []))
+
+    def write(self, token: int, logprob: float, limit: Limit | None) -> None:
+        """Add a token."""
+        self.sampled.ids.append(token)
+        self.sampled.logprobs.append(logprob)
+        self.sampled.allowed.append(limit)
+        if self.guard is not None:
+            self.guard.push(token)
+
+    def write_forced(self) -> list[int]:
+        """Add tokens for as long as there is only one that may come; these tokens."""
+        written: list[int] = []
+        while self.guard is not None and not self.finished:
+            limit = self.guard.allowed
+            if limit is None or not limit.forced:
+                break
+            self.write(limit.ids[0], 0.0, limit)
+            written.append(limit.ids[0])
+        return written
+
+    @property
+    def finished(self) -> bool:
+        """Ended, cut, or left to another policy."""
+        ids = self.sampled.ids
+        return bool(ids) and (ids[-1] == self.end or self.cut or (self.until is not None and self.until(ids)))
+
+    @property
+    def cut(self) -> bool:
+        """At the limit without an end."""
+        ids = self.sampled.ids
+        return len(ids) >= self.most and ids[-1] != self.end

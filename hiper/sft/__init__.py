@@ -1,0 +1,1 @@
+"""Demonstrations of the expert, and fine-tuning on them."""

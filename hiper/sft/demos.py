@@ -1,0 +1,166 @@
+"""Writing demonstrations: the expert's play, worded in the agent's own protocol.
+
+The file is JSONL in the conversational format TRL reads (`messages` of roles `user` and `assistant`). In the `append` context a line is an
+episode; in the `window` context a line is a turn. Beside the messages stands what was admissible at each reply; a reply of `weight` 0 is an
+error made on purpose, which the warm start shows and does not teach.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiper.config import RunConfig
+from hiper.errors import DataError
+from hiper.protocol import Prompter, Switch, render
+from hiper.protocol.prompts import Past
+from hiper.runtime.reading import read_json_lines
+from hiper.runtime.records import read_value
+from hiper.suites import benchmark_of
+from hiper.suites.expert import Demonstration, demonstrate
+from hiper.suites.tasks import GameIndex
+
+TRAIN = "train"
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One line of a demonstration file."""
+
+    messages: list[Message]
+    """Of keys `role`, `content`, and for a reply that is not to be learned `weight`: 0."""
+    admissible: list[list[str]] | None
+    """Commands that did something at each reply; None in files of other origin."""
+
+
+@dataclass(frozen=True)
+class DemosSummary:
+    """What a demonstration file holds."""
+
+    path: str
+    demonstrations: int
+    games: int
+    mean_turns: float
+    switch_rate: float
+    """Share of turns after the first that say SWITCH."""
+    won: float
+    """Share of the demonstrations that solve their game: all, unless `demos.lapses` spoils some."""
+    failed: int
+    """Games the expert did not get through within the turn limit; they are not written."""
+
+
+def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[[int, int], None] | None = None) -> DemosSummary:
+    """Play training games with the expert and write what it did.
+
+    Games are taken in a seeded order, see `Benchmark.training_games`.
+
+    Args:
+        index: games; only the training split is read.
+        cfg: demos, protocol and environment settings.
+        out: the JSONL file, replaced in one move.
+        progress: called with (written, wanted).
+
+    Raises:
+        ConfigError: `demos` asks for what the benchmark cannot do, such as fresh games of an official set.
+        DataError: no training games, or the expert fails on all of them.
+    """
+    benchmark = benchmark_of(cfg)
+    entries = index.split(TRAIN)
+    rng = random.Random(f"demos-{cfg.demos.seed}")
+    expert = benchmark.expert(index, cfg, rng)
+    games = benchmark.training_games(index, cfg, rng)
+    prompter = Prompter(cfg.protocol, benchmark.scene)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".tmp")
+    written = won = turns = switches = failed = 0
+    used: set[str] = set()
+    with temporary.open("w", encoding="utf-8") as file:
+        for entry, game in games:
+            if written == cfg.demos.count:
+                break
+            if failed >= max(10, len(entries)) and not written:
+                raise DataError(f"the expert solved none of {failed} training games under {index.root} within {cfg.env.max_turns} turns.")
+            lapse = cfg.demos.lapses > 0 and rng.random() < cfg.demos.lapses
+            demo = demonstrate(game, expert, cfg.env.max_turns, cfg.demos.slips, rng, lapse=lapse, rounds=cfg.demos.rounds)
+            if not demo.complete:
+                failed += 1
+                continue
+            used.add(entry.path)
+            for messages, admissible in _conversations(demo, prompter, cfg):
+                line = {"game": entry.path, "task_type": entry.task_type, "messages": messages, "admissible": admissible}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            written += 1
+            won += demo.won
+            turns += len(demo.turns)
+            switches += sum(step.switch for _, step in demo.turns[1:])
+            if progress is not None:
+                progress(written, cfg.demos.count)
+    temporary.replace(out)
+    return DemosSummary(str(out), written, len(used), turns / written, switches / max(1, turns - written), won / written, failed)
+
+
+def read_demos(path: Path) -> list[Conversation]:
+    """The conversations of a demonstration file.
+
+    Raises:
+        DataError: the file is missing, empty, or a line is no conversation.
+    """
+    if not path.exists():
+        raise DataError(f"there are no demonstrations at {path}. Write them with `hiper demos`.")
+    conversations = [_conversation(record, where) for where, record in read_json_lines(path)]
+    if not conversations:
+        raise DataError(f"{path} holds no demonstrations. Write them with `hiper demos`.")
+    return conversations
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A message as the file has it."""
+
+    role: str
+    content: str
+    weight: int = 1
+
+
+def _conversation(record: Any, where: str) -> Conversation:
+    """One line, its types and its form checked."""
+    if not isinstance(record, dict) or "messages" not in record:
+        raise DataError(f'{where}: not a demonstration. Expected {{"messages": [{{"role", "content"}}, ...]}}.')
+    said = read_value(list[_Said], record["messages"], f"{where}: not a demonstration: messages")
+    messages: list[Message] = [{"role": one.role, "content": one.content, "weight": one.weight} for one in said]
+    found = record.get("admissible")
+    admissible = None if found is None else read_value(list[list[str]], found, f"{where}: not a demonstration: admissible")
+    if [m["role"] for m in messages] != ["user", "assistant"] * (len(messages) // 2) or not messages:
+        raise DataError(f"{where}: the messages do not alternate user, assistant, ..., assistant.")
+    if admissible is not None and len(admissible) != len(messages) // 2:
+        raise DataError(
+            f"{where}: {len(admissible)} lists of admissible commands for {len(messages) // 2} replies; there must be one a reply."
+        )
+    return Conversation(messages, admissible)
+
+
+def _conversations(demo: Demonstration, prompter: Prompter, cfg: RunConfig) -> Iterator[tuple[list[Message], list[list[str]]]]:
+    replies: list[Message] = []
+    for _, step in demo.turns:
+        text = render(Switch.SWITCH if step.switch else Switch.KEEP, step.subgoal, step.action, cfg.protocol.dialect)
+        replies.append({"role": "assistant", "content": text, **({"weight": 0} if step.slip else {})})
+    observations = [observation for observation, _ in demo.turns]
+    if prompter.appends:
+        later = zip(observations[1:], demo.turns, strict=False)
+        asked = [prompter.first(observations[0]), *(prompter.later(text, demo.task, before.subgoal) for text, (_, before) in later)]
+        yield [m for text, reply in zip(asked, replies, strict=True) for m in ({"role": "user", "content": text}, reply)], demo.admissible
+        return
+    past: list[Past] = []
+    subgoal: str | None = None
+    for (observation, step), reply, admissible in zip(demo.turns, replies, demo.admissible, strict=True):
+        if not step.slip:
+            asked_now = prompter.window(demo.task, past, observation, subgoal, admissible)
+            yield [{"role": "user", "content": asked_now}, reply], [admissible]
+        past.append(Past(observation, step.action))
+        subgoal = step.subgoal

@@ -1,0 +1,314 @@
+"""The warm start: supervised fine-tuning on demonstrations, with TRL's SFTTrainer and the loss on the agent's words only.
+
+With `rollout.constrain=grammar` the likelihood is that of the policy that will play: renormalised over what the protocol and the
+admissible commands allow at each token. "Take the mug" then has to be likelier than what else could be done here, and not likely in
+general: a small model learns in a fraction of the demonstrations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hiper.config import Constrain, Dialect, RunConfig
+from hiper.errors import CollapseError, DataError, MissingDependencyError, ModelError
+from hiper.model.actor import Actor, load_lm, load_tokenizer, save_actor
+from hiper.model.folder import not_finite
+from hiper.model.tiny import build_tiny
+from hiper.model.tokenizer import build_tokenizer
+from hiper.protocol import parse, reply_text
+from hiper.rollout.chat import ChatCodec
+from hiper.rollout.constrain import CommandTries, Form, GrammarGuard
+from hiper.rollout.episode import Limit
+from hiper.rollout.samplers.transformers import apply_limits
+from hiper.runs.fingerprint import stage_settings
+from hiper.runs.stage_folder import CHECKPOINTS
+from hiper.runtime.device import pick_device
+from hiper.runtime.files import sync_tree
+from hiper.sft.checkpoint import Checkpoints, resumable
+from hiper.sft.demos import Conversation, read_demos
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+IGNORED = -100
+"""Label of tokens that carry no loss."""
+
+
+@dataclass(frozen=True)
+class WarmStartSummary:
+    """What the warm start did."""
+
+    model: str
+    steps: int
+    loss: float
+    """Mean loss of the last tenth of the steps, nats a token."""
+    demonstrations: int
+    tokens: int
+    """Tokens of one epoch, prompts included."""
+    parameters: int
+
+
+def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None = None, resume: bool = False) -> WarmStartSummary:
+    """Fine-tune the configured model on a demonstration file and write a model directory.
+
+    Args:
+        cfg: model and warm-start settings.
+        demos: JSONL written by `hiper demos`, or any conversations in that format.
+        out: the model directory; any `from_pretrained` loads it. Checkpoints lie in `checkpoints/` beside it until it is written.
+        progress: called with (optimiser steps done, all).
+        resume: go on from the newest good checkpoint, to the bits of a run that was not interrupted (on a CPU, with the same threads);
+            start anew where there is none. False: checkpoints that are there are removed.
+
+    Raises:
+        DataError: the demonstrations are unreadable, or longer than `warm_start.max_length`.
+        ModelError: `model.path` does not load.
+        CollapseError: the loss, a gradient or a weight is not finite; no model is written.
+        CheckpointError: with `resume`: all checkpoints are damaged, or belong to other settings, demonstrations or a vocabulary.
+    """
+    try:
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+    except ImportError as error:
+        raise MissingDependencyError(f"the warm start needs the packages trl and datasets ({error}): pip install trl.") from error
+
+    conversations = read_demos(demos)
+    device = pick_device(cfg)
+    if cfg.model.path is None:
+        tokenizer: PreTrainedTokenizerBase = build_tokenizer(m["content"] for c in conversations for m in c.messages)
+        lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.warm_start_seed)
+        lm.to(getattr(torch, cfg.model.dtype))
+    else:
+        tokenizer, lm = load_tokenizer(cfg.model.path), load_lm(cfg.model.path, cfg.model.dtype)
+        if len(tokenizer) > (rows := lm.get_input_embeddings().weight.shape[0]):
+            raise ModelError(
+                f"the tokenizer of {cfg.model.path} has {len(tokenizer)} tokens, its model knows {rows}: they do not belong together."
+            )
+    dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
+    examples = encode(conversations, ChatCodec(tokenizer), cfg.warm_start.max_length, dialect)
+    tokens = sum(len(example["input_ids"]) for example in examples)
+    logger.info("warm start: %d conversations, %d tokens an epoch, %.2f M parameters", len(examples), tokens, lm.num_parameters() / 1e6)
+
+    settings = cfg.warm_start
+    work, saved = out.with_name(out.name + ".work"), out.with_name(CHECKPOINTS)
+    for folder in (work,) if resume else (work, saved):
+        shutil.rmtree(folder, ignore_errors=True)
+    losses: list[float] = []
+    learned = {"demonstrations": len(examples), "digest": _digest(demos, examples), "vocabulary": len(tokenizer)}
+    belongs = {**stage_settings(cfg, "warm_start"), **learned}
+    checkpoints = Checkpoints(saved, settings.save_every, belongs, losses)
+    begun = checkpoints.find(work) if resume else None
+    os.environ.setdefault("WANDB_DISABLED", "true")  # this run's metrics go through hiper.tracking
+    arguments = SFTConfig(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.lr,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_ratio,
+        lr_scheduler_type="cosine",
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        save_strategy="no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would put the mean of the losses before in the place of NaN
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=device.type == "cpu",
+        bf16=False,
+        fp16=False,
+        seed=cfg.warm_start_seed,
+        data_seed=cfg.warm_start_seed,
+        activation_checkpointing=cfg.model.gradient_checkpointing,
+        adam_beta2=settings.beta2,
+        loss_type="nll",
+    )
+    limited: dict[str, Any] = {}
+    if dialect is not None:
+        limits = [example.pop("limits") for example in examples]
+        for number, example in enumerate(examples):
+            example["number"] = number
+        limited = {"data_collator": _collator(limits, ChatCodec(tokenizer).pad)}
+    trainer_class = resumable(_limited(SFTTrainer) if dialect is not None else SFTTrainer)
+    trainer = trainer_class(
+        model=lm,
+        args=arguments,
+        train_dataset=Dataset.from_list(examples),
+        processing_class=tokenizer,
+        callbacks=[_Report(progress, losses, settings.lr), checkpoints],
+        **limited,
+    )
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
+    if (name := not_finite(lm.state_dict())) is not None:
+        raise _collapse(f"{name} holds NaN or infinity after the last step", settings.lr)
+    save_actor(Actor(lm, cfg.model.critic), tokenizer, out)
+    sync_tree(out)  # before the checkpoints go
+    for folder in (work, saved):
+        shutil.rmtree(folder, ignore_errors=True)
+    tail = losses[-max(1, len(losses) // 10) :]
+    return WarmStartSummary(
+        str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), len(conversations), tokens, lm.num_parameters()
+    )
+
+
+Example = dict[str, Any]
+
+
+def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int, grammar: Dialect | None = None) -> list[Example]:
+    """Token ids and labels, message by message exactly as rollouts encode them; only replies and their end tokens carry labels.
+
+    Args:
+        conversations: of a demonstration file. A reply of weight 0 carries no labels.
+        codec: the chat template.
+        max_length: most tokens of a conversation.
+        grammar: the dialect whose form replies are held to; tokens without an alternative then carry no labels. None: no limits.
+
+    Returns:
+        Dicts of `input_ids` and `labels`; with `grammar` also `limits`, one for each label that is not ignored.
+
+    Raises:
+        DataError: a conversation is too long; or, with `grammar`, comes without admissible commands.
+    """
+    tries = CommandTries(codec.tokenizer, codec.end)
+    examples = []
+    for number, conversation in enumerate(conversations, start=1):
+        if grammar is not None and conversation.admissible is None:
+            raise DataError(
+                f"demonstration {number} does not say which commands were admissible, which rollout.constrain=grammar needs. "
+                "Write the demonstrations with `hiper demos`, or choose another rollout.constrain."
+            )
+        ids: list[int] = []
+        labels: list[int] = []
+        limits: list[Limit | None] = []
+        subgoal: str | None = None
+        for place, message in enumerate(conversation.messages):
+            if message["role"] == "user":
+                new = codec.later(message["content"]) if ids else codec.first(message["content"])
+                labels += [IGNORED] * len(new)
+                ids += new
+                continue
+            new = [*codec.tokenizer.encode(message["content"], add_special_tokens=False), codec.end]
+            learned = [message.get("weight", 1) > 0] * len(new)
+            if grammar is not None:
+                assert conversation.admissible is not None
+                guard = GrammarGuard(tries, Form(grammar, subgoal), conversation.admissible[place // 2])
+                allowed = _follow(guard, new)
+                learned = [wanted and not (limit is not None and limit.forced) for wanted, limit in zip(learned, allowed, strict=True)]
+                limits += [limit for wanted, limit in zip(learned, allowed, strict=True) if wanted]
+                subgoal = parse(reply_text(codec.tokenizer, new), grammar).subgoal or subgoal
+            labels += [token if wanted else IGNORED for wanted, token in zip(learned, new, strict=True)]
+            ids += new
+        if len(ids) > max_length:
+            raise DataError(
+                f"demonstration {number} has {len(ids)} tokens, more than warm_start.max_length={max_length}. "
+                "Raise it, or use a context or dialect with shorter conversations."
+            )
+        examples.append({"input_ids": ids, "labels": labels, **({"limits": limits} if grammar is not None else {})})
+    return examples
+
+
+def _digest(demos: Path, examples: Sequence[Example]) -> str:
+    """SHA-256 of what is learned: the demonstrations, and the ids and labels they became."""
+    whole = hashlib.sha256()
+    with demos.open("rb") as file:
+        whole.update(hashlib.file_digest(file, "sha256").digest())
+    for example in examples:
+        whole.update(np.asarray([example["input_ids"], example["labels"]], dtype=np.int64).tobytes())
+    return whole.hexdigest()
+
+
+def _collapse(what: str, lr: float) -> CollapseError:
+    return CollapseError(
+        f"the warm start has failed: {what}. No model was written. Lower warm_start.lr={lr:g}, or look at the demonstrations."
+    )
+
+
+def _follow(guard: GrammarGuard, reply: list[int]) -> list[Limit | None]:
+    """What each token of a reply was chosen from; no limits from where a reply leaves the form."""
+    allowed: list[Limit | None] = []
+    for token in reply:
+        limit = guard.allowed
+        if limit is not None and (token in limit.ids) is limit.barred:
+            break
+        allowed.append(limit)
+        guard.push(token)
+    return allowed + [None] * (len(reply) - len(allowed))
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """A batch's limits in a box: the trainer takes apart any sequence it is handed."""
+
+    tokens: list[Limit | None]
+
+
+def _collator(limits: list[list[Limit | None]], pad: int) -> Callable[[list[Example]], dict[str, Any]]:
+    """Pads a batch; the limits go along as they are, in the order of the labels."""
+
+    def collate(examples: list[Example]) -> dict[str, Any]:
+        width = max(len(example["input_ids"]) for example in examples)
+        return {
+            "input_ids": torch.tensor([e["input_ids"] + [pad] * (width - len(e["input_ids"])) for e in examples]),
+            "labels": torch.tensor([e["labels"] + [IGNORED] * (width - len(e["labels"])) for e in examples]),
+            "limits": _Limits([limit for e in examples for limit in limits[e["number"]]]),
+        }
+
+    return collate
+
+
+def _limited(base: type[Any]) -> type[Any]:
+    """An SFTTrainer whose likelihood is renormalised over each token's limits."""
+
+    class LimitedTrainer(base):
+        def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            # Right padding needs no mask under causal attention; only the positions that carry a label need logits.
+            hidden = model.get_decoder()(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
+            labels = inputs["labels"][:, 1:]
+            carries = labels != IGNORED
+            logits = apply_limits(model.get_output_embeddings()(hidden[:, :-1][carries]).float(), inputs["limits"].tokens)
+            loss = torch.nn.functional.cross_entropy(logits, labels[carries])
+            return (loss, {"logits": logits}) if return_outputs else loss
+
+    return LimitedTrainer
+
+
+class _Report(TrainerCallback):
+    """Passes the trainer's steps on as progress, keeps their losses, and stops where one is no number."""
+
+    def __init__(self, progress: Progress | None, losses: list[float], lr: float) -> None:
+        self._progress, self._losses, self._lr = progress, losses, lr
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._progress is not None:
+            self._progress(state.global_step, state.max_steps)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs = kwargs.get("logs") or {}
+        if "loss" not in logs:
+            return
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(value := float(logs.get(name, 0.0))):
+                what = {"loss": "the loss", "grad_norm": "the gradient"}[name]
+                raise _collapse(f"{what} is {value} at step {state.global_step} of {state.max_steps}", self._lr)
+        self._losses.append(logs["loss"])
+        if state.global_step % 50 == 0:
+            mean = sum(self._losses[-50:]) / len(self._losses[-50:])
+            logger.info("warm start: step %d of %d, loss %.3f", state.global_step, state.max_steps, mean)

@@ -1,0 +1,115 @@
+"""ALFWorld as a benchmark of `hiper.suites.suite`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hiper.config import DemosConfig, Engine, RunConfig, Source
+from hiper.errors import ConfigError
+from hiper.protocol.prompts import HOUSEHOLD
+from hiper.runtime.progress import Progress
+from hiper.suites.alfworld.expert import Expert
+from hiper.suites.alfworld.game import Game
+from hiper.suites.alfworld.games import index_games
+from hiper.suites.alfworld.prior import LocationPrior
+from hiper.suites.alfworld.scatter import scatter
+from hiper.suites.alfworld.world import World
+from hiper.suites.base import TextEnv
+from hiper.suites.tasks import GameEntry, GameIndex
+
+TRAIN = "train"
+
+
+class ALFWorld:
+    """Household games from files."""
+
+    scene = HOUSEHOLD
+
+    def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
+        """Where official games lie, when the config leaves that to the machine."""
+        if stage != "games" or cfg.games.source is not Source.official:
+            return {}
+        # `alfworld` sets the variable to its default when it is imported: unset and that default are the same place
+        return {"data": cfg.games.data or os.environ.get("ALFWORLD_DATA") or str(Path("~/.cache/alfworld").expanduser())}
+
+    def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
+        """Nothing: the goal is in the game file."""
+        return {}
+
+    def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
+        """Generated games, or the released ones."""
+        if cfg.games.source is Source.official:
+            from hiper.suites.alfworld.official import official_data
+
+            return official_data(cfg.games.data)
+        from hiper.suites.alfworld.generate import generate_games
+
+        return generate_games(folder, cfg.games, progress).root
+
+    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
+        """Games in the official layout."""
+        return index_games(root, splits, cfg.games.task_types, cfg.games.limit)
+
+    def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
+        """A game on the engine the config names; `rng` renumbers objects and receptacles (native engine only)."""
+        if cfg.env.engine is Engine.textworld:
+            from hiper.suites.alfworld.textworld import TextWorldGame
+
+            return TextWorldGame.load(path)
+        return Game.load(path, rng)
+
+    def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
+        """One that knows where things usually lie."""
+        return Expert(LocationPrior.learn(index), detours=cfg.demos.detours, rng=rng)
+
+    def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
+        """The index's games, again and again, from the second time on with new numbers if `demos.renumber`, with their things laid out
+        anew if `demos.scatter`. With `demos.fresh` each is generated in memory in the training rooms, and never written.
+        """
+        if not cfg.demos.fresh:
+            return _cycle(index, rng, cfg.demos)
+        if cfg.games.source is not Source.generated:
+            raise ConfigError(
+                f"demos.fresh=true needs games.source=generated, got {cfg.games.source.value}: official games cannot be made anew."
+            )
+        if cfg.demos.scatter:
+            raise ConfigError(
+                f"demos.scatter={cfg.demos.scatter} is for games played again; with demos.fresh=true all are new. Set one of them."
+            )
+        return _fresh(cfg)
+
+    def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
+        """Splits of the sizes given."""
+        return replace(cfg, games=replace(cfg.games, train=train, valid_seen=held_out, valid_unseen=held_out))
+
+
+def _cycle(index: GameIndex, rng: random.Random, demos: DemosConfig) -> Iterator[tuple[GameEntry, TextEnv]]:
+    entries = index.split(TRAIN)
+    prior = LocationPrior.learn(index) if demos.scatter else None
+    again = False
+    while True:
+        for entry in rng.sample(entries, len(entries)):
+            path = index.resolve(entry)
+            names = rng if again and demos.renumber else None
+            moved: Game | None = None
+            if prior is not None and rng.random() < demos.scatter:
+                moved = Game(World.load(path, partial(scatter, prior=prior, rng=rng)), names)
+            yield entry, Game.load(path, names) if moved is None or moved.won else moved
+        again = True
+
+
+def _fresh(cfg: RunConfig) -> Iterator[tuple[GameEntry, TextEnv]]:
+    from hiper.suites.alfworld.generate import make_game
+
+    for number in itertools.count():
+        name = f"{TRAIN}_demo_{cfg.demos.seed}_{number:06d}"
+        task_type = cfg.games.task_types[number % len(cfg.games.task_types)]
+        made = make_game(name, TRAIN, task_type, random.Random(f"{cfg.games.seed}/{name}"), cfg.games)
+        yield GameEntry(name, TRAIN, task_type, made.task.scene), Game(World.from_data(made.record, Path(name)))

@@ -1,0 +1,62 @@
+"""What a benchmark is to the stages: games, environments that play them, an expert, and words for what they are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from hiper.config import RunConfig
+from hiper.runtime.progress import Progress
+from hiper.suites.base import TextEnv
+from hiper.suites.expert import Expert
+from hiper.suites.tasks import GameEntry, GameIndex
+
+
+class Benchmark(Protocol):
+    """One package under `hiper/envs`."""
+
+    scene: str
+    """Where the agent acts, for prompts that have to explain; one sentence or two."""
+
+    def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
+        """What decides a stage's files beside the settings that all benchmarks share."""
+
+    def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
+        """What an evaluation has to say of how success was told and what agents saw, beside what all benchmarks share."""
+
+    def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
+        """The games: generated into `folder`, or where the official ones are, fetched when missing and possible.
+
+        Raises:
+            DataError: there are none.
+        """
+
+    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
+        """Find the games of a directory laid out as `data` leaves it.
+
+        Args:
+            root: the directory.
+            cfg: which games to keep.
+            splits: which to index; None: all that are there.
+
+        Raises:
+            DataError: there is no such directory or split, or a game is damaged.
+        """
+
+    def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
+        """An environment for the game at a path of the index; `rng` gives its things other names, where that can be done."""
+
+    def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
+        """An expert that has seen the training split; `rng` is its own."""
+
+    def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
+        """Games to demonstrate, in random order and without end.
+
+        Raises:
+            ConfigError: `demos` asks for what this benchmark cannot do.
+        """
+
+    def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
+        """The settings with no more generated games than these, for a look at one or two."""

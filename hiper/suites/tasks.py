@@ -1,0 +1,100 @@
+"""An index of games: which split and kind of task each belongs to, and where it is."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from hiper.config import TASK_TYPES
+from hiper.errors import DataError
+from hiper.runtime.reading import read_json
+from hiper.runtime.records import read_record
+
+
+@dataclass(frozen=True, slots=True)
+class GameEntry:
+    """One game."""
+
+    path: str
+    """Of the game file, relative to the index's root, with forward slashes; WebShop's games have names of that form and no files."""
+    split: str
+    task_type: str
+    scene: int = 0
+    """ALFRED's number of the room; 0 elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class GameIndex:
+    """Games under one directory, ordered by split, then path."""
+
+    root: Path
+    entries: tuple[GameEntry, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Reason -> games found under the splits asked for and not indexed."""
+
+    def split(self, name: str) -> list[GameEntry]:
+        """Games of a split.
+
+        Raises:
+            DataError: there are none.
+        """
+        games = [entry for entry in self.entries if entry.split == name]
+        if not games:
+            there = ", ".join(f"{split} ({sum(counts.values())})" for split, counts in self.counts().items()) or "no games at all"
+            reasons = "; ".join(f"{count} left out: {reason}" for reason, count in self.left_out.items())
+            raise DataError(f"split {name!r} has no games under {self.root}; it has {there}." + (f" {reasons}." if reasons else ""))
+        return games
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Split -> task type -> number of games."""
+        found: dict[str, Counter[str]] = {}
+        for entry in self.entries:
+            found.setdefault(entry.split, Counter())[entry.task_type] += 1
+        ranks = {task: rank for rank, task in enumerate(TASK_TYPES)}
+        return {
+            split: {task: counts[task] for task in sorted(counts, key=lambda task: (ranks.get(task, len(ranks)), task))}
+            for split, counts in found.items()
+        }
+
+    def resolve(self, entry: GameEntry) -> Path:
+        """The game on this machine, as `make_env` takes it."""
+        return self.root / entry.path
+
+    def save(self, path: Path) -> None:
+        """Write the index as JSON, replacing the file in one move. The root is stored relative to the file where it can be."""
+        try:
+            root = self.root.resolve().relative_to(path.resolve().parent).as_posix()
+        except ValueError:
+            root = self.root.resolve().as_posix()
+        record = {"root": root, "left_out": self.left_out, "games": [asdict(entry) for entry in self.entries]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> GameIndex:
+        """The inverse of `save`.
+
+        Raises:
+            DataError: the file is missing or is not an index, or names games outside its root.
+        """
+        try:
+            record = read_record(_Saved, read_json(path), f"{path} is not a game index")
+            for entry in record.games:
+                if Path(entry.path).is_absolute() or ".." in Path(entry.path).parts or "\0" in entry.path:
+                    raise DataError(f"{path} is not a game index: the game {entry.path!r} lies outside its root.")
+        except DataError as error:
+            raise DataError(f"{error} Write it again with `hiper games`.") from error
+        return cls(path.resolve().parent / record.root, tuple(record.games), record.left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """What an index file holds."""
+
+    root: str
+    left_out: dict[str, int]
+    games: list[GameEntry]

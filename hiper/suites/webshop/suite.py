@@ -1,0 +1,129 @@
+"""WebShop as a benchmark of `hiper.suites.suite`: a game is a goal, named `synthetic/SEED/INDEX` or `human/SEED/INDEX`."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hiper.config import RunConfig, Source
+from hiper.errors import ConfigError, DataError
+from hiper.runtime.progress import Progress
+from hiper.suites.base import TextEnv
+from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.webshop.env import ShopEnv
+from hiper.suites.webshop.expert import Expert
+from hiper.suites.webshop.nouns import find_tagger
+from hiper.suites.webshop.shop import Shop
+
+TRAIN, VALID, TEST = "train", "valid", "test"
+VARIABLE = "WEBSHOP_DATA"
+_KINDS = {False: "synthetic", True: "human"}
+
+
+class WebShop:
+    """Goals in a shop. What is held out is the start of the goals' list, as published; its products are also sold in training."""
+
+    scene = (
+        "You shop in an online store, in text: search[words] looks for products where there is a search bar, click[text] follows what the "
+        "page names. Find what the task asks for, choose its options, and buy it."
+    )
+
+    def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
+        """WebShop's own section, as far as a stage has to do with it."""
+        own = vars(cfg.webshop)
+        names = {
+            "games": ("products", "goal_seed", "human", "test", "valid"),
+            "demos": ("labels", "mended"),
+            "train": ("labels", "mended", "pay"),
+            "evaluate": ("labels", "mended"),
+        }.get(stage, ())
+        found: dict[str, Any] = {f"webshop.{name}": own[name] for name in names}
+        if stage == "games" and cfg.games.source is Source.official:
+            found["data"] = cfg.games.data or os.environ.get(VARIABLE)
+        return found
+
+    def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
+        """Who told the nouns, and how pages were worded."""
+        return {"type_matching": find_tagger().name, "labels": str(cfg.webshop.labels).lower()}
+
+    def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
+        """A generated catalogue, or the one in `games.data` or $WEBSHOP_DATA."""
+        if cfg.games.source is Source.generated:
+            from hiper.suites.webshop.generate import generate_catalogue
+
+            return generate_catalogue(folder, cfg.webshop.products, cfg.games.seed)
+        named = cfg.games.data or os.environ.get(VARIABLE)
+        if named is None:
+            raise DataError(
+                f"games.source=official needs games.data or ${VARIABLE}: the folder with items_shuffle*.json and items_ins_v2*.json, which "
+                "princeton-nlp/WebShop's setup.sh fetches. games.source=generated needs no download."
+            )
+        return Path(named).expanduser()
+
+    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
+        """The goals of a catalogue: first those of `test`, then of `valid`, and `train` is the rest; `games.limit` spreads over each."""
+        shop = _shop(root, cfg.webshop.goal_seed, cfg.webshop.human, cfg.webshop.mended)
+        test, held_out, total = cfg.webshop.test, cfg.webshop.test + cfg.webshop.valid, len(shop.goals)
+        if held_out >= total:
+            asked = f"webshop.test={test} and webshop.valid={cfg.webshop.valid}"
+            raise DataError(f"{asked} leave none of the {total} goals in {root} for training. Lower them.")
+        parts = {TRAIN: range(held_out, total), VALID: range(test, held_out), TEST: range(test)}
+        unknown = [split for split in splits or () if split not in parts]
+        if unknown:
+            raise DataError(f"WebShop has no split {', '.join(unknown)}; it has {', '.join(parts)}.")
+        entries: list[GameEntry] = []
+        left_out = 0
+        for split in parts if splits is None else splits:
+            numbers = parts[split]
+            count = min(len(numbers), cfg.games.limit or len(numbers))
+            left_out += len(numbers) - count
+            for place in range(count):
+                goal = shop.goals[numbers[place * len(numbers) // count]]
+                name = f"{_KINDS[cfg.webshop.human]}/{cfg.webshop.goal_seed}/{goal.index:07d}"
+                entries.append(GameEntry(name, split, goal.category))
+        return GameIndex(root, tuple(entries), {"beyond games.limit": left_out} if left_out else {})
+
+    def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
+        """An episode of one goal. Things keep their names: they are the catalogue's."""
+        try:
+            kind, seed, index = path.parts[-3:]
+            human = {name: flag for flag, name in _KINDS.items()}[kind]
+            root = path.parents[2]
+            shop, goal = _shop(root, int(seed), human, cfg.webshop.mended), int(index)
+        except (ValueError, KeyError, IndexError) as error:
+            raise DataError(f"{path} names no goal; expected CATALOGUE/synthetic/SEED/INDEX or CATALOGUE/human/SEED/INDEX.") from error
+        return ShopEnv(shop.episode(goal), cfg.webshop.pay, labels=cfg.webshop.labels)
+
+    def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
+        """One that knows how to shop, and no catalogue."""
+        return Expert(labels=cfg.webshop.labels)
+
+    def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
+        """Training goals in a random order, again and again."""
+        if cfg.demos.fresh:
+            raise ConfigError(
+                "demos.fresh=true is ALFWorld's: WebShop's goals are those of its catalogue. Raise webshop.products for more."
+            )
+        if cfg.demos.scatter:
+            raise ConfigError(f"demos.scatter={cfg.demos.scatter} is ALFWorld's: a shop has no things to lay out anew. Leave it at 0.")
+        return self._cycle(index, cfg, rng)
+
+    def _cycle(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
+        entries = index.split(TRAIN)
+        while True:
+            for entry in rng.sample(entries, len(entries)):
+                yield entry, self.make_env(cfg, index.resolve(entry))
+
+    def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
+        """The settings as they are: a generated catalogue takes no time."""
+        return cfg
+
+
+@lru_cache(maxsize=4)
+def _shop(root: Path, seed: int, human: bool, mended: bool) -> Shop:
+    """One shop for all episodes of a process."""
+    return Shop.load(root, seed=seed, human=human, mended=mended)

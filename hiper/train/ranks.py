@@ -1,0 +1,62 @@
+"""One of several processes that train together: `python -m hiper.train.ranks FOLDER RANK`. `hiper.train.launch` starts it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sys
+from pathlib import Path
+
+from hiper.config import RunConfig
+from hiper.errors import CollapseError
+from hiper.runtime.device import uses_cuda
+from hiper.runtime.distributed import Group, joined
+from hiper.runtime.progress import relay
+from hiper.train.launch import MEETING, Order, report_failure, report_summary, take_order
+from hiper.train.trainer import TrainSummary, train
+
+
+def main() -> int:
+    """Do the order in the folder that is named on the command line; the exit code."""
+    desk, rank = Path(sys.argv[1]), int(sys.argv[2])
+    _start_logging(rank)
+    try:
+        cfg, order = take_order(desk)
+        with joined(Group(rank, cfg.trainer.processes), desk / MEETING, uses_cuda(cfg)) as group:
+            summary = _train(cfg, order, group)
+    except Exception as error:
+        report_failure(desk, rank, error)
+        return 1  # the one that started all ends the others, who may be waiting for this one
+    if group.main:
+        report_summary(desk, summary)
+    return 0
+
+
+def _train(cfg: RunConfig, order: Order, group: Group) -> TrainSummary:
+    held = os.open(order.out, os.O_RDONLY)
+    try:
+        if group.main:
+            # The run's lock went with a killed `hiper`; its processes are told to end, and may take a moment.
+            fcntl.flock(held, fcntl.LOCK_EX)
+        group.wait()
+        return train(cfg, order.model, order.index, order.out, order.resume, relay() if group.main else None, group)
+    except CollapseError:
+        group.wait()  # all raise it, and the main process may still be writing: the first to end ends the others
+        raise
+    finally:
+        os.close(held)
+
+
+def _start_logging(rank: int) -> None:
+    """Only the main process tells the story, in bare lines: the one that started all says when."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root = logging.getLogger("hiper")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    root.propagate = False
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

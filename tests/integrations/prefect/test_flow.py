@@ -1,0 +1,149 @@
+"""The Prefect flow: the stages in order, its artifacts, its names; and that only a download is tried again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiper.config.compose import compose
+from hiper.errors import ConfigError, DataError, WorkflowError
+from hiper.integrations.prefect import artifacts as shared
+from hiper.integrations.prefect import tasks as module
+from hiper.integrations.prefect.pipeline import evaluate, pipeline, settings
+from hiper.integrations.prefect.tasks import How, result_table
+from hiper.pipeline.stages import STAGES
+from hiper.runs.run_dir import begin_run, save_config
+from hiper.runs.stage_folder import read_stage
+from hiper.runtime.process import run_process
+
+
+def test_a_task_is_a_call_into_the_library(tmp_path: Path, small_settings: list[str]) -> None:
+    cfg = compose([*small_settings, f"paths.run={tmp_path / 'run'}"])
+    run = begin_run(cfg)
+    with pytest.MonkeyPatch.context() as patch:
+        reports: list[float] = []
+        patch.setattr(shared, "create_progress_artifact", lambda progress, **rest: reports.append(progress))
+        patch.setattr(shared, "update_progress_artifact", lambda progress, **rest: reports.append(progress))
+        patch.setattr(shared, "_id", lambda created: created)
+        result = module.games.fn(cfg, How.here)
+    assert (result.stage, result.directory, result.reused) == ("games", run / "games", False)
+    assert read_stage(run, "games") is not None
+    assert reports[-1] == 100.0
+
+
+def test_settings_are_composed_or_loaded(tmp_path: Path) -> None:
+    assert settings(["algo.lam_high=0.5"], experiment="smoke", seed=4).paths.run == "runs/smoke/seed-4"
+    save_config(compose(["experiment=smoke", "algo.lam_high=0.25"]), tmp_path / "config.yaml")
+    loaded = settings(["threads=1"], run=str(tmp_path))
+    assert (loaded.algo.lam_high, loaded.threads, loaded.paths.run) == (0.25, 1, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "retries"), [(["games=official"], True), (["games=official", "games.data=here"], False), (["games=generated"], False)]
+)
+def test_only_a_download_is_tried_again(overrides: list[str], retries: bool) -> None:
+    assert module.may_download(compose(overrides)) is retries
+
+
+@pytest.mark.parametrize(("error", "again"), [(DataError("cut off"), True), (OSError("no route"), True), (ConfigError("typo"), False)])
+def test_a_mistake_is_not_tried_again(error: Exception, again: bool) -> None:
+    class Failed:
+        def result(self, raise_on_failure: bool) -> Exception:
+            return error
+
+    assert module._worth_retrying(None, None, Failed()) is again
+
+
+def test_without_evaluations_there_is_no_table(tmp_path: Path) -> None:
+    assert result_table(tmp_path) == []
+
+
+def test_the_flow_does_what_is_not_done_and_shows_it(prefect_server: None, finished_run: Path, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    results = pipeline(overrides=["evaluate.limit=2"], seed=0, run=str(run))
+    assert [result.stage for result in results if not result.reused] == ["evaluate", "report"]
+    with get_client(sync_client=True) as client:
+        flow_runs = client.read_flow_runs()
+        artifacts: list[Any] = client.read_artifacts()
+    found = [one for one in flow_runs if one.name == "smoke-seed-0"]  # other tests' flows are on this server, too
+    assert {one.state_name for one in found} == {"Completed"}
+    assert {"evaluate", "evaluation", "report", "curve-success"} <= {one.key for one in artifacts}
+    assert all({"experiment:smoke", "seed:0", "algo:hae"} <= set(one.tags) for one in found)
+    rows = result_table(run / "evaluate")
+    kinds = {(row["model"], row["split"]): row["games"] for row in rows if row["tasks"] == "all"}
+    assert kinds == {(model, split): 2 for model in ("trained", "warm_start") for split in ("valid_seen", "valid_unseen")}
+
+
+def test_a_mistake_comes_out_of_the_flow_as_it_is(prefect_server: None) -> None:
+    with pytest.raises(ConfigError, match=r"algo\.gamma"):
+        pipeline(overrides=["algo.gama=1"])
+
+
+def test_a_stage_can_have_a_process_of_its_own(prefect_server: None, finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    results = evaluate(run=str(run), force=True, how=How.process)
+    assert [(result.stage, result.reused) for result in results] == [("evaluate", False), ("report", False)]
+    results = evaluate(run=str(run), how=How.process)
+    assert [result.reused for result in results] == [True, True]
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_a_process_is_heard_and_followed(tmp_path: Path) -> None:
+    said: list[str] = []
+    reported: list[tuple[int, int]] = []
+    code = """
+from hiper.runtime.progress import track
+with track("work") as report:
+    print("begun")
+    report(3, 3)
+"""
+    run_process(python(code), os.environ, said.append, lambda *done: reported.append(done))
+    assert said == ["begun"]
+    assert reported[-1] == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("print('one'); raise SystemExit(3)", r"ended with exit code 3.*Its last lines:\none"),
+        ("import os; os.kill(os.getpid(), 9)", "signal SIGKILL, perhaps for lack of memory"),
+    ],
+)
+def test_a_process_that_fails_shows_its_last_lines(code: str, said: str) -> None:
+    with pytest.raises(WorkflowError, match=f"(?s){said}"):
+        run_process(python(code), os.environ, lambda line: None, lambda *done: None)
+
+
+def test_what_stops_the_flow_stops_the_process(tmp_path: Path) -> None:
+    """And what that process started: here a child that would write in a minute."""
+    late = f"import time; time.sleep(60); open({str(tmp_path / 'late')!r}, 'w')"
+    code = f"import subprocess, sys; print('begun', flush=True); subprocess.run([sys.executable, '-c', {late!r}])"
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_process(python(code), os.environ, stop, lambda *done: None)
+    assert time.monotonic() - begun < 50
+    listed = subprocess.run(["ps", "-ef"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path / "late") not in listed
+
+
+@pytest.mark.slow
+def test_the_flow_runs_all_stages(prefect_server: None, tmp_path: Path, small_settings: list[str]) -> None:
+    results = pipeline(overrides=[*small_settings, f"paths.run={tmp_path / 'run'}"], seed=3)
+    assert [result.stage for result in results] == list(STAGES)
+    assert not any(result.reused for result in results)
