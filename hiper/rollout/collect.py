@@ -20,7 +20,7 @@ from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.protocol import Prompter, Reply, ReplySpans, decide, locate, parse, reply_text, token_ends
 from hiper.protocol.prompts import Past
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import Form
+from hiper.rollout.constrain import GrammarTurn
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
 from hiper.rollout.remember import MOST, Remember, size_of
 from hiper.rollout.samplers.pair import PairPolicy
@@ -160,14 +160,14 @@ class Collector:
     def _request(self, slot: int, run: _Running) -> Request:
         constrain = self._rollout.constrain
         commands = None if constrain is Constrain.free else run.env.admissible_commands
-        form = Form(self._dialect, run.subgoal) if constrain is Constrain.grammar else None
+        grammar_turn = GrammarTurn(self._dialect, run.subgoal) if constrain is Constrain.grammar else None
         if self._prompter.appends:
             fresh = not run.turns
             ids = self._codec.first(self._prompter.first(run.observation)) if fresh else run.message
             run.ids += ids
-            return Request(slot, ids, fresh, commands, form)
+            return Request(slot, ids, fresh, commands, grammar_turn)
         prompt = self._prompter.window(run.task, run.past, run.observation, run.subgoal, run.env.admissible_commands)
-        return Request(slot, self._codec.first(prompt), True, commands, form)
+        return Request(slot, self._codec.first(prompt), True, commands, grammar_turn)
 
     def _advance(self, run: _Running, request: Request, sampled: Sampled) -> None:
         reply, spans = self._reader.read(sampled.ids)

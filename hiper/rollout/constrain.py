@@ -1,8 +1,8 @@
-"""Limiting what a reply may say, token by token.
+"""Constrained decoding: which tokens may come next in a reply.
 
 `rollout.constrain=admissible`: from `<action>` on, only tokens that continue some admissible command may be sampled. `grammar`: the whole
-reply also has the protocol's form, so that what is left to the model are its decisions: KEEP or SWITCH, the subgoal's words, the command.
-Probabilities are renormalised over what is allowed. The limits travel with the sampled tokens, so that the update computes the same
+reply follows the protocol's grammar, so that what is left to the model are its decisions: KEEP or SWITCH, the subgoal's words, the command.
+Probabilities are renormalised over what is allowed. The allowed tokens travel with the sampled ones, so that the update computes the same
 probabilities. A token without an alternative is no decision: it is written without asking the network.
 """
 
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Dialect
 from hiper.protocol import Switch, render
-from hiper.rollout.episode import Limit
+from hiper.rollout.episode import AllowedTokens
 from hiper.rollout.remember import MOST, Remember, size_of
 from hiper.suites.base import WORDS
 
@@ -30,7 +30,7 @@ _FREE = -1  # instead of a token: free text, up to the token that goes on
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class GrammarTurn:
     """What the grammar needs to know of a turn."""
 
     dialect: Dialect
@@ -38,11 +38,11 @@ class Form:
     """The one in force, which KEEP repeats; None on the first turn, which can only open with SWITCH."""
 
 
-class Guard(Protocol):
+class Constraint(Protocol):
     """Follows one reply as it is written and says what may come next."""
 
     @property
-    def allowed(self) -> Limit | None:
+    def allowed(self) -> AllowedTokens | None:
         """What may come next; None: any token."""
 
     def push(self, token: int) -> None:
@@ -65,9 +65,9 @@ class CommandTries:
         self._encoded: Remember[str, tuple[int, ...]] = Remember(self._encode, _text_size, most)
         self._spelled: Remember[str, tuple[int, ...] | None] = Remember(self._spell, _text_size, most)
         self._pieces: dict[int, str] = {}  # no more than the vocabulary
-        self._overshoot: Limit | None = None
-        self._text: Remember[tuple[int, str], tuple[Limit, Limit]] = Remember(
-            self._bar, lambda _, limits: size_of(numbers=2 * len(limits[1].ids)), most
+        self._overshoot: AllowedTokens | None = None
+        self._text: Remember[tuple[int, str], tuple[AllowedTokens, AllowedTokens]] = Remember(
+            self._bar, lambda _, pair: size_of(numbers=2 * len(pair[1].ids)), most
         )
 
     @property
@@ -108,23 +108,23 @@ class CommandTries:
             text = self._pieces[token] = self._tokenizer.decode([token], skip_special_tokens=True)
         return text
 
-    def overshoots(self) -> Limit | None:
-        """Bars tokens that close a tag and go on (`>x`): they would smuggle the action's first letters past the trie."""
+    def overshoots(self) -> AllowedTokens | None:
+        """Forbids tokens that close a tag and go on (`>x`): they would smuggle the action's first letters past the trie."""
         if self._overshoot is None:
             size = len(self._tokenizer)
             ids = [i for i in range(size) if any(_TAG.endswith(head) for head in _proper_heads(self.piece(i)))]
-            self._overshoot = Limit(ids, barred=True)
+            self._overshoot = AllowedTokens(ids, all_but=True)
         return self._overshoot if self._overshoot.ids else None
 
-    def text(self, closing: int, marks: str, *, empty: bool) -> Limit:
-        """Bars what free text does not hold: special tokens, `marks`, and, while it is `empty`, the token that closes it."""
+    def text(self, closing: int, marks: str, *, empty: bool) -> AllowedTokens:
+        """Forbids what free text does not hold: special tokens, `marks`, and, while it is `empty`, the token that closes it."""
         return self._text((closing, marks))[empty]
 
-    def _bar(self, key: tuple[int, str]) -> tuple[Limit, Limit]:
+    def _bar(self, key: tuple[int, str]) -> tuple[AllowedTokens, AllowedTokens]:
         closing, marks = key
         pieces = ((i, self.piece(i).strip()) for i in range(len(self._tokenizer)))
-        barred = [i for i, piece in pieces if i != closing and (not piece or any(mark in piece for mark in marks))]
-        return Limit(barred, barred=True), Limit([*barred, closing], barred=True)
+        all_but = [i for i, piece in pieces if i != closing and (not piece or any(mark in piece for mark in marks))]
+        return AllowedTokens(all_but, all_but=True), AllowedTokens([*all_but, closing], all_but=True)
 
 
 def _text_size(text: str, tokens: tuple[int, ...] | None) -> int:
@@ -148,15 +148,15 @@ class Walk:
         self._written = 0  # of free text
 
     @property
-    def allowed(self) -> Limit | None:
+    def allowed(self) -> AllowedTokens | None:
         """What may come next; None: any token, off the trie."""
         if self._node is None:
             return None
         after = self._node.get(_FREE)
         if after is None:
-            return Limit(list(self._node))
+            return AllowedTokens(list(self._node))
         (closing,) = after
-        return Limit([closing]) if self._written >= self._most else self._tries.text(closing, self._marks, empty=self._written == 0)
+        return AllowedTokens([closing]) if self._written >= self._most else self._tries.text(closing, self._marks, empty=self._written == 0)
 
     @property
     def ended(self) -> bool:
@@ -174,8 +174,8 @@ class Walk:
             self._node, self._written = (after or self._node).get(token), 0
 
 
-class ActionGuard:
-    """Limits the action block, however its tag came about; the rest of the reply is free."""
+class ActionConstraint:
+    """Constrains the action block, however its tag came about; the rest of the reply is free."""
 
     def __init__(self, tries: CommandTries, commands: Sequence[str]) -> None:
         self._tries = tries
@@ -184,7 +184,7 @@ class ActionGuard:
         self._tail = ""
 
     @property
-    def allowed(self) -> Limit | None:
+    def allowed(self) -> AllowedTokens | None:
         """What may come next; None: any token."""
         if self._walk is not None:
             return self._walk.allowed
@@ -203,24 +203,24 @@ class ActionGuard:
         return any(self._tail.endswith(_TAG[:cut]) for cut in range(2, len(_TAG)))
 
 
-class GrammarGuard:
-    """Holds a whole reply to the protocol's form.
+class GrammarConstraint:
+    """Constrains a whole reply to the protocol's grammar.
 
     A reply is fixed pieces around decisions: the switch is one of two openings, the subgoal of a SWITCH is free text up to its closing
     tag, the action is an admissible command.
     """
 
-    def __init__(self, tries: CommandTries, form: Form, commands: Sequence[str]) -> None:
+    def __init__(self, tries: CommandTries, grammar_turn: GrammarTurn, commands: Sequence[str]) -> None:
         self._tries, self._commands = tries, commands
-        opening, closing = render(Switch.SWITCH, _TEXT, _TEXT, form.dialect).split(_TEXT)[:2]
+        opening, closing = render(Switch.SWITCH, _TEXT, _TEXT, grammar_turn.dialect).split(_TEXT)[:2]
         plans = [[*tries.encode(opening), _FREE, *tries.encode(closing.strip())]]
-        if form.subgoal is not None:
-            plans.append([*tries.encode(render(Switch.KEEP, form.subgoal, _TEXT, form.dialect).split(_TEXT)[0])])
+        if grammar_turn.subgoal is not None:
+            plans.append([*tries.encode(render(Switch.KEEP, grammar_turn.subgoal, _TEXT, grammar_turn.dialect).split(_TEXT)[0])])
         self._walk: Walk | None = Walk(tries, trie(plans), "<> ", _SUBGOAL_TOKENS)
         self._planning = True
 
     @property
-    def allowed(self) -> Limit | None:
+    def allowed(self) -> AllowedTokens | None:
         """What may come next; None: any token, where no admissible command can be spelled."""
         return None if self._walk is None else self._walk.allowed
 

@@ -8,17 +8,17 @@ from typing import NamedTuple
 from hiper.rollout.trajectory import Trajectory
 
 
-class Limit(NamedTuple):
+class AllowedTokens(NamedTuple):
     """What a token could be drawn from, where that was less than the whole vocabulary."""
 
     ids: list[int]
-    barred: bool = False
+    all_but: bool = False
     """True: everything but `ids`; False: `ids` alone."""
 
     @property
     def forced(self) -> bool:
         """There was nothing to choose."""
-        return not self.barred and len(self.ids) == 1
+        return not self.all_but and len(self.ids) == 1
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class TokenTurn:
     """Offset of the reply token whose predicting hidden state holds V_low."""
     logprobs: list[float]
     """Log-probabilities under the sampling distribution."""
-    allowed: list[Limit | None]
+    allowed: list[AllowedTokens | None]
     """What each token was drawn from; None: the whole vocabulary."""
 
 

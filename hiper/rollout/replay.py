@@ -14,7 +14,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from hiper.model.actor import Actor
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.episode import Limit
+from hiper.rollout.episode import AllowedTokens
 from hiper.rollout.samplers.transformers import Request, Sampled, TransformersPolicy, _Writing
 
 
@@ -58,7 +58,7 @@ class ReplayPolicy(TransformersPolicy):
         self._script.release(slot)
         super().release(slot)
 
-    def _sample(self, logits: Tensor, replies: list[_Writing]) -> tuple[list[int], list[float], list[Limit | None]]:
+    def _sample(self, logits: Tensor, replies: list[_Writing]) -> tuple[list[int], list[float], list[AllowedTokens | None]]:
         _, _, allowed = super()._sample(logits, replies)
         tokens = [self._told[self._slot[reply.row]][len(reply.sampled.ids)] for reply in replies]
         return tokens, _logprobs(logits, tokens, self._temperature), allowed

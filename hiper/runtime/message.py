@@ -5,9 +5,9 @@ Decoding builds values of the declared type and nothing else: unlike a pickle, a
 `T | None`, `list[T]`, `tuple[T, ...]` and `dict[str, T]`. A member of an enum arrives as a plain number or text where the type is `int` or
 `str`, and so equal.
 
-A message is `[tuples, value]`. NamedTuples are immutable, so one that a value refers to in several places (`Limit`, of which thousands of
-tokens share a few) is written once, in `tuples`, and referred to by its index; once decoded it is shared again. Infinities and NaNs, which
-JSON lacks, are their eight bytes in hexadecimal.
+A message is `[tuples, value]`. NamedTuples are immutable, so one that a value refers to in several places (`AllowedTokens`, of which
+thousands of tokens share a few) is written once, in `tuples`, and referred to by its index; once decoded it is shared again. Infinities and
+NaNs, which JSON lacks, are their eight bytes in hexadecimal.
 """
 
 from __future__ import annotations

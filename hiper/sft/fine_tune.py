@@ -29,9 +29,9 @@ from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
 from hiper.protocol import parse, reply_text
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import CommandTries, Form, GrammarGuard
-from hiper.rollout.episode import Limit
-from hiper.rollout.samplers.transformers import apply_limits
+from hiper.rollout.constrain import CommandTries, GrammarConstraint, GrammarTurn
+from hiper.rollout.episode import AllowedTokens
+from hiper.rollout.samplers.transformers import mask_logits
 from hiper.runs.fingerprint import stage_settings
 from hiper.runs.stage_folder import CHECKPOINTS
 from hiper.runtime.device import pick_device
@@ -138,12 +138,12 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
         adam_beta2=settings.beta2,
         loss_type="nll",
     )
-    limited: dict[str, Any] = {}
+    constrained: dict[str, Any] = {}
     if dialect is not None:
-        limits = [example.pop("limits") for example in examples]
+        allowed_tokens = [example.pop("allowed_tokens") for example in examples]
         for number, example in enumerate(examples):
             example["number"] = number
-        limited = {"data_collator": _collator(limits, ChatCodec(tokenizer).pad)}
+        constrained = {"data_collator": _collator(allowed_tokens, ChatCodec(tokenizer).pad)}
     trainer_class = resumable(_limited(SFTTrainer) if dialect is not None else SFTTrainer)
     trainer = trainer_class(
         model=lm,
@@ -151,7 +151,7 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
         callbacks=[_Report(progress, losses, settings.lr), checkpoints],
-        **limited,
+        **constrained,
     )
     from transformers.trainer_callback import PrinterCallback
 
@@ -179,10 +179,10 @@ def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int,
         conversations: of a demonstration file. A reply of weight 0 carries no labels.
         codec: the chat template.
         max_length: most tokens of a conversation.
-        grammar: the dialect whose form replies are held to; tokens without an alternative then carry no labels. None: no limits.
+        grammar: the dialect whose grammar replies are held to; tokens without an alternative then carry no labels. None: no limits.
 
     Returns:
-        Dicts of `input_ids` and `labels`; with `grammar` also `limits`, one for each label that is not ignored.
+        Dicts of `input_ids` and `labels`; with `grammar` also `allowed_tokens`, one for each label that is not ignored.
 
     Raises:
         DataError: a conversation is too long; or, with `grammar`, comes without admissible commands.
@@ -197,7 +197,7 @@ def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int,
             )
         ids: list[int] = []
         labels: list[int] = []
-        limits: list[Limit | None] = []
+        allowed_tokens: list[AllowedTokens | None] = []
         subgoal: str | None = None
         for place, message in enumerate(conversation.messages):
             if message["role"] == "user":
@@ -209,10 +209,10 @@ def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int,
             learned = [message.get("weight", 1) > 0] * len(new)
             if grammar is not None:
                 assert conversation.admissible is not None
-                guard = GrammarGuard(tries, Form(grammar, subgoal), conversation.admissible[place // 2])
-                allowed = _follow(guard, new)
-                learned = [wanted and not (limit is not None and limit.forced) for wanted, limit in zip(learned, allowed, strict=True)]
-                limits += [limit for wanted, limit in zip(learned, allowed, strict=True) if wanted]
+                constraint = GrammarConstraint(tries, GrammarTurn(grammar, subgoal), conversation.admissible[place // 2])
+                allowed = _follow(constraint, new)
+                learned = [wanted and not (entry is not None and entry.forced) for wanted, entry in zip(learned, allowed, strict=True)]
+                allowed_tokens += [entry for wanted, entry in zip(learned, allowed, strict=True) if wanted]
                 subgoal = parse(reply_text(codec.tokenizer, new), grammar).subgoal or subgoal
             labels += [token if wanted else IGNORED for wanted, token in zip(learned, new, strict=True)]
             ids += new
@@ -221,7 +221,7 @@ def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int,
                 f"demonstration {number} has {len(ids)} tokens, more than warm_start.max_length={max_length}. "
                 "Raise it, or use a context or dialect with shorter conversations."
             )
-        examples.append({"input_ids": ids, "labels": labels, **({"limits": limits} if grammar is not None else {})})
+        examples.append({"input_ids": ids, "labels": labels, **({"allowed_tokens": allowed_tokens} if grammar is not None else {})})
     return examples
 
 
@@ -241,41 +241,41 @@ def _collapse(what: str, lr: float) -> CollapseError:
     )
 
 
-def _follow(guard: GrammarGuard, reply: list[int]) -> list[Limit | None]:
-    """What each token of a reply was chosen from; no limits from where a reply leaves the form."""
-    allowed: list[Limit | None] = []
+def _follow(constraint: GrammarConstraint, reply: list[int]) -> list[AllowedTokens | None]:
+    """What each token of a reply was chosen from; None from where a reply leaves the grammar."""
+    allowed: list[AllowedTokens | None] = []
     for token in reply:
-        limit = guard.allowed
-        if limit is not None and (token in limit.ids) is limit.barred:
+        entry = constraint.allowed
+        if entry is not None and (token in entry.ids) is entry.all_but:
             break
-        allowed.append(limit)
-        guard.push(token)
+        allowed.append(entry)
+        constraint.push(token)
     return allowed + [None] * (len(reply) - len(allowed))
 
 
 @dataclass(frozen=True)
-class _Limits:
-    """A batch's limits in a box: the trainer takes apart any sequence it is handed."""
+class _AllowedTokens:
+    """A batch's allowed tokens in a box: the trainer takes apart any sequence it is handed."""
 
-    tokens: list[Limit | None]
+    tokens: list[AllowedTokens | None]
 
 
-def _collator(limits: list[list[Limit | None]], pad: int) -> Callable[[list[Example]], dict[str, Any]]:
-    """Pads a batch; the limits go along as they are, in the order of the labels."""
+def _collator(allowed_tokens: list[list[AllowedTokens | None]], pad: int) -> Callable[[list[Example]], dict[str, Any]]:
+    """Pads a batch; the allowed tokens go along as they are, in the order of the labels."""
 
     def collate(examples: list[Example]) -> dict[str, Any]:
         width = max(len(example["input_ids"]) for example in examples)
         return {
             "input_ids": torch.tensor([e["input_ids"] + [pad] * (width - len(e["input_ids"])) for e in examples]),
             "labels": torch.tensor([e["labels"] + [IGNORED] * (width - len(e["labels"])) for e in examples]),
-            "limits": _Limits([limit for e in examples for limit in limits[e["number"]]]),
+            "allowed_tokens": _AllowedTokens([entry for e in examples for entry in allowed_tokens[e["number"]]]),
         }
 
     return collate
 
 
 def _limited(base: type[Any]) -> type[Any]:
-    """An SFTTrainer whose likelihood is renormalised over each token's limits."""
+    """An SFTTrainer whose likelihood is renormalised over each token's allowed ones."""
 
     class LimitedTrainer(base):
         def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
@@ -283,7 +283,7 @@ def _limited(base: type[Any]) -> type[Any]:
             hidden = model.get_decoder()(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
             labels = inputs["labels"][:, 1:]
             carries = labels != IGNORED
-            logits = apply_limits(model.get_output_embeddings()(hidden[:, :-1][carries]).float(), inputs["limits"].tokens)
+            logits = mask_logits(model.get_output_embeddings()(hidden[:, :-1][carries]).float(), inputs["allowed_tokens"].tokens)
             loss = torch.nn.functional.cross_entropy(logits, labels[carries])
             return (loss, {"logits": logits}) if return_outputs else loss
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from hiper.model.actor import Actor
 from hiper.rl.losses import token_entropy
-from hiper.rollout.episode import Episode, Limit, TokenSequence
-from hiper.rollout.samplers.transformers import apply_limits
+from hiper.rollout.episode import AllowedTokens, Episode, TokenSequence
+from hiper.rollout.samplers.transformers import mask_logits
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Batch:
     """(B, R) long. Turn and block of each trajectory's reply tokens; block 0 on padding."""
     sampled_logprobs: Tensor
     """(N,) float. What the sampler recorded."""
-    allowed: list[Limit | None]
+    allowed: list[AllowedTokens | None]
     """N entries. What each token was drawn from."""
     forced: Tensor
     """(N,) bool. Tokens that had no alternative: their probability is 1 and they teach nothing."""
@@ -96,7 +96,7 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
     blocks: list[list[int]] = []
     turn_of: list[list[int]] = []
     logprobs: list[float] = []
-    allowed: list[Limit | None] = []
+    allowed: list[AllowedTokens | None] = []
     places = torch.zeros(3, rows, width, dtype=torch.long)  # sequence, first, low
     final = torch.full((2, rows), -1, dtype=torch.long)
     facts = torch.zeros(5, rows, width, dtype=torch.bool)  # starts, mask, invalid, keep, mismatch
@@ -160,7 +160,7 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
         blocks=padded(blocks).to(device),
         sampled_logprobs=torch.tensor(logprobs, device=device),
         allowed=allowed,
-        forced=torch.tensor([limit is not None and limit.forced for limit in allowed], device=device),
+        forced=torch.tensor([entry is not None and entry.forced for entry in allowed], device=device),
         turn_sequence=places[0].to(device),
         first_position=places[1].to(device),
         low_position=places[2].to(device),
@@ -227,7 +227,7 @@ def passes(
         tokens = ((place[batch.token_sequence] >= 0) & ~batch.forced).nonzero().flatten()
         hidden = output.hidden[place[batch.token_sequence[tokens]], batch.token_position[tokens] - 1]
         logits = actor.logits(hidden) / temperature
-        logits = apply_limits(logits, [batch.allowed[index] for index in tokens.tolist()])
+        logits = mask_logits(logits, [batch.allowed[index] for index in tokens.tolist()])
         logprobs = logits.log_softmax(-1).gather(1, batch.token_id[tokens, None]).squeeze(1)
         entropies = token_entropy(logits) if with_entropies else logits.new_empty(0)
         turns = (batch.mask & (place[batch.turn_sequence] >= 0)).nonzero()

@@ -36,12 +36,12 @@ T = TypeVar("T")
 
 MEETING = "meeting"
 """File by which the processes find each other."""
-_ORDER = "order.json"
+_ARGUMENTS = "arguments.json"
 _SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
-class Order:
+class Arguments:
     """What the processes are to do: the arguments of `train`, but for the config, which is beside it as in a run."""
 
     model: Path
@@ -71,48 +71,48 @@ def train_in_processes(
         WorkflowError: a process failed for no reason that is the user's to mend; its last lines are in the message.
     """
     with tempfile.TemporaryDirectory(prefix="hiper-") as name:  # for this user alone, as `joined` asks
-        desk = Path(name)
-        give_order(desk, cfg, Order(model, index, out, resume))
+        work_dir = Path(name)
+        write_arguments(work_dir, cfg, Arguments(model, index, out, resume))
         commands = [[sys.executable, "-m", "hiper.train.ranks", name, str(rank)] for rank in range(cfg.trainer.processes)]
         # Torch sets its own number of threads; what other libraries start would be as many in each process.
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
         try:
             run_processes(commands, environment, logger.info, progress or (lambda done, total: None))
         except ProcessError as error:
-            raise _failure(desk, cfg.trainer.processes, error) from error
-        summary: TrainSummary = _get(desk / _SUMMARY, TrainSummary)
+            raise _failure(work_dir, cfg.trainer.processes, error) from error
+        summary: TrainSummary = _get(work_dir / _SUMMARY, TrainSummary)
         return summary
 
 
-def give_order(desk: Path, cfg: RunConfig, order: Order) -> None:
+def write_arguments(work_dir: Path, cfg: RunConfig, arguments: Arguments) -> None:
     """Write what the processes are to do."""
-    save_config(cfg, desk / CONFIG)
-    _put(desk / _ORDER, order, Order)
+    save_config(cfg, work_dir / CONFIG)
+    _put(work_dir / _ARGUMENTS, arguments, Arguments)
 
 
-def take_order(desk: Path) -> tuple[RunConfig, Order]:
+def read_arguments(work_dir: Path) -> tuple[RunConfig, Arguments]:
     """What this process is to do.
 
     Raises:
-        ConfigError, DataError: a file in the folder is not what `give_order` writes.
+        ConfigError, DataError: a file in the folder is not what `write_arguments` writes.
     """
-    return load_config(desk / CONFIG), _get(desk / _ORDER, Order)
+    return load_config(work_dir / CONFIG), _get(work_dir / _ARGUMENTS, Arguments)
 
 
-def report_summary(desk: Path, summary: TrainSummary) -> None:
-    """Hand the result to who ordered it."""
-    _put(desk / _SUMMARY, summary, TrainSummary)
+def report_summary(work_dir: Path, summary: TrainSummary) -> None:
+    """Hand the result to the process that started this one."""
+    _put(work_dir / _SUMMARY, summary, TrainSummary)
 
 
-def report_failure(desk: Path, rank: int, error: Exception) -> None:
+def report_failure(work_dir: Path, rank: int, error: Exception) -> None:
     """Say why this process ends, where the others cannot talk in between."""
     text = str(error) if isinstance(error, HiperError) else "".join(traceback.format_exception(error))
-    _put(desk / f"failure-{rank}.json", Failure(time(), type(error).__name__, text), Failure)
+    _put(work_dir / f"failure-{rank}.json", Failure(time(), type(error).__name__, text), Failure)
 
 
-def _failure(desk: Path, processes: int, error: ProcessError) -> HiperError:
+def _failure(work_dir: Path, processes: int, error: ProcessError) -> HiperError:
     """What came first: the other processes' errors are that they miss one."""
-    found = ((rank, desk / f"failure-{rank}.json") for rank in range(processes))
+    found = ((rank, work_dir / f"failure-{rank}.json") for rank in range(processes))
     failures: list[tuple[int, Failure]] = [(rank, _get(path, Failure)) for rank, path in found if path.exists()]
     failures.sort(key=lambda entry: entry[1].time)
     for _, failure in failures:

@@ -13,34 +13,34 @@ from hiper.errors import CollapseError
 from hiper.runtime.device import uses_cuda
 from hiper.runtime.distributed import Group, joined
 from hiper.runtime.progress import relay
-from hiper.train.launch import MEETING, Order, report_failure, report_summary, take_order
+from hiper.train.launch import MEETING, Arguments, read_arguments, report_failure, report_summary
 from hiper.train.trainer import TrainSummary, train
 
 
 def main() -> int:
-    """Do the order in the folder that is named on the command line; the exit code."""
-    desk, rank = Path(sys.argv[1]), int(sys.argv[2])
+    """Train with the arguments in the folder that the command line names; the exit code."""
+    work_dir, rank = Path(sys.argv[1]), int(sys.argv[2])
     _start_logging(rank)
     try:
-        cfg, order = take_order(desk)
-        with joined(Group(rank, cfg.trainer.processes), desk / MEETING, uses_cuda(cfg)) as group:
-            summary = _train(cfg, order, group)
+        cfg, arguments = read_arguments(work_dir)
+        with joined(Group(rank, cfg.trainer.processes), work_dir / MEETING, uses_cuda(cfg)) as group:
+            summary = _train(cfg, arguments, group)
     except Exception as error:
-        report_failure(desk, rank, error)
+        report_failure(work_dir, rank, error)
         return 1  # the one that started all ends the others, who may be waiting for this one
     if group.main:
-        report_summary(desk, summary)
+        report_summary(work_dir, summary)
     return 0
 
 
-def _train(cfg: RunConfig, order: Order, group: Group) -> TrainSummary:
-    held = os.open(order.out, os.O_RDONLY)
+def _train(cfg: RunConfig, arguments: Arguments, group: Group) -> TrainSummary:
+    held = os.open(arguments.out, os.O_RDONLY)
     try:
         if group.main:
             # The run's lock went with a killed `hiper`; its processes are told to end, and may take a moment.
             fcntl.flock(held, fcntl.LOCK_EX)
         group.wait()
-        return train(cfg, order.model, order.index, order.out, order.resume, relay() if group.main else None, group)
+        return train(cfg, arguments.model, arguments.index, arguments.out, arguments.resume, relay() if group.main else None, group)
     except CollapseError:
         group.wait()  # all raise it, and the main process may still be writing: the first to end ends the others
         raise

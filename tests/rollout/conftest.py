@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from hiper.config import Critic, ModelConfig
 from hiper.model.actor import Actor, load_actor
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import Form
+from hiper.rollout.constrain import GrammarTurn
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
 from hiper.rollout.samplers.transformers import Policy, Request, Sampled
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
@@ -59,7 +59,7 @@ def converse() -> Converse:
         slots: int,
         commands: Sequence[str] | None = None,
         pause: int = 0,
-        form: Form | None = None,
+        grammar_turn: GrammarTurn | None = None,
     ) -> list[Talk]:
         """`plans[i]` is what conversation i is told, turn by turn; every `pause`-th round leaves one conversation waiting."""
         talks = [Talk() for _ in plans]
@@ -81,7 +81,7 @@ def converse() -> Converse:
                 talk, plan = talks[running[slot]], plans[running[slot]]
                 said = plan[len(talk.replies)]
                 ids = codec.later(said) if talk.replies else codec.first(said)
-                requests.append(Request(slot, ids, not talk.replies, commands, form))
+                requests.append(Request(slot, ids, not talk.replies, commands, grammar_turn))
                 talk.ids += ids
             for request, sampled in zip(requests, policy.reply(requests), strict=True):
                 number = running[request.slot]

@@ -23,9 +23,9 @@ from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
 from hiper.protocol import Switch, decide, parse, reply_text
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import ActionGuard, CommandTries, Form, GrammarGuard, Guard
-from hiper.rollout.episode import Limit
-from hiper.rollout.samplers.transformers import TransformersPolicy, apply_limits
+from hiper.rollout.constrain import ActionConstraint, CommandTries, Constraint, GrammarConstraint, GrammarTurn
+from hiper.rollout.episode import AllowedTokens
+from hiper.rollout.samplers.transformers import TransformersPolicy, mask_logits
 from hiper.suites.base import WORDS
 from hiper.suites.webshop.env import Commands
 from hiper.train.batch import make_batch, passes
@@ -131,7 +131,7 @@ def test_the_learner_computes_the_same_probabilities(played: Played, limited: bo
     batch = make_batch([talk.episode() for talk in talks], torch.device("cpu"))
     assert any(limit is not None for limit in batch.allowed) == limited
     if limited and "Ġ" in str(played.codec.tokenizer.convert_ids_to_tokens(batch.token_id.tolist())):
-        assert any(limit is not None and limit.barred for limit in batch.allowed)
+        assert any(limit is not None and limit.all_but for limit in batch.allowed)
     with torch.no_grad():
         for part in passes(played.actor, batch, torch.arange(len(talks)), budget=300, temperature=0.9):
             torch.testing.assert_close(part.logprobs, batch.sampled_logprobs[part.tokens], atol=1e-4, rtol=0)
@@ -151,11 +151,11 @@ def test_a_forced_token_is_certain(played: Played) -> None:
 
 def test_limits_leave_what_they_say() -> None:
     logits = torch.zeros(4, 5)
-    limited = apply_limits(logits, [None, Limit([1, 3]), Limit([1, 3], barred=True), None])
+    limited = mask_logits(logits, [None, AllowedTokens([1, 3]), AllowedTokens([1, 3], all_but=True), None])
     assert (limited == -torch.inf).nonzero().tolist() == [[1, 0], [1, 2], [1, 4], [2, 1], [2, 3]]
-    assert apply_limits(logits, [Limit([2], barred=True)] * 4).isinf().sum() == 4
+    assert mask_logits(logits, [AllowedTokens([2], all_but=True)] * 4).isinf().sum() == 4
     assert not logits.any(), "the logits given are left as they were"
-    assert apply_limits(logits, [None] * 4) is logits
+    assert mask_logits(logits, [None] * 4) is logits
 
 
 @pytest.mark.parametrize("name", ["words", "qwen"])
@@ -167,13 +167,13 @@ def test_a_guard_lets_every_command_through_and_nothing_else(name: str, request:
     rng = random.Random(0)
     seen = set()
     for _ in range(80):
-        guard, written = ActionGuard(tries, COMMANDS), []
+        constraint, written = ActionConstraint(tries, COMMANDS), []
         for token in opening:
-            assert guard.allowed is None or guard.allowed.barred
-            guard.push(token)
+            assert constraint.allowed is None or constraint.allowed.all_but
+            constraint.push(token)
         while not written or written[-1] != codec.end:
-            written.append(rng.choice(guard.allowed.ids))
-            guard.push(written[-1])
+            written.append(rng.choice(constraint.allowed.ids))
+            constraint.push(written[-1])
         assert len(written) < 20
         seen.add(reply_text(tokenizer, written).replace(" </action>", "</action>"))
     assert seen == {f"{command}</action>" for command in COMMANDS}
@@ -183,37 +183,37 @@ def test_commands_that_cannot_be_spelled_are_left_out(words: PreTrainedTokenizer
     """A fixed bug: a name the vocabulary lacks was written as an unknown word, which reads as another command."""
     tries = CommandTries(words, ChatCodec(words).end)
     opening, look = words.convert_tokens_to_ids(["<action>", "look"])
-    guard = ActionGuard(tries, ["take gramophone 1 from shelf 1", "look"])
-    guard.push(opening)
-    assert guard.allowed == Limit([look])
-    guard = ActionGuard(tries, ["take gramophone 1 from shelf 1"])
-    guard.push(opening)
-    assert guard.allowed is None, "with nothing to spell there is nothing to limit"
+    constraint = ActionConstraint(tries, ["take gramophone 1 from shelf 1", "look"])
+    constraint.push(opening)
+    assert constraint.allowed == AllowedTokens([look])
+    constraint = ActionConstraint(tries, ["take gramophone 1 from shelf 1"])
+    constraint.push(opening)
+    assert constraint.allowed is None, "with nothing to spell there is nothing to limit"
 
 
 def test_merged_tokens_cannot_slip_past_the_tag(qwen: PreTrainedTokenizerBase) -> None:
     """`>` merged with what follows would put the action's first letters outside the limits; after `<action` such tokens are barred."""
-    guard = ActionGuard(CommandTries(qwen, ChatCodec(qwen).end), COMMANDS)
-    assert guard.allowed is None
+    constraint = ActionConstraint(CommandTries(qwen, ChatCodec(qwen).end), COMMANDS)
+    assert constraint.allowed is None
     for token in qwen.encode("<action", add_special_tokens=False):
-        guard.push(token)
-    assert guard.allowed is not None
-    assert guard.allowed.barred
-    barred = {qwen.decode([token]) for token in guard.allowed.ids}
-    assert {">\n", "><", "></", ">("} <= barred
-    assert ">" not in barred
-    guard.push(qwen.convert_tokens_to_ids(">"))
-    assert not guard.allowed.barred
+        constraint.push(token)
+    assert constraint.allowed is not None
+    assert constraint.allowed.all_but
+    all_but = {qwen.decode([token]) for token in constraint.allowed.ids}
+    assert {">\n", "><", "></", ">("} <= all_but
+    assert ">" not in all_but
+    constraint.push(qwen.convert_tokens_to_ids(">"))
+    assert not constraint.allowed.all_but
 
 
 def test_a_special_token_inside_the_tag_hides_nothing(qwen: PreTrainedTokenizerBase) -> None:
     """A fixed bug: special tokens are left out of the reply's text, so `<act` + special + `ion>` is a tag and must be seen as one."""
     codec = ChatCodec(qwen)
-    guard = ActionGuard(CommandTries(qwen, codec.end), COMMANDS)
+    constraint = ActionConstraint(CommandTries(qwen, codec.end), COMMANDS)
     for piece in ("<", "act", "<|endoftext|>", "ion", "<|im_start|>", ">"):
-        guard.push(qwen.convert_tokens_to_ids(piece))
-    assert guard.allowed is not None
-    assert not guard.allowed.barred
+        constraint.push(qwen.convert_tokens_to_ids(piece))
+    assert constraint.allowed is not None
+    assert not constraint.allowed.all_but
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
@@ -229,17 +229,17 @@ def test_under_the_grammar_every_reply_has_the_form(
     rng = random.Random(1)
     switches, actions = set(), set()
     for _ in range(60):
-        guard, written = GrammarGuard(tries, Form(dialect, subgoal), COMMANDS), []
+        constraint, written = GrammarConstraint(tries, GrammarTurn(dialect, subgoal), COMMANDS), []
         while not written or written[-1] != codec.end:
-            limit = guard.allowed
+            limit = constraint.allowed
             assert limit is not None
             closing = tokenizer.encode("</subgoal>", add_special_tokens=False)[0]
             choices = limit.ids
-            if limit.barred:  # words, and now and then the tag that ends them
+            if limit.all_but:  # words, and now and then the tag that ends them
                 shut = set(limit.ids)
                 choices = [i for i in (*rng.sample(range(len(tokenizer)), 20), *[closing] * 6) if i not in shut]
             written.append(rng.choice(choices))
-            guard.push(written[-1])
+            constraint.push(written[-1])
         reply = parse(reply_text(tokenizer, written), dialect)
         assert reply.faults == ()
         assert not decide(reply, subgoal).mismatch
@@ -269,20 +269,22 @@ def test_a_command_may_hold_words_of_ones_own(name: str, grammar: bool, request:
     rng = random.Random(2)
     admissible, said = Commands([("", "buy now"), ("", "< prev")], searches=True), set()
     for _ in range(60):
-        guard: Guard = GrammarGuard(tries, Form(Dialect.full, "find mug"), SHOP) if grammar else ActionGuard(tries, SHOP)
+        constraint: Constraint = (
+            GrammarConstraint(tries, GrammarTurn(Dialect.full, "find mug"), SHOP) if grammar else ActionConstraint(tries, SHOP)
+        )
         written: list[int] = []
         opening = "<switch>KEEP</switch> <subgoal>find mug</subgoal> <action>"
         for token in tokenizer.encode(opening, add_special_tokens=False):
             written.append(token)
-            guard.push(token)
+            constraint.push(token)
         while written[-1] != codec.end:
-            limit = guard.allowed
+            limit = constraint.allowed
             assert limit is not None
             choices = limit.ids
-            if limit.barred:
+            if limit.all_but:
                 choices = [i for i in (*rng.sample(range(len(tokenizer)), 20), *[closing] * 3) if i not in set(limit.ids)]
             written.append(rng.choice(choices))
-            guard.push(written[-1])
+            constraint.push(written[-1])
         reply = parse(reply_text(tokenizer, written))
         assert reply.faults == ()
         assert reply.action in admissible, reply.action
@@ -291,31 +293,33 @@ def test_a_command_may_hold_words_of_ones_own(name: str, grammar: bool, request:
 
 
 def test_endless_words_are_closed(shop: PreTrainedTokenizerBase) -> None:
-    guard = ActionGuard(CommandTries(shop, ChatCodec(shop).end), SHOP)
+    constraint = ActionConstraint(CommandTries(shop, ChatCodec(shop).end), SHOP)
     for token in shop.encode("<action> search ["):
-        guard.push(token)
+        constraint.push(token)
     for _ in range(32):
-        assert guard.allowed is not None and guard.allowed.barred
-        guard.push(shop.convert_tokens_to_ids("shoes"))
-    assert guard.allowed == Limit([shop.convert_tokens_to_ids("]")])
+        assert constraint.allowed is not None and constraint.allowed.all_but
+        constraint.push(shop.convert_tokens_to_ids("shoes"))
+    assert constraint.allowed == AllowedTokens([shop.convert_tokens_to_ids("]")])
 
 
 def test_an_endless_subgoal_is_closed(words: PreTrainedTokenizerBase) -> None:
-    guard = GrammarGuard(CommandTries(words, ChatCodec(words).end), Form(Dialect.full, None), COMMANDS)
+    constraint = GrammarConstraint(CommandTries(words, ChatCodec(words).end), GrammarTurn(Dialect.full, None), COMMANDS)
     for token in words.encode("<switch>SWITCH</switch> <subgoal>"):
-        assert guard.allowed == Limit([token])
-        guard.push(token)
+        assert constraint.allowed == AllowedTokens([token])
+        constraint.push(token)
     for _ in range(16):
-        assert guard.allowed is not None and guard.allowed.barred
-        guard.push(words.convert_tokens_to_ids("mug"))
-    assert guard.allowed == Limit(words.encode("</subgoal>"))
+        assert constraint.allowed is not None and constraint.allowed.all_but
+        constraint.push(words.convert_tokens_to_ids("mug"))
+    assert constraint.allowed == AllowedTokens(words.encode("</subgoal>"))
 
 
 def test_what_is_certain_is_written_without_asking(words: PreTrainedTokenizerBase, converse: Callable) -> None:
     """The network is run for decisions only, and the conversation is still the one that a plain pass over it scores."""
     codec, actor = ChatCodec(words), pairs(words, FOLLOWS["words"])
     policy = TransformersPolicy(actor, codec, slots=4, temperature=0.9, max_reply_tokens=40, generator=torch.Generator().manual_seed(0))
-    talks = converse(policy, codec, [["You see a mug 1 .", "Look around you ."]] * 4, 4, COMMANDS, form=Form(Dialect.full, "find mug"))
+    talks = converse(
+        policy, codec, [["You see a mug 1 .", "Look around you ."]] * 4, 4, COMMANDS, grammar_turn=GrammarTurn(Dialect.full, "find mug")
+    )
     batch = make_batch([talk.episode() for talk in talks], torch.device("cpu"))
     assert float(batch.forced.float().mean()) > 0.2
     assert not batch.sampled_logprobs[batch.forced].any()

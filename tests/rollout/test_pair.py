@@ -25,7 +25,7 @@ from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector, GamePlayer
 from hiper.rollout.episode import Episode
 from hiper.rollout.samplers.pair import PairPolicy
-from hiper.rollout.samplers.transformers import Policy, TransformersPolicy, apply_limits
+from hiper.rollout.samplers.transformers import Policy, TransformersPolicy, mask_logits
 from hiper.suites import make_env
 from hiper.suites.tasks import GameIndex
 
@@ -92,7 +92,7 @@ def test_each_writes_its_part_with_the_whole_conversation_read(
                 for offset, (token, logprob, limit) in enumerate(zip(written, reply.logprobs, reply.allowed, strict=True)):
                     plan_is_over = planned(codec.tokenizer.decode(written[:offset], skip_special_tokens=True), dialect)
                     name = "executor" if plan_is_over else "planner"
-                    row = apply_limits(logits[name][None, reply.start + offset - 1], [limit]).log_softmax(-1)
+                    row = mask_logits(logits[name][None, reply.start + offset - 1], [limit]).log_softmax(-1)
                     assert logprob == pytest.approx(row[0, token].item(), abs=1e-4)
                     counts[name] += 1
     assert min(counts.values()) > 20

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiper.errors import DataError
-from hiper.rollout.episode import Episode, Limit, TokenSequence, TokenTurn
+from hiper.rollout.episode import AllowedTokens, Episode, TokenSequence, TokenTurn
 from hiper.rollout.trajectory import Levels, StopReason, Trajectory, Turn
 from hiper.runtime.message import decode, encode
 from hiper.suites.tasks import GameEntry, GameIndex
@@ -65,7 +65,7 @@ trajectories = st.builds(
     iteration=st.none() | whole,
     extra=st.dictionaries(text, text, max_size=3),
 )
-limits = st.none() | st.builds(Limit, few(whole), st.booleans())
+limits = st.none() | st.builds(AllowedTokens, few(whole), st.booleans())
 replies = st.builds(TokenTurn, whole, whole, few(whole), whole, few(number), few(limits))
 sequences = st.builds(TokenSequence, few(whole), few(replies), st.none() | whole)
 episodes = st.builds(Episode, trajectories, few(sequences), few(st.booleans()), few(st.booleans()))
@@ -98,7 +98,7 @@ def test_other_things_arrive_to_the_bit(index: GameIndex, metrics: dict[str, flo
 
 def test_a_tuple_is_sent_once() -> None:
     """A tokenizer's bars have thousands of tokens, and stand at every token of free text."""
-    bars, other = Limit(list(range(50_000)), barred=True), Limit([1])
+    bars, other = AllowedTokens(list(range(50_000)), all_but=True), AllowedTokens([1])
     turn = TokenTurn(0, 0, [0] * 1000, 0, [0.0] * 1000, [bars, None, other, bars] * 250)
     data = encode([turn, turn], list[TokenTurn])
     assert len(data) < 400_000
@@ -183,11 +183,11 @@ def test_a_pickle_is_refused_not_run(tmp_path: Path) -> None:
         (b'[[],{"low":1,"high":2,"switch":[]}]', Levels, r"list where float is expected at \.switch"),
         (b'[[],"won"]', StopReason, "a StopReason is expected"),
         (b'[[],"__class__"]', StopReason, "a StopReason is expected"),
-        (b"[[],0]", Limit, "index of an earlier Limit"),
-        (b"[[[[1],false]],1]", Limit, "index of an earlier Limit"),
-        (b"[[[[1],false]],-1]", Limit, "index of an earlier Limit"),
-        (b"[[[[1],false]],true]", Limit, "index of an earlier Limit"),
-        (b"[[[[1]]],0]", Limit, "the fields of Limit"),
+        (b"[[],0]", AllowedTokens, "index of an earlier AllowedTokens"),
+        (b"[[[[1],false]],1]", AllowedTokens, "index of an earlier AllowedTokens"),
+        (b"[[[[1],false]],-1]", AllowedTokens, "index of an earlier AllowedTokens"),
+        (b"[[[[1],false]],true]", AllowedTokens, "index of an earlier AllowedTokens"),
+        (b"[[[[1]]],0]", AllowedTokens, "the fields of AllowedTokens"),
         (b'[[[0,"itself"]],0]', Outer, "index of an earlier Inner"),
         (b'[[[1,"round"],[0,"in a circle"]],1]', Outer, "the fields of Inner|int where list"),
     ],
@@ -229,7 +229,7 @@ def test_a_damaged_message_is_refused_or_read(sent: Episode, data: st.DataObject
         (3, int | str, r"cannot hold int \| str"),
         ({}, dict[int, int], "cannot hold dict"),
         (lambda: None, Episode, "function where Episode is expected"),
-        (Levels(1, 2, 3), Limit, "Levels where Limit is expected"),
+        (Levels(1, 2, 3), AllowedTokens, "Levels where AllowedTokens is expected"),
     ],
 )
 def test_what_cannot_be_sent_is_refused(value: Any, kind: Any, said: str) -> None:

@@ -70,11 +70,11 @@ def test_under_the_grammar_only_decisions_are_learned(demos: Path, words: PreTra
     for example, plain in zip(encode(conversations, codec, 4096, Dialect.full), encode(conversations, codec, 4096), strict=True):
         assert example["input_ids"] == plain["input_ids"]
         learned = [label for label in example["labels"] if label != IGNORED]
-        assert len(learned) == len(example["limits"]) < sum(label != IGNORED for label in plain["labels"]) / 2
-        for label, limit in zip(learned, example["limits"], strict=True):
+        assert len(learned) == len(example["allowed_tokens"]) < sum(label != IGNORED for label in plain["labels"]) / 2
+        for label, limit in zip(learned, example["allowed_tokens"], strict=True):
             assert limit is not None
             assert not limit.forced
-            assert (label in limit.ids) is not limit.barred
+            assert (label in limit.ids) is not limit.all_but
 
 
 def test_a_slip_is_shown_and_not_learned(demos: Path, words: PreTrainedTokenizerBase) -> None:
@@ -88,7 +88,7 @@ def test_a_slip_is_shown_and_not_learned(demos: Path, words: PreTrainedTokenizer
     dropped = [number for number, (a, b) in enumerate(zip(before["labels"], after["labels"], strict=True)) if a != b]
     assert dropped
     assert all(after["labels"][number] == IGNORED for number in dropped)
-    assert len(after["limits"]) == len(before["limits"]) - len(dropped)
+    assert len(after["allowed_tokens"]) == len(before["allowed_tokens"]) - len(dropped)
 
 
 def test_the_grammar_needs_to_know_what_was_admissible(demos: Path, words: PreTrainedTokenizerBase) -> None:

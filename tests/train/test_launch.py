@@ -23,10 +23,10 @@ from hiper.config.compose import compose
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.message import decode
 from hiper.suites.tasks import GameEntry, GameIndex
-from hiper.train.launch import Failure, Order, give_order, take_order
+from hiper.train.launch import Arguments, Failure, read_arguments, write_arguments
 
 INDEX = GameIndex(Path("games/../games"), (GameEntry("a/game.tw-pddl", "train", "pick", 3), GameEntry("ü", "valid", "look")), {"none": 2})
-ORDER = Order(Path("runs/a/warm_start/model"), INDEX, Path("runs/a/train.partial"), resume=True)
+ARGUMENTS = Arguments(Path("runs/a/warm_start/model"), INDEX, Path("runs/a/train.partial"), resume=True)
 
 
 class Hostile:
@@ -49,32 +49,32 @@ class Hostile:
     ],
 )
 def test_the_processes_are_told_what_was_asked(tmp_path: Path, cfg: RunConfig) -> None:
-    give_order(tmp_path, cfg, ORDER)
-    assert take_order(tmp_path) == (cfg, ORDER)
+    write_arguments(tmp_path, cfg, ARGUMENTS)
+    assert read_arguments(tmp_path) == (cfg, ARGUMENTS)
 
 
-def test_hostile_orders_are_refused(tmp_path: Path) -> None:
+def test_hostile_arguments_are_refused(tmp_path: Path) -> None:
     made = tmp_path / "made"
-    give_order(tmp_path, RunConfig(), ORDER)
-    good = (tmp_path / "order.json").read_bytes()
-    for bad in (pickle.dumps(Hostile(made)), pickle.dumps(ORDER), good[:-1], good.replace(b"true", b"1"), b"", b"[[],null]"):
-        (tmp_path / "order.json").write_bytes(bad)
-        with pytest.raises(DataError, match=r"order\.json is not a message"):
-            take_order(tmp_path)
+    write_arguments(tmp_path, RunConfig(), ARGUMENTS)
+    good = (tmp_path / "arguments.json").read_bytes()
+    for bad in (pickle.dumps(Hostile(made)), pickle.dumps(ARGUMENTS), good[:-1], good.replace(b"true", b"1"), b"", b"[[],null]"):
+        (tmp_path / "arguments.json").write_bytes(bad)
+        with pytest.raises(DataError, match=r"arguments\.json is not a message"):
+            read_arguments(tmp_path)
     (tmp_path / "config.yaml").write_text(f"name: !!python/object/apply:os.mkdir ['{made}']\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"config\.yaml"):
-        take_order(tmp_path)
+        read_arguments(tmp_path)
     assert not made.exists()
 
 
-def test_a_process_with_a_hostile_order_says_so_and_ends(tmp_path: Path) -> None:
-    give_order(tmp_path, compose(["experiment=smoke", "trainer.processes=2", "device=cpu"]), ORDER)
-    (tmp_path / "order.json").write_bytes(pickle.dumps(Hostile(tmp_path / "made")))
+def test_a_process_with_hostile_arguments_says_so_and_ends(tmp_path: Path) -> None:
+    write_arguments(tmp_path, compose(["experiment=smoke", "trainer.processes=2", "device=cpu"]), ARGUMENTS)
+    (tmp_path / "arguments.json").write_bytes(pickle.dumps(Hostile(tmp_path / "made")))
     ran = subprocess.run([sys.executable, "-m", "hiper.train.ranks", str(tmp_path), "1"], capture_output=True, text=True, timeout=240)
     assert ran.returncode == 1, ran.stderr
     failure = decode((tmp_path / "failure-1.json").read_bytes(), Failure, "the failure")
     assert failure.error == "DataError"
-    assert "order.json is not a message" in failure.text
+    assert "arguments.json is not a message" in failure.text
     assert not (tmp_path / "made").exists()
 
 

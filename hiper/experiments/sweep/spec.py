@@ -101,7 +101,7 @@ class SweepSpec:
     best: str | None = None
     """Name of the experiment file the best settings are written to; unset: NAME_best."""
     heartbeat: int = 30
-    """Seconds between a worker's signs of life; one without a sign for four times as long has died."""
+    """Seconds between a worker's heartbeats; a worker without one for four times as long has died."""
     retries: int = 3
     """How often a trial is taken up again after its worker died or was stopped."""
 

@@ -1,7 +1,7 @@
-"""A study in its storage: a queue of trials, signs of life, and what became of each.
+"""A study in its storage: a queue of trials, heartbeats, and what became of each.
 
 The number of trials is a queue: a study begins with so many waiting trials, its slots, and workers take them one by one. A worker that
-died leaves a running trial without signs of life; whoever looks next marks that one failed and puts its slot back into the queue, as
+died leaves a running trial without heartbeats; whoever looks next marks that one failed and requeues its slot, as
 a new trial with the same settings, which continues from the checkpoint. So each slot ends once, whatever happens to the workers and to
 the database. The queue is changed in turns (`Storage.in_turn`), by functions that look at what is there and so may be called again.
 """
@@ -34,7 +34,7 @@ logger = logging.getLogger("hiper.sweep")
 MARK = "mark"
 """Attribute of a study: `SweepSpec.mark` when it was begun."""
 SLOT = "failed_trial"
-"""Attribute of a trial that was put back into the queue: its slot. The name is Optuna's."""
+"""Attribute of a trial that was requeued: its slot. The name is Optuna's."""
 WORKER, TURNS, ERROR = "worker", "env_turns", "error"
 """Attributes of a trial: who had it last (host:process), turns of the environment played for it, what its training failed with."""
 CLAIM = "claim"
@@ -72,7 +72,7 @@ class Slot:
     @property
     def ended(self) -> bool:
         """Whether nothing more is to be done for it."""
-        lost = self.last.state is TrialState.FAIL and ERROR not in self.last.user_attrs  # about to be put back into the queue
+        lost = self.last.state is TrialState.FAIL and ERROR not in self.last.user_attrs  # about to be requeued
         return self.last.state.is_finished() and (self.given_up or not lost)
 
 
@@ -128,7 +128,7 @@ class SweepStudy:
         return self
 
     def claim(self) -> Claim | None:
-        """Take the next trial from the queue, after the trials of dead workers were put back; None: the queue is empty.
+        """Take the next trial from the queue, after the trials of dead workers were requeued; None: the queue is empty.
 
         Once the budget is spent, only trials that were begun before are still handed out.
         """
@@ -145,7 +145,7 @@ class SweepStudy:
             waiting = [trial for trial in waiting if SLOT in trial.system_attrs]
         for one in waiting:
             trial_id = self._id_of(one)
-            self.storage.record_heartbeat(trial_id)  # first: a trial that runs without a sign of life would never be missed
+            self.storage.record_heartbeat(trial_id)  # first: a trial that runs without a heartbeat would never be missed
             self.storage.set_trial_user_attr(trial_id, WORKER, f"{platform.node()}:{os.getpid()}")
             self.storage.set_trial_user_attr(trial_id, CLAIM, token)
             if self.storage.set_trial_state_values(trial_id, TrialState.RUNNING):
@@ -169,7 +169,7 @@ class SweepStudy:
 
     @contextmanager
     def alive(self, claim: Claim) -> Iterator[None]:
-        """Give signs of life for a trial while it runs."""
+        """Send heartbeats for a trial while it runs."""
         over = threading.Event()
 
         def beat() -> None:
@@ -182,7 +182,7 @@ class SweepStudy:
                 except (StorageAway, StorageInternalError) as error:
                     missed += 1
                     if missed == 1:
-                        logger.warning("trial %d: no sign of life could be given (%s)", claim.slot, error)
+                        logger.warning("trial %d: no heartbeat could be recorded (%s)", claim.slot, error)
             self.storage.remove_session()
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -226,15 +226,15 @@ class SweepStudy:
         if found.state is not state or (state is TrialState.FAIL and ERROR not in found.user_attrs):
             raise TrialLost(f"trial {claim.slot} was given to another worker")
 
-    def put_back(self, claim: Claim) -> None:
+    def requeue(self, claim: Claim) -> None:
         """Hand back a trial that was interrupted; the next worker continues it. Who is interrupted does not wait for a database."""
         try:
             with self.storage.briefly():
-                self.storage.in_turn(lambda: self._put_back(claim))
+                self.storage.in_turn(lambda: self._requeue(claim))
         except StorageAway as error:
             logger.warning("trial %d is taken up in %d s, not at once: %s", claim.slot, SILENT * self.spec.heartbeat, error)
 
-    def _put_back(self, claim: Claim) -> None:
+    def _requeue(self, claim: Claim) -> None:
         with suppress(UpdateFinishedTrialError):
             self.storage.set_trial_state_values(claim.id, TrialState.FAIL)
         self._take_back()

@@ -55,7 +55,7 @@ def work(spec: SweepSpec, check: Callable[[], None]) -> None:
         except StorageAway:
             raise  # not the trial's fault; it is taken up again
         except BaseException:
-            study.put_back(claim)
+            study.requeue(claim)
             raise
         forget_checkpoints(spec, claim.slot)
         failed = failed + 1 if error is not None else 0

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hiper.model.actor import Actor
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import ActionGuard, CommandTries, Form, GrammarGuard, Guard
-from hiper.rollout.episode import Limit
+from hiper.rollout.constrain import ActionConstraint, CommandTries, Constraint, GrammarConstraint, GrammarTurn
+from hiper.rollout.episode import AllowedTokens
 from hiper.rollout.samplers.cache import SlotCache
 
 
@@ -28,8 +28,8 @@ class Request:
     fresh: bool
     """Forget what the slot held: a new conversation, or a prompt rebuilt from scratch."""
     commands: Sequence[str] | None
-    """Commands the action block is limited to; None: no limit."""
-    form: Form | None = None
+    """Commands the action block may hold; None: any."""
+    grammar_turn: GrammarTurn | None = None
     """The form the whole reply is held to; None: only the action block is limited, if that."""
     written: Sequence[int] = ()
     """Tokens the reply already has, of another policy's writing; the answer goes on behind them."""
@@ -43,8 +43,8 @@ class Sampled:
 
     ids: list[int]
     logprobs: list[float]
-    """Log-probability of each token under the sampling distribution: temperature and limits included."""
-    allowed: list[Limit | None]
+    """Log-probability of each token under the sampling distribution: temperature and constraint included."""
+    allowed: list[AllowedTokens | None]
     """What each token was drawn from; None: the whole vocabulary."""
 
 
@@ -58,30 +58,30 @@ class Policy(Protocol):
         """The conversation is over."""
 
 
-def apply_limits(logits: Tensor, allowed: Sequence[Limit | None]) -> Tensor:
-    """(N, V) logits with every id that may not be drawn at -inf; N limits."""
-    open_: list[tuple[int, Limit]] = []
-    barred: dict[int, tuple[Limit, list[int]]] = {}  # these are long, few and shared by many rows
-    for row, limit in enumerate(allowed):
-        if limit is None:
+def mask_logits(logits: Tensor, allowed: Sequence[AllowedTokens | None]) -> Tensor:
+    """(N, V) logits with every id that may not be drawn at -inf; `allowed` has N entries."""
+    open_: list[tuple[int, AllowedTokens]] = []
+    all_but: dict[int, tuple[AllowedTokens, list[int]]] = {}  # these are long, few and shared by many rows
+    for row, entry in enumerate(allowed):
+        if entry is None:
             continue
-        if limit.barred:
-            barred.setdefault(id(limit), (limit, []))[1].append(row)
+        if entry.all_but:
+            all_but.setdefault(id(entry), (entry, []))[1].append(row)
         else:
-            open_.append((row, limit))
-    if not open_ and not barred:
+            open_.append((row, entry))
+    if not open_ and not all_but:
         return logits
     device = logits.device
     shut = torch.zeros_like(logits, dtype=torch.bool)
     if open_:
         rows = torch.tensor([row for row, _ in open_], device=device)
-        counts = torch.tensor([len(limit.ids) for _, limit in open_], device=device)
-        columns = torch.tensor(list(chain.from_iterable(limit.ids for _, limit in open_)), device=device)
+        counts = torch.tensor([len(entry.ids) for _, entry in open_], device=device)
+        columns = torch.tensor(list(chain.from_iterable(entry.ids for _, entry in open_)), device=device)
         shut[rows] = True
         shut[rows.repeat_interleave(counts), columns] = False
-    for limit, members in barred.values():
+    for entry, members in all_but.values():
         closed = torch.zeros(logits.shape[1], dtype=torch.bool, device=device)
-        closed[limit.ids] = True
+        closed[entry.ids] = True
         shut[members] = closed
     return logits.masked_fill(shut, -torch.inf)
 
@@ -134,7 +134,7 @@ class TransformersPolicy:
         try:
             rows = [self._admit(request) for request in requests]
             replies = [
-                _Writing(row, self._guard(request), self._max_reply - len(request.written), self._codec.end, request.until)
+                _Writing(row, self._constraint(request), self._max_reply - len(request.written), self._codec.end, request.until)
                 for row, request in zip(rows, requests, strict=True)
             ]
             for reply in replies:
@@ -144,17 +144,17 @@ class TransformersPolicy:
         finally:
             self._actor.train(training)
 
-    def _guard(self, request: Request) -> Guard | None:
+    def _constraint(self, request: Request) -> Constraint | None:
         if request.commands is None:
             return None
-        guard: Guard
-        if request.form is None:
-            guard = ActionGuard(self._tries, request.commands)
+        constraint: Constraint
+        if request.grammar_turn is None:
+            constraint = ActionConstraint(self._tries, request.commands)
         else:
-            guard = GrammarGuard(self._tries, request.form, request.commands)
+            constraint = GrammarConstraint(self._tries, request.grammar_turn, request.commands)
         for token in request.written:
-            guard.push(token)
-        return guard
+            constraint.push(token)
+        return constraint
 
     def _admit(self, request: Request) -> int:
         row = self._row.get(request.slot)
@@ -202,8 +202,8 @@ class TransformersPolicy:
         waiting = [number for number, reply in enumerate(replies) if not reply.finished]
         open_, logits = [replies[number] for number in waiting], logits[waiting]
         while open_:
-            for reply, token, logprob, limit in zip(open_, *self._sample(logits, open_), strict=True):
-                reply.write(token, logprob, limit)
+            for reply, token, logprob, entry in zip(open_, *self._sample(logits, open_), strict=True):
+                reply.write(token, logprob, entry)
                 self._pending[reply.row] += [token, *reply.write_forced()]
             open_ = [reply for reply in open_ if not reply.finished]
             if not open_:
@@ -226,9 +226,9 @@ class TransformersPolicy:
             if reply.cut:  # close the message all the same
                 self._pending[reply.row].append(self._codec.end)
 
-    def _sample(self, logits: Tensor, replies: list[_Writing]) -> tuple[list[int], list[float], list[Limit | None]]:
-        allowed = [None if reply.guard is None else reply.guard.allowed for reply in replies]
-        logits = apply_limits(logits / self._temperature if self._temperature > 0 else logits, allowed)
+    def _sample(self, logits: Tensor, replies: list[_Writing]) -> tuple[list[int], list[float], list[AllowedTokens | None]]:
+        allowed = [None if reply.constraint is None else reply.constraint.allowed for reply in replies]
+        logits = mask_logits(logits / self._temperature if self._temperature > 0 else logits, allowed)
         logprobs = torch.log_softmax(logits, dim=-1)
         if self._temperature > 0:
             tokens = torch.multinomial(logprobs.exp(), 1, generator=self._generator).squeeze(1)
@@ -243,7 +243,7 @@ class _Writing:
     """A reply in the making."""
 
     row: int
-    guard: Guard | None
+    constraint: Constraint | None
     most: int
     """Tokens it may have."""
     end: int
@@ -251,23 +251,23 @@ class _Writing:
     until: Callable[[Sequence[int]], bool] | None
     sampled: Sampled = field(default_factory=lambda: Sampled([], [], []))
 
-    def write(self, token: int, logprob: float, limit: Limit | None) -> None:
+    def write(self, token: int, logprob: float, entry: AllowedTokens | None) -> None:
         """Add a token."""
         self.sampled.ids.append(token)
         self.sampled.logprobs.append(logprob)
-        self.sampled.allowed.append(limit)
-        if self.guard is not None:
-            self.guard.push(token)
+        self.sampled.allowed.append(entry)
+        if self.constraint is not None:
+            self.constraint.push(token)
 
     def write_forced(self) -> list[int]:
         """Add tokens for as long as there is only one that may come; these tokens."""
         written: list[int] = []
-        while self.guard is not None and not self.finished:
-            limit = self.guard.allowed
-            if limit is None or not limit.forced:
+        while self.constraint is not None and not self.finished:
+            entry = self.constraint.allowed
+            if entry is None or not entry.forced:
                 break
-            self.write(limit.ids[0], 0.0, limit)
-            written.append(limit.ids[0])
+            self.write(entry.ids[0], 0.0, entry)
+            written.append(entry.ids[0])
         return written
 
     @property

@@ -79,7 +79,7 @@ def _fill(study: SweepStudy) -> None:
 
 def _hand_back(study: SweepStudy) -> None:
     one = next(one for one in study.study.trials if one.state is TrialState.RUNNING)
-    study.put_back(Claim(optuna.trial.Trial(study.study, one._trial_id), slot_number(one), one._trial_id, study.storage))
+    study.requeue(Claim(optuna.trial.Trial(study.study, one._trial_id), slot_number(one), one._trial_id, study.storage))
 
 
 def _complete(study: SweepStudy) -> None:
@@ -177,12 +177,12 @@ def test_a_slot_on_its_way_back_is_put_back_by_one_machine(other_does: str, shar
     study = SweepStudy.begin(mine)
     grow_silent(study, taken(study).id)
     until_grace_is_over(postgres)
-    between, put_back = threading.Event(), study._queue_again
+    between, requeue = threading.Event(), study._queue_again
 
     def slowly(of: optuna.Study, trial: FrozenTrial) -> None:
         between.set()
         time.sleep(0.5)
-        put_back(of, trial)
+        requeue(of, trial)
 
     study._queue_again = slowly  # type: ignore[assignment]
     with ThreadPoolExecutor(1) as pool:
@@ -265,7 +265,7 @@ def test_waiting_has_an_end_and_leaves_nothing_behind(shared: SweepSpec, postgre
 
     monkeypatch.undo()
     began = time.monotonic()
-    study.put_back(claim)
+    study.requeue(claim)
     assert time.monotonic() - began < 5, "who is interrupted does not wait"
     postgres.start()
     sessions = postgres.ask("SELECT count(*) FROM pg_stat_activity WHERE datname = 'test'")[0][0]
@@ -284,7 +284,7 @@ def test_a_living_worker_is_not_taken_for_dead_because_the_server_was_away(share
         assert second.slot != claim.slot
         with other.alive(second):
             until_grace_is_over(postgres)
-            assert other.claim() is None, "both have given a sign of life since"
+            assert other.claim() is None, "both have sent a heartbeat since"
     grow_silent(study, claim.id)
     assert taken(other).slot == claim.slot
 

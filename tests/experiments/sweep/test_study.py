@@ -23,7 +23,7 @@ from hiper.experiments.sweep.trial import suggest
 
 
 def grow_silent(study: SweepStudy, trial_id: int) -> None:
-    """Let a worker's last sign of life lie an hour back."""
+    """Let a worker's last heartbeat lie an hour back."""
     with study.storage.engine.begin() as connection:
         connection.execute(
             sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = :then WHERE trial_id = :trial"),
@@ -112,8 +112,8 @@ def test_an_interrupted_trial_is_handed_back_at_once(spec: SweepSpec) -> None:
     study = SweepStudy.begin(dataclasses.replace(spec, trials=1))
     claim = study.claim()
     assert claim is not None
-    study.put_back(claim)
-    study.put_back(claim)  # the second signal finds nothing to do
+    study.requeue(claim)
+    study.requeue(claim)  # the second signal finds nothing to do
     again = study.claim()
     assert again is not None
     assert again.slot == claim.slot
@@ -149,7 +149,7 @@ def test_a_spent_budget_ends_the_queue_but_not_what_was_begun(spec: SweepSpec) -
     assert second is not None
     first.trial.set_user_attr(TURNS, 100)
     study.complete(first, 0.5)
-    study.put_back(second)
+    study.requeue(second)
     again = study.claim()
     assert again is not None
     assert again.slot == second.slot

@@ -152,7 +152,7 @@ def test_a_worker_taken_for_dead_leaves_its_trial_alone(begun: tuple[SweepSpec, 
     assert claim is not None
 
     def given_away() -> None:
-        study.put_back(claim)
+        study.requeue(claim)
 
     with pytest.raises(TrialLost):
         run_trial(spec, claim, given_away)
