@@ -23,12 +23,14 @@ from hiper.report.read import RunRecord, read_run
 from hiper.report.tables import tables
 from hiper.runtime.files import write_text
 from hiper.runtime.text import visible
+from hiper.suites import benchmark_of
+from hiper.suites.suite import Wording
 
 MEAN_OF = 5
 """Evaluations in the mean of the last few."""
 
 _SAME = ("temperature", "seed", "constrain", "engine", "max_turns", "max_tokens", "context", "dialect", "style")
-"""What two evaluations must share to be compared, besides their games."""
+"""What two evaluations must share to be compared, besides their tasks."""
 
 
 def write_report(run: Path, out: Path, *, timeless: bool = False) -> Path:
@@ -74,18 +76,20 @@ def render(record: RunRecord, curves: Mapping[str, Markup]) -> str:
     )
     environment.filters.update(pct=_or_dash(percent), num=_or_dash(plain), signed=_signed, duration=_duration, words=_words)
     template = environment.get_template("report.html.j2")
+    wording = benchmark_of(record.config).wording if record.config is not None else Wording()
     return template.render(
         version=__version__,
         palette=Markup(PALETTE),
         chart_style=Markup(STYLE),
         run=record,
+        wording=wording,
         name=record.config.name if record.config is not None else visible(record.path.name),
         facts=_facts(record),
         command=_command(record),
         made_with=_made_with(record),
         headlines=_headlines(record),
-        conditions=_conditions(record),
-        notes=_notes(record),
+        conditions=_conditions(record, wording),
+        notes=_notes(record, wording),
         curves=curves,
         history=history(evaluations(record.metrics), MEAN_OF),
         tables=_tables(record),
@@ -146,7 +150,7 @@ def _headlines(record: RunRecord) -> list[dict[str, Any]]:
         trained, warm = _splits(after).get(split), _splits(before).get(split)
         rows = [
             (label, colour, found["success_rate"], found["wilson_low"], found["wilson_high"])
-            for label, colour, found in (("after HAE", "low", trained), ("warm start", "muted", warm))
+            for label, colour, found in (("after training", "low", trained), ("warm start", "muted", warm))
             if found is not None
         ]
         gain = 100 * (trained["success_rate"] - warm["success_rate"]) if trained is not None and warm is not None else None
@@ -154,7 +158,7 @@ def _headlines(record: RunRecord) -> list[dict[str, Any]]:
     return headlines
 
 
-def _conditions(record: RunRecord) -> str | None:
+def _conditions(record: RunRecord, wording: Wording) -> str | None:
     """How the evaluations were played, in a sentence."""
     found = record.trained or record.warm_start
     if found is None:
@@ -164,12 +168,12 @@ def _conditions(record: RunRecord) -> str | None:
     manner = "greedy" if temperature == 0 else f"sampled at temperature {temperature}, seed {meta.get('seed')}"
     actions = {
         "admissible": "action tokens limited to admissible commands",
-        "grammar": "replies limited to the protocol's form and to admissible commands",
+        "grammar": "replies limited to the protocol's grammar and to admissible commands",
     }.get(str(meta.get("constrain")), "nothing limits the action tokens")
     limit = meta.get("limit")
-    games = "Full splits" if limit is None else f"At most {limit} games a split"
+    tasks = "Full splits" if limit is None else f"At most {limit} {wording.tasks} a split"
     return (
-        f"{games}, {meta.get('source')} games; {manner}; rollout.constrain={meta.get('constrain')} ({actions}); "
+        f"{tasks}, {meta.get('source')} {wording.tasks}; {manner}; rollout.constrain={meta.get('constrain')} ({actions}); "
         f"{meta.get('engine')} engine; at most {meta.get('max_turns')} turns."
     )
 
@@ -184,7 +188,7 @@ def _alarm_note(name: str, events: list[dict[str, Any]]) -> str:
     )
 
 
-def _notes(record: RunRecord) -> list[str]:
+def _notes(record: RunRecord, wording: Wording) -> list[str]:
     """What a reader must know before believing the numbers."""
     notes = list(record.missing)
     after, before = record.trained, record.warm_start
@@ -192,13 +196,12 @@ def _notes(record: RunRecord) -> list[str]:
         differ = [key for key in _SAME if after["meta"].get(key) != before["meta"].get(key)]
         if differ:
             notes.append(f"The two evaluations were played differently ({', '.join(differ)}): their difference is not what training added.")
-        games = [_games(one) for one in (after, before)]
-        if games[0] != games[1]:
-            notes.append("The two evaluations were played on different games.")
+        if _tasks(after) != _tasks(before):
+            notes.append(f"The two evaluations were played on different {wording.tasks}.")
     if record.config is not None and record.config.demos.lapses > 0:
         notes.append(
-            f"The warm start was made weaker on purpose: {percent(record.config.demos.lapses)} of its demonstrations leave out the use of "
-            "appliances and lamps (demos.lapses)."
+            f"The warm start was made weaker on purpose: {percent(record.config.demos.lapses)} of its demonstrations leave out "
+            f"{wording.lapses} (demos.lapses)."
         )
 
     def name_of(event: dict[str, Any]) -> str:
@@ -207,7 +210,7 @@ def _notes(record: RunRecord) -> list[str]:
     for name, events in groupby(sorted(record.alarms, key=name_of), key=name_of):
         notes.append(_alarm_note(name, list(events)))
     if after is not None and after["meta"].get("limit") is not None:
-        notes.append(f"The evaluation was limited to {after['meta']['limit']} games a split; it does not cover the full splits.")
+        notes.append(f"The evaluation was limited to {after['meta']['limit']} {wording.tasks} a split; it does not cover the full splits.")
     return notes
 
 
@@ -232,7 +235,7 @@ def _tables(record: RunRecord) -> list[dict[str, Any]]:
 
 def _behaviour(record: RunRecord) -> dict[str, Any] | None:
     """How the agents played: one column for each model and split."""
-    pairs = (("warm start", _splits(record.warm_start)), ("after HAE", _splits(record.trained)))
+    pairs = (("warm start", _splits(record.warm_start)), ("after training", _splits(record.trained)))
     splits = dict.fromkeys(split for _, found in pairs for split in found)
     columns = [(f"{_words(split)}, {label}", found[split]) for split in splits for label, found in pairs if split in found]
     if not columns:
@@ -261,7 +264,7 @@ def _splits(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
     return evaluation["splits"] if evaluation is not None else {}
 
 
-def _games(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def _tasks(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     splits = evaluation["meta"].get("splits") or {}
     return {split: found.get("sha256") for split, found in splits.items()}
 

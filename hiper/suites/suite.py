@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +15,22 @@ from hiper.suites.expert import Expert
 from hiper.suites.tasks import GameEntry, GameIndex
 
 
+@dataclass(frozen=True)
+class Wording:
+    """What a suite calls its things, in reports and messages."""
+
+    task: str = "task"
+    """One of them: "game"."""
+    tasks: str = "tasks"
+    """Several: "games"."""
+    lapses: str = "steps that reward must teach"
+    """What demonstrations with a lapse leave out; see `demos.lapses`."""
+
+
 class Benchmark(Protocol):
-    """One package under `hiper/envs`."""
+    """One package under `hiper/suites`."""
+
+    wording: Wording
 
     scene: str
     """Where the agent acts, for prompts that have to explain; one sentence or two."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import resource
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from hiper.config.compose import compose
 from hiper.errors import DataError
 from hiper.evaluate import read_evaluation
 from hiper.report import write_report
@@ -100,7 +102,7 @@ def test_the_same_run_gives_the_same_bytes(finished_run: Path, tmp_path: Path) -
 
 def test_numbers_are_those_of_the_files(finished_run: Path, tmp_path: Path) -> None:
     text = " ".join(Page(write_report(finished_run, tmp_path / "report.html").read_text()).text.split())
-    for name, label in (("trained", "After HAE"), ("warm_start", "Warm start")):
+    for name, label in (("trained", "After training"), ("warm_start", "Warm start")):
         for found in read_evaluation(finished_run / "evaluate" / name)["splits"].values():
             assert f"{label}: {found['successes']} of 120 games won" in text
     trained, warm = (read_evaluation(finished_run / "evaluate" / name)["splits"]["valid_unseen"] for name in ("trained", "warm_start"))
@@ -287,3 +289,23 @@ def test_alarms_are_among_the_notes(run: Path) -> None:
     (run / "train" / "alarms.json").write_text(json.dumps(events))
     said = "collapse went off during training (warn 2x): in iteration 5 first, 8 last, where switch/rate was 1.0, outside 0.02 to 0.95."
     assert said in Page(page_of(run)).text
+
+
+@pytest.mark.parametrize("algo", ["grpo", "gae", "reinforce_pp"])
+def test_the_page_of_another_estimator_does_not_say_hae(run: Path, algo: str) -> None:
+    config = load_config(run)
+    config.algo = compose([f"algo={algo}", "rollout.trajectories=8"]).algo
+    save_config(config, run / "config.yaml")
+    text = Page(page_of(run)).text
+    assert "After training" in text
+    assert not re.search(r"\bHAE\b|hierarchical advantage", text, re.IGNORECASE)
+
+
+def test_the_page_of_a_shop_speaks_of_goals(run: Path) -> None:
+    config = compose(["env=webshop", "demos.lapses=0.5", f"paths.run={run}"])
+    save_config(config, run / "config.yaml")
+    page = Page(page_of(run))
+    text = page.text.split("Before reading on")[1].split("Episodes and their credit")[0]  # whose words are the environment's, a household
+    assert "of 120 goals won" in text
+    assert "50\u202f% of its demonstrations leave out the choice of options" in text
+    assert not re.search(r"\bgames?\b|appliance|lamp", text)

@@ -22,6 +22,7 @@ from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.scatter import scatter
 from hiper.suites.alfworld.world import World
 from hiper.suites.base import TextEnv
+from hiper.suites.suite import Wording
 from hiper.suites.tasks import GameEntry, GameIndex
 
 TRAIN = "train"
@@ -31,6 +32,7 @@ class ALFWorld:
     """Household games from files."""
 
     scene = HOUSEHOLD
+    wording = Wording("game", "games", lapses="the use of appliances and lamps")
 
     def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
         """Where official games lie, when the config leaves that to the machine."""

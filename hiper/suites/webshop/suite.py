@@ -13,6 +13,7 @@ from hiper.config import RunConfig, Source
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.progress import Progress
 from hiper.suites.base import TextEnv
+from hiper.suites.suite import Wording
 from hiper.suites.tasks import GameEntry, GameIndex
 from hiper.suites.webshop.env import ShopEnv
 from hiper.suites.webshop.expert import Expert
@@ -27,6 +28,7 @@ _KINDS = {False: "synthetic", True: "human"}
 class WebShop:
     """Goals in a shop. What is held out is the start of the goals' list, as published; its products are also sold in training."""
 
+    wording = Wording("goal", "goals", lapses="the choice of options")
     scene = (
         "You shop in an online store, in text: search[words] looks for products where there is a search bar, click[text] follows what the "
         "page names. Find what the task asks for, choose its options, and buy it."
