@@ -86,16 +86,7 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
 
     conversations = read_demos(demos)
     device = pick_device(cfg)
-    if cfg.model.path is None:
-        tokenizer: PreTrainedTokenizerBase = build_tokenizer(m["content"] for c in conversations for m in c.messages)
-        lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.warm_start_seed)
-        lm.to(getattr(torch, cfg.model.dtype))
-    else:
-        tokenizer, lm = load_tokenizer(cfg.model.path), load_lm(cfg.model.path, cfg.model.dtype)
-        if len(tokenizer) > (rows := lm.get_input_embeddings().weight.shape[0]):
-            raise ModelError(
-                f"the tokenizer of {cfg.model.path} has {len(tokenizer)} tokens, its model knows {rows}: they do not belong together."
-            )
+    tokenizer, lm = _base_model(cfg, conversations)
     dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
     examples = encode(conversations, ChatCodec(tokenizer), cfg.warm_start.max_length, dialect)
     tokens = sum(len(example["input_ids"]) for example in examples)
@@ -110,34 +101,6 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     belongs = {**stage_settings(cfg, "warm_start"), **learned}
     checkpoints = Checkpoints(saved, settings.save_every, belongs, losses)
     begun = checkpoints.find(work) if resume else None
-    os.environ.setdefault("WANDB_DISABLED", "true")  # this run's metrics go through hiper.tracking
-    arguments = SFTConfig(
-        output_dir=str(work),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.lr,
-        weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup_ratio,
-        lr_scheduler_type="cosine",
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        train_sampling_strategy="group_by_length",
-        remove_unused_columns=False,
-        save_strategy="no",
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would put the mean of the losses before in the place of NaN
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=device.type == "cpu",
-        bf16=False,
-        fp16=False,
-        seed=cfg.warm_start_seed,
-        data_seed=cfg.warm_start_seed,
-        activation_checkpointing=cfg.model.gradient_checkpointing,
-        adam_beta2=settings.beta2,
-        loss_type="nll",
-    )
     constrained: dict[str, Any] = {}
     if dialect is not None:
         allowed_tokens = [example.pop("allowed_tokens") for example in examples]
@@ -147,7 +110,7 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     trainer_class = resumable(_limited(SFTTrainer) if dialect is not None else SFTTrainer)
     trainer = trainer_class(
         model=lm,
-        args=arguments,
+        args=SFTConfig(output_dir=str(work), **_arguments(cfg, device)),
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
         callbacks=[_Report(progress, losses, settings.lr), checkpoints],
@@ -167,6 +130,52 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     return WarmStartSummary(
         str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), len(conversations), tokens, lm.num_parameters()
     )
+
+
+def _base_model(cfg: RunConfig, conversations: Sequence[Conversation]) -> tuple[PreTrainedTokenizerBase, Any]:
+    """Tokenizer and language model to start from: those of `model.path`, or new ones with the demonstrations' vocabulary."""
+    if cfg.model.path is None:
+        tokenizer = build_tokenizer(m["content"] for c in conversations for m in c.messages)
+        lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.warm_start_seed)
+        return tokenizer, lm.to(getattr(torch, cfg.model.dtype))
+    tokenizer, lm = load_tokenizer(cfg.model.path), load_lm(cfg.model.path, cfg.model.dtype)
+    if len(tokenizer) > (rows := lm.get_input_embeddings().weight.shape[0]):
+        raise ModelError(
+            f"the tokenizer of {cfg.model.path} has {len(tokenizer)} tokens, its model knows {rows}: they do not belong together."
+        )
+    return tokenizer, lm
+
+
+def _arguments(cfg: RunConfig, device: torch.device) -> dict[str, Any]:
+    """What TRL's `SFTConfig` is told, but for where it works."""
+    os.environ.setdefault("WANDB_DISABLED", "true")  # this run's metrics go through hiper.tracking
+    settings = cfg.warm_start
+    return {
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps,
+        "per_device_train_batch_size": settings.batch_size,
+        "learning_rate": settings.lr,
+        "weight_decay": settings.weight_decay,
+        "warmup_steps": settings.warmup_ratio,
+        "lr_scheduler_type": "cosine",
+        "max_length": None,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "train_sampling_strategy": "group_by_length",
+        "remove_unused_columns": False,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would put the mean of the losses before in the place of NaN
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": device.type == "cpu",
+        "bf16": False,
+        "fp16": False,
+        "seed": cfg.warm_start_seed,
+        "data_seed": cfg.warm_start_seed,
+        "activation_checkpointing": cfg.model.gradient_checkpointing,
+        "adam_beta2": settings.beta2,
+        "loss_type": "nll",
+    }
 
 
 Example = dict[str, Any]

@@ -21,7 +21,7 @@ import shutil
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def cache_folder() -> Path:
 
 
 def _build(files: Files, folder: Path, progress: Progress | None) -> None:
-    """Read both files once and write the cache; of several builders the first to finish wins."""
+    """Read both files once and write the cache."""
     logger.info("building the index of %s, once", files.products)
     facts = {element.key: (element.start, element.end) for element in elements(files.attributes) if element.key is not None}
     attributes = _map(files.attributes)
@@ -189,6 +189,11 @@ def _build(files: Files, folder: Path, progress: Progress | None) -> None:
         **{name: np.array(values) for name, values in codes.items()},
         **{f"index_{name}": values for name, values in index.finish().items()},
     }
+    _write(folder, columns, labels)
+
+
+def _write(folder: Path, columns: Mapping[str, NDArray[Any]], labels: Mapping[str, Mapping[str, int]]) -> None:
+    """Write the cache; of several builders the first to finish wins."""
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True, exist_ok=True)
     try:
