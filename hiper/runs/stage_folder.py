@@ -301,11 +301,11 @@ def now() -> str:
 
 
 def remove(path: Path) -> None:
-    """Delete a folder or file, of a symbolic link the link alone; harmless where there is none."""
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-    else:
+    """Delete a folder, or whatever else has the name, of a symbolic link the link alone; harmless where there is nothing."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _continues(earlier: Begun, begun: Begun) -> bool:

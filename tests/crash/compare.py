@@ -44,8 +44,8 @@ def files(run: Path, stages: Iterable[str] = STAGES, *, page: bool = True) -> Fi
 def assert_same(run: Path, undisturbed: Path, stages: Iterable[str] = STAGES) -> int:
     """Every file is that of the undisturbed run, and nothing is left over; how many files were compared."""
     ours, theirs = files(run, stages), files(undisturbed, stages)
-    assert differences(ours, theirs) == []
-    assert damaged_stages(run) == []
+    assert (names := differences(ours, theirs)) == [], f"these differ: {names}"  # pytest explains asserts of test modules alone
+    assert (damaged := damaged_stages(run)) == [], f"these are damaged: {damaged}"
     assert _timed(run) == _timed(undisturbed)
     assert _names(run) == _names(undisturbed)
     return len(ours)
