@@ -38,9 +38,9 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy
 
 bench: $(STAMP)
-	$(BIN)/hiper bench alfworld
-	$(BIN)/hiper bench hae
-	$(BIN)/hiper bench webshop
+	$(BIN)/hiper benchmark alfworld
+	$(BIN)/hiper benchmark hae
+	$(BIN)/hiper benchmark webshop
 
 prove-resume: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s tests/crash/test_kills.py tests/crash/test_damaged_checkpoints.py

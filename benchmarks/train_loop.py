@@ -1,4 +1,4 @@
-"""Speed of a training iteration, as `hiper bench train`: `python benchmarks/train_loop.py [--data DIR] [OVERRIDE ...]` prints JSON."""
+"""Speed of a training iteration, as `hiper benchmark train`: `python benchmarks/train_loop.py [--data DIR] [OVERRIDE ...]` prints JSON."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import sys
 from hiper.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(["bench", "train", *sys.argv[1:]]))
+    sys.exit(main(["benchmark", "train", *sys.argv[1:]]))

@@ -106,7 +106,7 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, small_settings: list[str]) 
 def test_a_killed_study_leaves_nothing_and_goes_on(tmp_path: Path, small_settings: list[str]) -> None:
     """Its cells went on training, and the next call found their runs in use and reported them as failed."""
     (tmp_path / "study.yaml").write_text(STUDY.format(settings=", ".join([*small_settings, LONG])))
-    command = [*HIPER, "study", "study.yaml", "--jobs", "2", "--out", "results.md"]
+    command = [*HIPER, "compare", "study.yaml", "--jobs", "2", "--out", "results.md"]
     cells = [f"runs/small/{arm}/seed-0" for arm in ("hae", "grpo")]
     with working(tmp_path, command) as study:
         study.until_training(*cells)

@@ -1,1 +1,1 @@
-"""Measurements of speed, of exactness and of credit; `hiper bench` prints them."""
+"""Measurements of speed, of exactness and of credit; `hiper benchmark` prints them."""

@@ -61,7 +61,7 @@ def compare_credit(
     """Measure how far apart each arm's credit holds right and wrong decisions.
 
     Args:
-        study: its base must have been made (`hiper study FILE --only base`).
+        study: its base must have been made (`hiper compare FILE --only base`).
         rounds: iterations' worth of episodes whose credit is compared.
         fitted: such rounds before them that critics alone see.
         decision: an episode's decision that is looked at.

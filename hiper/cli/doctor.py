@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import json
 import os
 import platform
 import shutil
@@ -13,6 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from hiper.cli.parsing import Commands, say
 
 GIB = 2**30
 MEMORY_GIB = 4
@@ -203,3 +207,16 @@ def _imports(name: str, module: str, advice: str, package: str | None = None) ->
         return Finding(name, True, True, version(package or module))
     except (ImportError, OSError, PackageNotFoundError) as error:  # OSError: a shared library that does not load
         return Finding(name, False, True, f"does not import: {' '.join(str(error).split())[:120]}", advice)
+
+
+def add(commands: Commands) -> None:
+    """Add `hiper doctor`."""
+    parser = commands.add("doctor", doctor, "what this machine has and lacks")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print the findings; exit code 1 where something required is missing."""
+    findings = examine()
+    say(json.dumps([finding.record() for finding in findings], indent=2) if options.json else text(findings))
+    return 0 if all(finding.ok or not finding.required for finding in findings) else 1

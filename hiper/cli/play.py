@@ -5,16 +5,83 @@ Games are files that anybody may have written: what they say is shown by `visibl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
 
+from hiper.cli.parsing import OVERRIDES, Commands
+from hiper.errors import ConfigError
 from hiper.runtime.text import visible
-from hiper.suites.base import TextEnv
-from hiper.suites.expert import Expert
+
+if TYPE_CHECKING:
+    from hiper.config import RunConfig
+    from hiper.suites.base import TextEnv
+    from hiper.suites.expert import Expert
+    from hiper.suites.suite import Benchmark
+    from hiper.suites.tasks import GameIndex
 
 HELP = "? lists what can be done now; q leaves"
 PRIOR_GAMES = 300
 """Training games an expert sees before it is watched; more change little."""
 MAX_TURNS = 100
+
+
+def add(commands: Commands) -> None:
+    """Add `hiper play`."""
+    parser = commands.add("play", command, "play a game in the terminal, or watch the expert")
+    parser.add_argument("words", nargs="*", metavar="GAME | OVERRIDE", help="a game.tw-pddl file; " + OVERRIDES)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it a game is generated")
+    parser.add_argument("--split", metavar="SPLIT", help="the last of evaluate.splits, if not given")
+    parser.add_argument("--index", type=int, default=0, metavar="N", help="which game of the split")
+    parser.add_argument("--expert", action="store_true", help="watch the expert")
+
+
+def command(options: argparse.Namespace) -> int:
+    """A game for a person, or one played by the expert."""
+    from hiper.config.compose import compose
+    from hiper.suites import benchmark_of
+
+    files = [word for word in options.words if "=" not in word]
+    cfg = compose([word for word in options.words if "=" in word])
+    benchmark = benchmark_of(cfg)
+    if len(files) > 1:
+        raise ConfigError(f"{', '.join(files)}: only one game can be played at a time.")
+    if files and not options.expert:
+        play(benchmark.make_env(cfg, Path(files[0])), input, print)
+        return 0
+    split = options.split or cfg.evaluate.splits[-1]
+    with small_data(benchmark, cfg, options.data, 60 if options.expert else 1, options.index + 1) as root:
+        path = Path(files[0]) if files else _pick(benchmark.index(root, cfg, [split]), split, options.index)
+        env = benchmark.make_env(cfg, path)
+        if options.expert:
+            seen = replace(cfg, games=replace(cfg.games, limit=PRIOR_GAMES))
+            watch(env, benchmark.expert(benchmark.index(root, seen, ["train"]), cfg, Random(0)), print)
+        else:
+            play(env, input, print)
+    return 0
+
+
+@contextmanager
+def small_data(benchmark: Benchmark, cfg: RunConfig, data: Path | None, train: int, held_out: int) -> Iterator[Path]:
+    """The folder of games that was named, or one made for the moment."""
+    if data is not None:
+        yield data
+        return
+    with tempfile.TemporaryDirectory(prefix="hiper-games-") as folder:
+        yield benchmark.data(Path(folder) / "data", benchmark.small(cfg, train, held_out))
+
+
+def _pick(index: GameIndex, split: str, number: int) -> Path:
+    entries = index.split(split)
+    if not 0 <= number < len(entries):
+        raise ConfigError(f"--index {number} is not in {split}, which has games 0 to {len(entries) - 1}.")
+    return index.resolve(entries[number])
 
 
 def play(game: TextEnv, ask: Callable[[str], str], say: Callable[[str], object]) -> bool:
@@ -30,7 +97,8 @@ def play(game: TextEnv, ask: Callable[[str], str], say: Callable[[str], object])
     turns = 0
     while not game.won:
         try:
-            command = ask("> ").strip()
+            with completing(lambda: game.admissible_commands):
+                command = ask("> ").strip()
         except EOFError:
             break
         if command == "q":
@@ -42,6 +110,33 @@ def play(game: TextEnv, ask: Callable[[str], str], say: Callable[[str], object])
             turns += 1
     say(f"You {'won' if game.won else 'left'} after {turns} turns.")
     return game.won
+
+
+@contextmanager
+def completing(candidates: Callable[[], list[str]]) -> Iterator[None]:
+    """Inside, a line that is typed can be edited, earlier ones come back, and Tab completes to a candidate.
+
+    Nothing of it where there is no terminal, or Python has no readline.
+    """
+    with suppress(ImportError):
+        import readline
+
+        if sys.stdin.isatty():
+
+            def complete(text: str, state: int) -> str | None:
+                fitting = [one for one in candidates() if one.startswith(readline.get_line_buffer())]
+                begun = readline.get_begidx()
+                return fitting[state][begun:] if state < len(fitting) else None
+
+            readline.set_completer(complete)
+            readline.set_completer_delims(" ")
+            readline.parse_and_bind("tab: complete")
+            try:
+                yield
+            finally:
+                readline.set_completer(None)
+            return
+    yield
 
 
 def watch(game: TextEnv, expert: Expert, say: Callable[[str], object]) -> bool:

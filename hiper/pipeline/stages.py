@@ -160,14 +160,14 @@ def evaluate(cfg: RunConfig, progress: Progress | None = None, *, force: bool = 
     return _stage("evaluate", cfg, work, force, resumable=True)
 
 
-def report(cfg: RunConfig, progress: Progress | None = None, *, force: bool = False, timeless: bool = False) -> StageResult:
+def report(cfg: RunConfig, progress: Progress | None = None, *, force: bool = False, timestamps: bool = True) -> StageResult:
     """Write one self-contained page about the run, and its curves as SVG and CSV files.
 
     Args:
         cfg: everything.
         progress: called with (0 or 1, 1).
         force: write it even if it was written under these settings.
-        timeless: leave out when, how long and on what machine: the page then depends on the run's results alone.
+        timestamps: say when, how long and on what machine; without, the page depends on the run's results alone.
     """
 
     def work(folder: StageFolder) -> None:
@@ -175,7 +175,7 @@ def report(cfg: RunConfig, progress: Progress | None = None, *, force: bool = Fa
 
         if progress is not None:
             progress(0, 1)
-        write_report(Path(cfg.paths.run), folder.path / REPORT_FILE, timeless=timeless)
+        write_report(Path(cfg.paths.run), folder.path / REPORT_FILE, timestamps=timestamps)
         folder.facts["page"] = f"report/{REPORT_FILE}"
         if progress is not None:
             progress(1, 1)
@@ -219,6 +219,15 @@ def check_needs(cfg: RunConfig, names: Sequence[str], force: bool = False) -> No
     stale = [name for name in names if force or _stale(cfg, name) is not None]
     if stale:
         check(cfg, names[list(names).index(stale[0]) :])
+
+
+def up_to_date(cfg: RunConfig, stage: str) -> bool:
+    """Whether a stage has finished under these settings, from files that have not changed since.
+
+    Raises:
+        DataError: its record is damaged.
+    """
+    return _stale(cfg, stage) is None
 
 
 def check_upstream(cfg: RunConfig, stage: str) -> None:

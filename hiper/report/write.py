@@ -33,7 +33,7 @@ _SAME = ("temperature", "seed", "constrain", "engine", "max_turns", "max_tokens"
 """What two evaluations must share to be compared, besides their tasks."""
 
 
-def write_report(run: Path, out: Path, *, timeless: bool = False) -> Path:
+def write_report(run: Path, out: Path, *, timestamps: bool = True) -> Path:
     """Write one self-contained page about a run, and its curves beside it, as SVG files in `curves/` and as CSV tables.
 
     The page asks for nothing outside itself and runs no script. What the run lacks is named on the page.
@@ -41,7 +41,7 @@ def write_report(run: Path, out: Path, *, timeless: bool = False) -> Path:
     Args:
         run: the run's directory.
         out: the page, an HTML file; its directory is created when missing.
-        timeless: leave out when, how long and on what machine; the page is then the same for the same results.
+        timestamps: say when, how long and on what machine; without, the page is the same for the same results.
 
     Returns:
         `out`.
@@ -52,7 +52,7 @@ def write_report(run: Path, out: Path, *, timeless: bool = False) -> Path:
     if not run.is_dir():
         raise DataError(f"{run} is not a run's directory. Name the one that `hiper run` printed, such as runs/quickstart/seed-0.")
     record = read_run(run)
-    if timeless:
+    if not timestamps:
         record = replace(record, environment={}, seconds={}, timings=[])
     curves = draw_curves(record)
     page = render(record, curves)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
+
+from hiper.runtime.module import module_command
 
 
 def guarded(command: Sequence[str]) -> list[str]:
@@ -13,4 +14,4 @@ def guarded(command: Sequence[str]) -> list[str]:
     The process that is started passes on SIGINT, SIGTERM and SIGHUP, and ends as the command ends: see `hiper.runtime.guard`. Start it in a
     session of its own (`start_new_session=True`), or Ctrl-C in a terminal reaches it beside what this process sends.
     """
-    return [sys.executable, "-m", "hiper.runtime.guard", str(os.getpid()), *command]
+    return module_command("hiper.runtime.guard", str(os.getpid()), *command)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 import traceback
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from hiper.errors import HiperError, WorkflowError
 from hiper.runs.run_dir import load_config, save_config
 from hiper.runs.stage_folder import CONFIG
 from hiper.runtime.message import Kind, decode, encode
+from hiper.runtime.module import module_command
 from hiper.runtime.process import ProcessError, run_processes
 from hiper.runtime.progress import Progress
 from hiper.runtime.reading import read_bytes
@@ -73,7 +73,7 @@ def train_in_processes(
     with tempfile.TemporaryDirectory(prefix="hiper-") as name:  # for this user alone, as `joined` asks
         work_dir = Path(name)
         write_arguments(work_dir, cfg, Arguments(model, index, out, resume))
-        commands = [[sys.executable, "-m", "hiper.train.ranks", name, str(rank)] for rank in range(cfg.trainer.processes)]
+        commands = [module_command("hiper.train.ranks", name, str(rank)) for rank in range(cfg.trainer.processes)]
         # Torch sets its own number of threads; what other libraries start would be as many in each process.
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
         try:

@@ -93,5 +93,5 @@ def test_what_cannot_be_compared_is_refused(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_bench_credit_names_a_study_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "credit", "absent.yaml"]) == 2
+    assert main(["benchmark", "credit", "absent.yaml"]) == 2
     assert "there is no study at absent.yaml" in capsys.readouterr().err

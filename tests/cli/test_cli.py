@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.cli.main import main
+from hiper.cli.main import main, make_parser
 from hiper.runs.stage_folder import SEEN, read_stage
 from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress
@@ -120,7 +121,7 @@ def test_ctrl_c_before_anything_was_begun_promises_nothing(
     small_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As while Prefect's server starts."""
-    monkeypatch.setattr("hiper.cli.main._pipeline", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("hiper.cli.run._pipeline", lambda *_: signal.raise_signal(signal.SIGINT))
     assert main(["run", *small_settings, f"paths.run={tmp_path / 'new'}"]) == 130
     assert f"hiper: interrupted before {tmp_path / 'new'} was begun." in capsys.readouterr().err
 
@@ -202,7 +203,7 @@ def test_a_signal_from_outside_ends_the_process_with_130(number: signal.Signals,
         (["evaluate", "--model", "{tmp}", "--data", "{games}", "--split", "valid_odd"], "has no valid_odd folder"),
         (["play", "--data", "{games}", "--index", "99"], "--index 99 is not in valid_unseen, which has games 0 to 5"),
         (["play", "--data", "{tmp}"], "Expected the official layout"),
-        (["bench", "hae", "--conformance", "{tmp}/absent.json"], "absent.json"),
+        (["benchmark", "hae", "--conformance", "{tmp}/absent.json"], "absent.json"),
     ],
 )
 def test_a_mistake_is_one_message(
@@ -368,7 +369,7 @@ def test_both_benchmarks_are_played(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_help_is_quick_and_light() -> None:
     code = """
 import sys
-from hiper.cli.main import main
+from hiper.cli.main import main, make_parser
 try:
     main(["--help"])
 finally:
@@ -381,14 +382,80 @@ finally:
 
 
 def test_bench_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "hae"]) == 0
+    assert main(["benchmark", "hae"]) == 0
     assert json.loads(capsys.readouterr().out)["milliseconds"] > 0
 
 
 def test_bench_train_measures_the_games_it_is_given(generated_games: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [f"model.tiny.{name}={size}" for name, size in {"hidden": 32, "heads": 2, "kv_heads": 2, "layers": 2}.items()]
     small = ["rollout.trajectories=2", "demos.detours=0", "threads=1", *sizes]
-    assert main(["bench", "train", "--data", str(generated_games), "--repeats", "1", *small]) == 0
+    assert main(["benchmark", "train", "--data", str(generated_games), "--repeats", "1", *small]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["trajectories"], found["repeats"], found["threads"]) == (2, 1, 1)
     assert set(found["schemes"]) == {"append", "window", "generate"}
+
+
+def test_hiper_alone_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "hiper run experiment=quickstart" in said
+    assert all(re.search(rf"^ +{name}\b", said, re.MULTILINE) for name in make_parser()[1].names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage", "said"),
+    [
+        (["evaluate", "--bogus"], "usage: hiper evaluate", "not understood: --bogus"),
+        (["verify"], "usage: hiper verify", "the following arguments are required: RUN"),
+        (["compare", "a.yaml", "--jobs", "0"], "usage: hiper compare", "'0' must be a whole number of at least 1"),
+        (["evalute"], "usage: hiper ", "there is no command 'evalute'; did you mean 'evaluate'?"),
+        (["--verbos"], "usage: hiper ", "a command is missing"),
+    ],
+)
+def test_a_usage_error_shows_the_usage_of_its_command(
+    arguments: list[str], usage: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(usage)
+    assert said in error
+
+
+@pytest.mark.parametrize("name", make_parser()[1].names)
+def test_every_command_has_help_in_the_words_of_today(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert not re.search(r"\btimeless\b|\bbench\b|\bstudies of\b", capsys.readouterr().out)
+
+
+def test_the_report_of_a_run_that_was_moved(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = shutil.move(run, tmp_path / "moved")
+    assert main(["report", str(moved), "--force", "--no-timestamps"]) == 0
+    assert "report: 0" in capsys.readouterr().out
+    page = (moved / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Time" not in page.split("</dl>")[0]
+    assert main(["report", str(moved), str(tmp_path)]) == 2
+    assert "name one run" in capsys.readouterr().err
+
+
+def test_a_finished_run_answers_without_prefect(small_settings: list[str], run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *small_settings, f"paths.run={run}"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("already done") == 6
+    assert "Prefect" not in said
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_completes_commands_and_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "hiper.bash"
+    script.write_text(capsys.readouterr().out)
+    ask = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_hiper; echo "${COMPREPLY[@]}"'
+    for words, wanted in ((["hiper", "evalu"], "evaluate"), (["hiper", "verify", "--verb"], "--verbose")):
+        said = subprocess.run(["bash", "-c", ask, "bash", str(script), *words], capture_output=True, text=True, check=True)
+        assert said.stdout.split() == [wanted], said.stderr

@@ -88,4 +88,4 @@ def _plain(path: Path) -> bytes:
 
 def _page(run: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        return write_report(run, Path(folder) / REPORT_FILE, timeless=True).read_bytes()
+        return write_report(run, Path(folder) / REPORT_FILE, timestamps=False).read_bytes()

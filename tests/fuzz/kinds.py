@@ -27,7 +27,7 @@ class Kind:
 
 RESUME, RESUME_BEGUN = f"resume --direct {A}", f"resume --direct {BEGUN}"
 REPORT = f"report --force --config {A}"
-STUDY = "study study.yaml --report-only --out results.md"
+STUDY = "compare study.yaml --report-only --out results.md"
 MODEL = f"evaluate --model {A}/train/model --data {A}/games/data --split valid_seen --out out"
 TRAIN = f"train --force --config {A}"
 WARM = f"warm-start --force --config {A}"
@@ -35,7 +35,7 @@ DEMOS = f"demos --force --config {A}"
 PLAYED = f"evaluate --force --config {A}"
 REEVALUATE = "reevaluate plan.yaml"
 SHOP = " ".join(SHOP_GAMES)
-SHOP_BENCH = "bench webshop --catalogue shop --recordings recording.jsonl"
+SHOP_BENCH = "benchmark webshop --catalogue shop --recordings recording.jsonl"
 
 
 def _model(name: str, form: str) -> Kind:
@@ -77,7 +77,7 @@ KINDS = (
     Kind("evaluation.json", f"{A}/evaluate/*/evaluation.json", "json", (REPORT, STUDY, RESUME)),
     Kind("trajectories.jsonl", f"{A}/evaluate/*/trajectories.jsonl", "jsonl", (STUDY, REPORT)),
     Kind("metrics.json", f"{A}/evaluate/metrics.json", "json", (RESUME, REPORT)),
-    Kind("study", "study.yaml", "yaml", (STUDY, "study study.yaml --dvc"), other="sweep.yaml"),
+    Kind("study", "study.yaml", "yaml", (STUDY, "compare study.yaml --dvc"), other="sweep.yaml"),
     Kind("sweep", "sweep.yaml", "yaml", ("sweep sweep.yaml --join --direct",), other="study.yaml"),
     Kind("re-evaluations", "plan.yaml", "yaml", (REEVALUATE,), other="sweep.yaml"),
     Kind("re-evaluations' history", "reevaluations/a.jsonl", "jsonl", (REEVALUATE,), other=f"{A}/train/metrics.jsonl"),
@@ -98,7 +98,7 @@ KINDS = (
     Kind("WebShop cache, arrays", "cache/webshop/[0-9]*-*/*.npy", "binary", (SHOP,), other="case.json", same=False),
     Kind("WebShop cache, labels", "cache/webshop/[0-9]*-*/*.json", "json", (SHOP,), other="case.json", same=False),
     Kind("WebShop cache, digests", "cache/webshop/digests/*.json", "json", (SHOP,), other="case.json", same=False),
-    Kind("recorded advantages", "case.json", "json", ("bench hae --conformance case.json",), other="plan.yaml"),
+    Kind("recorded advantages", "case.json", "json", ("benchmark hae --conformance case.json",), other="plan.yaml"),
 )
 
 

@@ -21,6 +21,7 @@ import pytest
 
 from hiper.benchmarks.hae import conform
 from hiper.cli import main as cli
+from hiper.cli import run as running
 from hiper.config.compose import compose
 from hiper.errors import ConfigError, DataError, HiperError
 from hiper.evaluate.drift import read_history
@@ -144,7 +145,7 @@ def test_a_server_that_goes_away_is_one_message(
         httpx.get("http://127.0.0.1:9/api/health", timeout=5, trust_env=False)
 
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setattr(cli, "_through_prefect", unreachable)
+    monkeypatch.setattr(running, "_through_prefect", unreachable)
     assert cli.main(["run", "experiment=smoke", f"paths.run={tmp_path}"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1

@@ -1,4 +1,4 @@
-"""CSV tables hold the numbers of the run's files; a timeless page says nothing of when and where."""
+"""CSV tables hold the numbers of the run's files; a page without timestamps says nothing of when and where."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_tables_hold_the_numbers_of_the_files(finished_run: Path, tmp_path: Path
     assert len(tasks) == 2 * (1 + len(trained["task_types"]))
 
 
-def test_a_timeless_page_does_not_say_when_or_where(finished_run: Path, tmp_path: Path) -> None:
+def test_a_page_without_timestamps_does_not_say_when_or_where(finished_run: Path, tmp_path: Path) -> None:
     here = json.loads((finished_run / ENVIRONMENT).read_text(encoding="utf-8"))
     full = write_report(finished_run, tmp_path / "full" / "report.html").read_text(encoding="utf-8")
-    timeless = write_report(finished_run, tmp_path / "timeless" / "report.html", timeless=True).read_text(encoding="utf-8")
+    plain = write_report(finished_run, tmp_path / "plain" / "report.html", timestamps=False).read_text(encoding="utf-8")
     for text in (here["platform"], "<dt>Date</dt>"):
         assert text in full
-        assert text not in timeless
-    assert "Before reading on" not in timeless
+        assert text not in plain
+    assert "Before reading on" not in plain

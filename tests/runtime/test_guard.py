@@ -177,3 +177,11 @@ def test_a_command_whose_starter_is_gone_does_not_begin() -> None:
         [sys.executable, "-m", "hiper.runtime.guard", str(nobody.pid), *python("print('begun')")], capture_output=True, text=True
     )
     assert (ran.returncode, ran.stdout) == (127, "")
+
+
+@linux
+def test_a_folder_of_our_name_in_the_working_directory_disturbs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "hiper").mkdir()
+    (tmp_path / "hiper" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    ran = subprocess.run(guarded(python("print('said')")), cwd=tmp_path, capture_output=True, text=True, start_new_session=True)
+    assert (ran.returncode, ran.stdout) == (0, "said\n"), ran.stderr

@@ -61,7 +61,7 @@ def test_nor_can_one_that_is_watched(hostile_game: Path, capsys: pytest.CaptureF
 def test_nor_can_a_message_or_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = tmp_path / "study.yaml"
     study.write_text(json.dumps({"name": HOSTILE, "base": [], "arms": {"a": []}}))
-    assert main(["study", str(study)]) == 2
+    assert main(["compare", str(study)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("hiper: ") and visible(said) == said
     root = logging.getLogger("hiper")

@@ -63,7 +63,7 @@ class Outcome:
         return next((turns for turns, success in self.curve if success >= threshold), None)
 
 
-def write_results(study: Study, out: Path, split: str, command: str = "hiper study") -> Path:
+def write_results(study: Study, out: Path, split: str, command: str = "hiper compare") -> Path:
     """Write `out`, and its charts in a folder of the same name beside it.
 
     Args:

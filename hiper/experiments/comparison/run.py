@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,6 +20,7 @@ from hiper.experiments.comparison.spec import Cell, Study
 from hiper.pipeline.stages import MODEL_FOLDER, game_index
 from hiper.runs.stage_folder import STAGE
 from hiper.runtime.lock import locked
+from hiper.runtime.module import module_command
 from hiper.runtime.parent_death import guarded
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class _Processes:
         """None when it succeeded, or the last lines it said."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
-            command = guarded([sys.executable, "-m", "hiper", *arguments])
+            command = guarded(module_command("hiper", *arguments))
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         self._running.add(process)
         code = process.wait()

@@ -100,7 +100,7 @@ def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
         ConfigError: no such file, not YAML, or a key that is missing, unknown or of the wrong kind.
     """
     if not path.exists():
-        raise ConfigError(f"there is no study at {path}. The project's own are in studies/: hiper study studies/estimators.yaml.")
+        raise ConfigError(f"there is no study at {path}. The project's own are in studies/: hiper compare studies/estimators.yaml.")
     try:
         found = read_yaml(path)
     except DataError as error:

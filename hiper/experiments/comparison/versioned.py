@@ -53,7 +53,7 @@ def write_versioned(study: Study, file: Path, root: Path, changes: Sequence[str]
     place.mkdir(exist_ok=True)
     head = f"# Written by `{shlex.join(['hiper', 'study', str(file), '--dvc', *changes])}`: again when the study or conf/ changed.\n"
     write_text(place / "params.yaml", head + OmegaConf.to_yaml(OmegaConf.create(_params(study))))
-    words = shlex.join(["hiper", "study", str(file.resolve().relative_to(root.resolve())), *changes]).replace("${", "\\${")
+    words = shlex.join(["hiper", "compare", str(file.resolve().relative_to(root.resolve())), *changes]).replace("${", "\\${")
     stages = _stages(study, words, here)
     write_text(place / "dvc.yaml", head + OmegaConf.to_yaml(OmegaConf.create({"stages": stages})))
     return place / "dvc.yaml"

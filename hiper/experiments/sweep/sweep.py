@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from hiper.experiments.sweep.spec import SweepSpec, load_spec
 from hiper.experiments.sweep.study import SweepStudy
 from hiper.experiments.sweep.trial import prepare
 from hiper.runtime.lock import locked
+from hiper.runtime.module import module_command
 from hiper.runtime.parent_death import guarded
 from hiper.runtime.progress import Progress
 
@@ -141,7 +141,7 @@ def _processes(spec: SweepSpec, arguments: list[str], workers: int) -> Iterator[
             for number in range(workers):
                 _log(spec, number).parent.mkdir(parents=True, exist_ok=True)
                 log = stack.enter_context(_log(spec, number).open("ab"))
-                command = guarded([sys.executable, "-m", "hiper.experiments.sweep.worker", *arguments])
+                command = guarded(module_command("hiper.experiments.sweep.worker", *arguments))
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
             logger.info("%d %s at work; logs in %s", workers, "worker" if workers == 1 else "workers", _log(spec, 0).parent)
             yield processes

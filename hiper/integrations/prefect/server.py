@@ -6,7 +6,6 @@ import atexit
 import os
 import socket
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from prefect.settings import get_current_settings
 
 from hiper.errors import WorkflowError
 from hiper.integrations.prefect.access import AUTH, URL, client_environment, new_auth_string, server_environment
+from hiper.runtime.module import module_command
 from hiper.runtime.parent_death import guarded
 
 TO_START = 180.0
@@ -86,7 +86,7 @@ def start_embedded_server() -> EmbeddedServer:
             "PREFECT__SERVER_FINAL": "1",
         }
         process = subprocess.Popen(
-            guarded([sys.executable, "-m", "hiper.integrations.prefect.embedded", str(held.fileno())]),
+            guarded(module_command("hiper.integrations.prefect.embedded", str(held.fileno()))),
             env=environment,
             stdin=subprocess.DEVNULL,
             pass_fds=[held.fileno()],

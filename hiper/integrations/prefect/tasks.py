@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +25,7 @@ from hiper.integrations.prefect.artifacts import progress_artifact, show_charts
 from hiper.pipeline import stages
 from hiper.pipeline.stages import StageResult
 from hiper.runtime.lock import lock_environment
+from hiper.runtime.module import module_command
 from hiper.runtime.process import run_process
 from hiper.runtime.progress import Progress, both, track
 
@@ -113,7 +113,7 @@ def _by(name: str, cfg: RunConfig, how: How, force: bool, progress: Progress) ->
     before = stages.finished_at(run, name)
     again = ["--force"] if force else []
     if how is How.process:
-        command = [sys.executable, "-m", "hiper", name.replace("_", "-"), "--config", str(run), *again]
+        command = module_command("hiper", name.replace("_", "-"), "--config", str(run), *again)
         environment = dict(os.environ)
     else:
         command, environment = [dvc_command(), "repro", "--single-item", name, *again], dvc_environment()

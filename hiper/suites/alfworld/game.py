@@ -1,6 +1,6 @@
 """An ALFWorld game that plays as the `alfworld` package does, hundreds of times faster.
 
-What this module must keep to, each pinned by a test or by `hiper bench alfworld`:
+What this module must keep to, each pinned by a test or by `hiper benchmark alfworld`:
 
 * A command counts only if it is, once stripped, one of the admissible commands, letter for letter; else "Nothing happens."
 * Only what the player holds can be examined, besides receptacles: the official domain means otherwise, but a stray comma in it

@@ -177,7 +177,7 @@ def test_a_study_runs_names_what_fails_and_goes_on(
         run_study(study, 2)
     first = (Path("runs/small/hae/seed-0/train/stage.json")).read_bytes()
     blocked.unlink()
-    assert main(["study", "study.yaml", "--jobs", "2", "--out", "results.md"]) == 0
+    assert main(["compare", "study.yaml", "--jobs", "2", "--out", "results.md"]) == 0
     assert Path("runs/small/hae/seed-0/train/stage.json").read_bytes() == first, "what was done is not done again"
     text = Path("results.md").read_text()
     assert "Not finished" not in text
@@ -185,7 +185,7 @@ def test_a_study_runs_names_what_fails_and_goes_on(
         rate = read_evaluation(Path(f"runs/small/{arm}/seed-0/evaluate/trained"))["splits"]["valid_seen"]["success_rate"]
         assert re.search(rf"\| `{arm}` \| \d+\.\d % \| {100 * rate:.1f} % \(", text)
     state = git_state(Path(hiper.__file__).resolve().parent.parent)
-    assert f"`hiper study study.yaml` at commit {str(state['commit'])[:12] if state else 'unknown'}" in text
+    assert f"`hiper compare study.yaml` at commit {str(state['commit'])[:12] if state else 'unknown'}" in text
     shutil.rmtree("runs/small/base/warm_start")
     assert main(["train", "experiment=smoke", "paths.run=runs/small/hae/seed-1", "paths.base=runs/small/base", "seed=1"]) == 2
     assert "paths.base says to go on from there" in capsys.readouterr().err

@@ -59,26 +59,26 @@ def test_the_stages_are_the_studys_parts(place: Path) -> None:
 def test_cells_with_a_start_of_their_own_have_no_base(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = Path("studies/small.yaml")
     file.write_text(file.read_text(encoding="utf-8") + "own_start: true\n", encoding="utf-8")
-    assert main(["study", str(file), "--dvc"]) == 0
+    assert main(["compare", str(file), "--dvc"]) == 0
     written: Any = OmegaConf.to_container(OmegaConf.load("studies/small/dvc.yaml"), resolve=False)
     assert list(written["stages"]) == ["cell", "results"]
     cell = written["stages"]["cell"]
     assert cell["deps"] == ["hiper/__init__.py"]
     outs = [next(iter(out)).rpartition("/")[2] for out in cell["outs"]]
     assert outs == ["games", "demos", "warm_start", "train", "evaluate"]
-    assert main(["study", str(file), "--only", "base"]) == 2
+    assert main(["compare", str(file), "--only", "base"]) == 2
     assert "has no part 'base'; it has hae/0" in capsys.readouterr().err
 
 
 def test_an_arms_settings_are_what_it_differs_in(place: Path) -> None:
     file = Path("studies/small.yaml")
-    assert main(["study", str(file), "--dvc", "games.data=some where"]) == 0
+    assert main(["compare", str(file), "--dvc", "games.data=some where"]) == 0
     params: Any = OmegaConf.to_container(OmegaConf.load("studies/small/params.yaml"))
     assert params["arms"] == {"hae": "as base", "grpo": {"algo.name": "grpo", "algo.group_size": 2}}
     assert params["base"]["trainer"]["iterations"] == load_study(file).base_cfg.trainer.iterations
     stages: Any = OmegaConf.to_container(OmegaConf.load("studies/small/dvc.yaml"), resolve=False)
     assert params["base"]["games"]["data"] == "some where"
-    assert stages["stages"]["base"]["cmd"] == "hiper study studies/small.yaml 'games.data=some where' --only base"
+    assert stages["stages"]["base"]["cmd"] == "hiper compare studies/small.yaml 'games.data=some where' --only base"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_cannot_be_is_refused(options: list[str], said: str, place: Path, c
     text = Path("studies/small.yaml").read_text(encoding="utf-8")
     Path("studies/dotted.yaml").write_text(text.replace("hae:", "a.b:"), encoding="utf-8")
     Path("../elsewhere.yaml").write_text(text, encoding="utf-8")
-    assert main(["study", *options]) == 2
+    assert main(["compare", *options]) == 2
     assert said in capsys.readouterr().err
     assert not Path("runs").exists()
 
@@ -108,7 +108,7 @@ def test_dvc_does_what_is_not_done(tmp_path: Path, small_settings: list[str], mo
     study.write_text(STUDY.format(base=", ".join(small_settings)).replace("[0, 3]", "[0]"), encoding="utf-8")
 
     def repro(folder: Path) -> str:
-        run("hiper", "study", "study.yaml", "--dvc", cwd=folder)
+        run("hiper", "compare", "study.yaml", "--dvc", cwd=folder)
         return dvc(folder, "repro", "study/dvc.yaml")
 
     assert sorted(done(repro(checkout))) == ["base", "cell@grpo-0", "cell@hae-0", "results"]

@@ -53,7 +53,7 @@ def test_stages_done_twice_leave_the_same_bytes(finished_run: Path, tmp_path: Pa
         cfg.paths.run = "run"
         begin_run(cfg)
         evaluate(cfg, force=True)
-        report(cfg, force=True, timeless=True)
+        report(cfg, force=True, timestamps=False)
         monkeypatch.chdir(tmp_path)
     files = sorted(path.relative_to("one") for path in Path("one/run").glob("*/**/*") if path.is_file())
     assert len(files) > 40

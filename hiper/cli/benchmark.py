@@ -1,0 +1,102 @@
+"""Measurements: speed, exactness and credit; JSON on standard output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from hiper.cli.parsing import Commands, add_overrides, count
+from hiper.cli.play import small_data
+from hiper.errors import ConfigError
+
+
+def add(commands: Commands) -> None:
+    """Add `hiper benchmark` and its kinds."""
+    kinds = Commands(commands.add("benchmark", _which, "measure speed, exactness and credit"), "what", "WHAT")
+    _add_engines(kinds)
+    hae = kinds.add("hae", _printed(_bench_hae), "Hierarchical Advantage Estimation")
+    hae.add_argument("--conformance", type=Path, metavar="FILE", help="recorded cases to agree with")
+    train = kinds.add("train", _printed(_bench_train), "an iteration of training: growing conversations beside a sample a turn")
+    train.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it some are generated")
+    train.add_argument("--repeats", type=int, default=3, metavar="N", help="iterations of each scheme; the fastest counts")
+    add_overrides(train)
+    credit = kinds.add("credit", _printed(_bench_credit), "how clearly the credit of a comparison's arms tells right decisions from wrong")
+    credit.add_argument("file", type=Path, metavar="FILE", help="a comparison whose warm start has been made: studies/estimators.yaml")
+    credit.add_argument("--rounds", type=count, default=3, metavar="N", help="iterations' worth of episodes that are judged (3)")
+    credit.add_argument("--fitted", type=count, default=2, metavar="N", help="such rounds before them that critics alone see (2)")
+    add_overrides(credit)
+
+
+def _add_engines(kinds: Commands) -> None:
+    alfworld = kinds.add("alfworld", _printed(_bench_alfworld), "the ALFWorld engine beside the `alfworld` package")
+    alfworld.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it some are generated")
+    alfworld.add_argument("--split", default="valid_seen", metavar="SPLIT")
+    alfworld.add_argument("--games", type=int, default=20, metavar="N")
+    webshop = kinds.add("webshop", _printed(_bench_webshop), "the WebShop of a catalogue beside recordings of the original")
+    webshop.add_argument(
+        "--catalogue", type=Path, metavar="DIR", help="the official files, or one product list of several; if not given, generated"
+    )
+    webshop.add_argument("--recordings", type=Path, nargs="+", default=[], metavar="FILE", help="of the original to agree with")
+
+
+def _which(options: argparse.Namespace) -> int:
+    raise ConfigError("hiper benchmark needs to know which: alfworld, hae, train, credit or webshop.")
+
+
+def _printed(measure: Callable[[argparse.Namespace], object]) -> Callable[[argparse.Namespace], int]:
+    def command(options: argparse.Namespace) -> int:
+        print(json.dumps(measure(options), indent=2))
+        return 0
+
+    return command
+
+
+def _bench_alfworld(options: argparse.Namespace) -> object:
+    from hiper.config import RunConfig
+    from hiper.suites.alfworld.conformance import bench
+    from hiper.suites.alfworld.suite import ALFWorld
+
+    with small_data(ALFWorld(), RunConfig(), options.data, 1, options.games) as root:
+        return bench(root, options.split, options.games)
+
+
+def _bench_hae(options: argparse.Namespace) -> object:
+    from hiper.benchmarks.hae import bench
+
+    return bench(options.conformance)
+
+
+def _bench_train(options: argparse.Namespace) -> object:
+    from hiper.benchmarks.training import SETTINGS, bench
+    from hiper.config.compose import compose
+    from hiper.runtime.progress import track
+    from hiper.suites.alfworld.suite import ALFWorld
+
+    cfg = compose([*SETTINGS, *options.overrides])
+    with small_data(ALFWorld(), cfg, options.data, cfg.games.train, 1) as root, track("bench train") as progress:
+        return bench(
+            cfg, ALFWorld().index(root, replace(cfg, games=replace(cfg.games, limit=cfg.games.train)), ["train"]), options.repeats, progress
+        )
+
+
+def _bench_credit(options: argparse.Namespace) -> object:
+    from hiper.benchmarks.credit import compare_credit
+    from hiper.experiments.comparison import load_study
+    from hiper.runtime.progress import track
+
+    with track("bench credit") as progress:
+        return compare_credit(load_study(options.file, options.overrides), options.rounds, options.fitted, progress=progress)
+
+
+def _bench_webshop(options: argparse.Namespace) -> object:
+    from hiper.suites.webshop.conformance import bench
+    from hiper.suites.webshop.generate import generate_catalogue
+
+    if options.catalogue is not None:
+        return bench(options.catalogue, options.recordings)
+    with tempfile.TemporaryDirectory(prefix="hiper-webshop-") as folder:
+        return bench(generate_catalogue(Path(folder) / "data", 1000), options.recordings)

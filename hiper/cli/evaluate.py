@@ -1,0 +1,97 @@
+"""Full splits, played by a run's models or by any model directory."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from hiper.cli.parsing import Commands, add_overrides, add_stage_options, say
+from hiper.cli.stage import run_stage
+from hiper.errors import ConfigError, ModelError
+
+
+def add(commands: Commands) -> None:
+    """Add `hiper evaluate`."""
+    parser = commands.add(
+        "evaluate", evaluate, "play full splits with a run's models, or with any model directory (--model) on any games (--data)"
+    )
+    parser.add_argument("--model", type=Path, metavar="DIR", help="a model directory that AutoModelForCausalLM loads")
+    parser.add_argument("--planner", type=Path, metavar="DIR", help="a model that writes the switch and the subgoal of every reply")
+    parser.add_argument("--executor", type=Path, metavar="DIR", help="with --planner: the model that writes the action")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout")
+    parser.add_argument("--split", action="append", metavar="SPLIT", help="a folder of --data; may be given again")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write evaluation.json and the trajectories")
+    parser.add_argument("--temperature", type=float, metavar="T", help="0: greedy")
+    parser.add_argument("--limit", type=int, metavar="N", help="games per split")
+    add_stage_options(parser)
+    add_overrides(parser)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """A run's own evaluation, or that of a model directory."""
+    model = _model(options)
+    if model is None:
+        return run_stage(options)
+    if options.config is not None:
+        raise ConfigError("--config belongs to a run's own evaluation; --model brings the settings saved beside it.")
+    if options.data is None:
+        raise ConfigError("--model, --planner and --executor need --data DIR, a folder of games in the official layout: RUN/games/data.")
+    from hiper.config import GamesConfig
+    from hiper.config.compose import compose, override
+    from hiper.evaluate import evaluate as play
+    from hiper.runs.run_dir import config_beside
+    from hiper.runtime.progress import track
+    from hiper.suites import benchmark_of
+
+    saved = config_beside(model)
+    cfg = override(saved, options.overrides) if saved is not None else compose(options.overrides)
+    cfg = override(cfg, _changes(options))
+    index = benchmark_of(cfg).index(options.data, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
+    for split in cfg.evaluate.splits:
+        index.split(split)  # an empty one is refused before the model is loaded
+    out = options.out or Path("evaluations") / "+".join(_label(path) for path in (options.planner, model) if path is not None)
+    options.place = str(out)
+    with track("evaluate") as progress:
+        summary = play(cfg, model, index, out, progress, options.planner)
+    say(summary)
+    say(f"written: {out / 'evaluation.json'}")
+    return 0
+
+
+def _model(options: argparse.Namespace) -> Path | None:
+    """The model directory that was named, --executor or --model; None: the run's own models are meant.
+
+    Raises:
+        ConfigError: options that do not go together.
+        ModelError: no directory.
+    """
+    named = {flag: getattr(options, flag.removeprefix("--")) for flag in ("--model", "--planner", "--executor")}
+    given = [flag for flag, path in named.items() if path is not None]
+    if given not in ([], ["--model"], ["--planner", "--executor"]):
+        raise ConfigError(f"{', '.join(given)}: that does not say who plays. Name --model DIR, or --planner DIR and --executor DIR.")
+    if not given:
+        flags = ("--data", "--split", "--out", "--limit", "--temperature")
+        outside = [flag for flag in flags if getattr(options, flag.removeprefix("--")) is not None]
+        if outside:
+            raise ConfigError(
+                f"{', '.join(outside)} belong with --model DIR. To change a run's own evaluation use overrides: evaluate.limit=20."
+            )
+        return None
+    for flag in given:
+        if not named[flag].is_dir():
+            raise ModelError(f"{flag} {named[flag]} is not a directory. Name one that AutoModelForCausalLM loads, such as RUN/train/model.")
+    path = named[given[-1]]
+    assert isinstance(path, Path)
+    return path
+
+
+def _label(model: Path) -> str:
+    return f"{model.resolve().parent.name}-{model.resolve().name}"
+
+
+def _changes(options: argparse.Namespace) -> list[str]:
+    splits = options.split or []
+    changes = [f"evaluate.splits=[{','.join(splits)}]"] if splits else []
+    changes += [f"evaluate.temperature={options.temperature}"] if options.temperature is not None else []
+    return changes + ([f"evaluate.limit={options.limit}"] if options.limit is not None else [])
