@@ -1,6 +1,6 @@
 """Seconds that short commands take: `python benchmarks/cli_startup.py [--runs N]` prints JSON.
 
-A finished run is looked at with Prefect out of the way; beside it stands what Prefect's embedded server takes to start, which it was before.
+A finished run is looked at with Prefect out of the way; beside it stands what its embedded server takes to start, which it was before.
 """
 
 from __future__ import annotations
