@@ -70,7 +70,7 @@ class ReplyReader:
             most: bytes that may be remembered.
         """
         self._tokenizer, self._dialect = tokenizer, dialect
-        self._known: Remember[tuple[int, ...], tuple[Reply, ReplySpans]] = Remember(self._read, _reply_size, most)
+        self._known: Remember[tuple[int, ...], tuple[Reply, ReplySpans]] = Remember(_reply_size, most)
 
     @property
     def bytes(self) -> int:
@@ -79,7 +79,7 @@ class ReplyReader:
 
     def read(self, ids: Sequence[int]) -> tuple[Reply, ReplySpans]:
         """The parsed reply and its token spans."""
-        return self._known(tuple(ids))
+        return self._known(tuple(ids), self._read)
 
     def _read(self, ids: tuple[int, ...]) -> tuple[Reply, ReplySpans]:
         reply = parse(reply_text(self._tokenizer, ids), self._dialect)

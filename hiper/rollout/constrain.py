@@ -62,12 +62,12 @@ class CommandTries:
         """
         self._tokenizer = tokenizer
         self._end = end
-        self._encoded: Remember[str, tuple[int, ...]] = Remember(self._encode, _text_size, most)
-        self._spelled: Remember[str, tuple[int, ...] | None] = Remember(self._spell, _text_size, most)
+        self._encoded: Remember[str, tuple[int, ...]] = Remember(_text_size, most)
+        self._spelled: Remember[str, tuple[int, ...] | None] = Remember(_text_size, most)
         self._pieces: dict[int, str] = {}  # no more than the vocabulary
         self._overshoot: AllowedTokens | None = None
         self._text: Remember[tuple[int, str], tuple[AllowedTokens, AllowedTokens]] = Remember(
-            self._bar, lambda _, pair: size_of(numbers=2 * len(pair[1].ids)), most
+            lambda _, pair: size_of(numbers=2 * len(pair[1].ids)), most
         )
 
     @property
@@ -80,7 +80,7 @@ class CommandTries:
 
         Commands with a word the tokenizer does not know are left out: chosen, they would read as something else. None: there are no others.
         """
-        spelled = [self._spelled(command) for command in commands]
+        spelled = [self._spelled(command, self._spell) for command in commands]
         return trie(tokens for tokens in spelled if tokens is not None) or None
 
     def _spell(self, command: str) -> tuple[int, ...] | None:
@@ -91,7 +91,7 @@ class CommandTries:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a fixed piece of a reply."""
-        return self._encoded(text)
+        return self._encoded(text, self._encode)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
@@ -118,7 +118,7 @@ class CommandTries:
 
     def text(self, closing: int, marks: str, *, empty: bool) -> AllowedTokens:
         """Forbids what free text does not hold: special tokens, `marks`, and, while it is `empty`, the token that closes it."""
-        return self._text((closing, marks))[empty]
+        return self._text((closing, marks), self._bar)[empty]
 
     def _bar(self, key: tuple[int, str]) -> tuple[AllowedTokens, AllowedTokens]:
         closing, marks = key

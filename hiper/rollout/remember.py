@@ -14,28 +14,31 @@ MOST = 32 << 20
 
 
 class Remember(Generic[K, V]):
-    """A function whose values are kept; those not asked for longest are forgotten when all together have become too large."""
+    """Values of a function that are kept; those not asked for longest are forgotten when all together have become too large.
 
-    def __init__(self, make: Callable[[K], V], size: Callable[[K, V], int], most: int = MOST) -> None:
+    The function is handed in with each call: stored, a method of the object that has this would make a circle of references, which lives on
+    after its last use.
+    """
+
+    def __init__(self, size: Callable[[K, V], int], most: int = MOST) -> None:
         """Begin with nothing.
 
         Args:
-            make: the function; the same key always gives an equal value.
             size: of a key with its value, in bytes, roughly.
             most: bytes that are kept. A value that is larger by itself is not.
         """
-        self._make, self._size, self._most = make, size, most
+        self._size, self._most = size, most
         self._known: OrderedDict[K, V] = OrderedDict()
         self.bytes = 0
         """What is kept now."""
 
-    def __call__(self, key: K) -> V:
-        """The value of a key."""
+    def __call__(self, key: K, make: Callable[[K], V]) -> V:
+        """The value of a key: what is kept, or what the function makes of it; the same key always has to give an equal value."""
         known = self._known
         if key in known:
             known.move_to_end(key)
             return known[key]
-        value = self._make(key)
+        value = make(key)
         size = self._size(key, value)
         if size <= self._most:
             known[key] = value

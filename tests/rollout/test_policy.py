@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
 from collections.abc import Callable
 
@@ -144,3 +145,19 @@ def test_the_actors_mode_is_left_as_it_was(actor: Actor, codec: ChatCodec, train
     policy(actor, codec, limit=2).reply([Request(0, codec.first("look"), True, None)])
     assert actor.training is training
     actor.train(was)
+
+
+def test_what_a_policy_held_goes_with_it(actor: Actor, codec: ChatCodec, words: PreTrainedTokenizerBase, converse: Callable) -> None:
+    """A fixed leak: cache and layers referred to each other, so that each evaluation left its buffers to a collection that seldom comes."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+        made = policy(actor, codec, slots=4)
+        converse(made, codec, plans(words, 0), 4, ["look", "take mug 1"])
+        during = sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+        del made
+        after = sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert after <= before < during

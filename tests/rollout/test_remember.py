@@ -28,12 +28,12 @@ def test_the_bound_holds_and_the_oldest_goes() -> None:
         made.append(key)
         return "x" * key
 
-    memory = Remember(make, lambda _, value: len(value), most=10)
+    memory: Remember[int, str] = Remember(lambda _, value: len(value), most=10)
     for key in (3, 4, 3, 5):  # 4 was not asked for longest, and makes room for 5
-        assert memory(key) == "x" * key and memory.bytes <= 10
-    assert memory(3) == "xxx" and made == [3, 4, 5]
-    assert memory(4) == "xxxx" and made == [3, 4, 5, 4]
-    assert memory(11) == "x" * 11 and memory.bytes <= 10, "what is larger than all is made and not kept"
+        assert memory(key, make) == "x" * key and memory.bytes <= 10
+    assert memory(3, make) == "xxx" and made == [3, 4, 5]
+    assert memory(4, make) == "xxxx" and made == [3, 4, 5, 4]
+    assert memory(11, make) == "x" * 11 and memory.bytes <= 10, "what is larger than all is made and not kept"
 
 
 @pytest.mark.parametrize("name", ["words", "qwen"])

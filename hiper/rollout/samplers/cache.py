@@ -6,6 +6,8 @@ are preallocated: a token costs one write, where a cache that concatenates copie
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 from transformers import Cache
@@ -14,10 +16,23 @@ from transformers.cache_utils import CacheLayerMixin
 _BLOCK = 256  # positions by which buffers grow
 
 
+@dataclass
+class _Slots:
+    """Where the next forward pass writes. The layers have it from here and not from their cache: buffers in a circle of references are kept
+    until Python looks for such circles, which is seldom."""
+
+    rows: int
+    capacity: int = _BLOCK
+    used: int = 0
+    contiguous: bool = True
+    chosen: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    positions: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+
 class _SlotLayer(CacheLayerMixin):
     """Keys and values of one layer, (rows, heads, positions, head size)."""
 
-    def __init__(self, slots: SlotCache) -> None:
+    def __init__(self, slots: _Slots) -> None:
         super().__init__()
         self._slots = slots
 
@@ -59,13 +74,8 @@ class SlotCache(Cache):
     """The cache handed to the model. `place` says where the next forward pass writes."""
 
     def __init__(self, rows: int, layers: int) -> None:
-        self.rows = rows
-        self.capacity = _BLOCK
-        self.used = 0
-        self.contiguous = True
-        self.chosen = torch.empty(0, dtype=torch.long)
-        self.positions = torch.empty(0, dtype=torch.long)
-        super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
+        self._slots = _Slots(rows)
+        super().__init__(layers=[_SlotLayer(self._slots) for _ in range(layers)])
 
     def place(self, chosen: Tensor, positions: Tensor) -> Tensor:
         """Set the rows and positions of the next pass.
@@ -77,12 +87,13 @@ class SlotCache(Cache):
         Returns:
             (B, 1, Q, K) bool: a token sees the positions up to its own. Whatever an earlier occupant left beyond is never seen.
         """
-        self.chosen, self.positions = chosen, positions
-        self.contiguous = bool((chosen == torch.arange(len(chosen), device=chosen.device)).all())
-        self.used = int(positions.max()) + 1
-        while self.capacity < self.used:
-            self.capacity += _BLOCK
-        keys = torch.arange(self.used, device=positions.device)
+        slots = self._slots
+        slots.chosen, slots.positions = chosen, positions
+        slots.contiguous = bool((chosen == torch.arange(len(chosen), device=chosen.device)).all())
+        slots.used = int(positions.max()) + 1
+        while slots.capacity < slots.used:
+            slots.capacity += _BLOCK
+        keys = torch.arange(slots.used, device=positions.device)
         return (keys <= positions[:, None, :, None]).contiguous()
 
     def move(self, source: int, target: int, length: int) -> None:
