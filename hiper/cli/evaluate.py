@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from hiper.cli.parsing import Commands, add_overrides, add_stage_options, say
@@ -37,23 +36,13 @@ def evaluate(options: argparse.Namespace) -> int:
         raise ConfigError("--config belongs to a run's own evaluation; --model brings the settings saved beside it.")
     if options.data is None:
         raise ConfigError("--model, --planner and --executor need --data DIR, a folder of games in the official layout: RUN/games/data.")
-    from hiper.config import GamesConfig
-    from hiper.config.compose import compose, override
-    from hiper.evaluate import evaluate as play
-    from hiper.runs.run_dir import config_beside
+    from hiper.api import evaluate as play
     from hiper.runtime.progress import track
-    from hiper.suites import benchmark_of
 
-    saved = config_beside(model)
-    cfg = override(saved, options.overrides) if saved is not None else compose(options.overrides)
-    cfg = override(cfg, _changes(options))
-    index = benchmark_of(cfg).index(options.data, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
-    for split in cfg.evaluate.splits:
-        index.split(split)  # an empty one is refused before the model is loaded
     out = options.out or Path("evaluations") / "+".join(_label(path) for path in (options.planner, model) if path is not None)
     options.place = str(out)
     with track("evaluate") as progress:
-        summary = play(cfg, model, index, out, progress, options.planner)
+        summary = play(model, options.data, out, [*options.overrides, *_changes(options)], planner=options.planner, progress=progress)
     say(summary)
     say(f"written: {out / 'evaluation.json'}")
     return 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hiper.config import RunConfig
     from hiper.suites.base import TextEnv
     from hiper.suites.expert import Expert
-    from hiper.suites.suite import Benchmark
+    from hiper.suites.suite import Suite
     from hiper.suites.tasks import GameIndex
 
 HELP = "? lists what can be done now; q leaves"
@@ -45,36 +45,36 @@ def add(commands: Commands) -> None:
 def command(options: argparse.Namespace) -> int:
     """A game for a person, or one played by the expert."""
     from hiper.config.compose import compose
-    from hiper.suites import benchmark_of
+    from hiper.suites import suite_of
 
     files = [word for word in options.words if "=" not in word]
     cfg = compose([word for word in options.words if "=" in word])
-    benchmark = benchmark_of(cfg)
+    suite = suite_of(cfg)
     if len(files) > 1:
         raise ConfigError(f"{', '.join(files)}: only one game can be played at a time.")
     if files and not options.expert:
-        play(benchmark.make_env(cfg, Path(files[0])), input, print)
+        play(suite.make_env(cfg, Path(files[0])), input, print)
         return 0
     split = options.split or cfg.evaluate.splits[-1]
-    with small_data(benchmark, cfg, options.data, 60 if options.expert else 1, options.index + 1) as root:
-        path = Path(files[0]) if files else _pick(benchmark.index(root, cfg, [split]), split, options.index)
-        env = benchmark.make_env(cfg, path)
+    with small_data(suite, cfg, options.data, 60 if options.expert else 1, options.index + 1) as root:
+        path = Path(files[0]) if files else _pick(suite.index(root, cfg, [split]), split, options.index)
+        env = suite.make_env(cfg, path)
         if options.expert:
             seen = replace(cfg, games=replace(cfg.games, limit=PRIOR_GAMES))
-            watch(env, benchmark.expert(benchmark.index(root, seen, ["train"]), cfg, Random(0)), print)
+            watch(env, suite.expert(suite.index(root, seen, ["train"]), cfg, Random(0)), print)
         else:
             play(env, input, print)
     return 0
 
 
 @contextmanager
-def small_data(benchmark: Benchmark, cfg: RunConfig, data: Path | None, train: int, held_out: int) -> Iterator[Path]:
+def small_data(suite: Suite, cfg: RunConfig, data: Path | None, train: int, held_out: int) -> Iterator[Path]:
     """The folder of games that was named, or one made for the moment."""
     if data is not None:
         yield data
         return
     with tempfile.TemporaryDirectory(prefix="hiper-games-") as folder:
-        yield benchmark.data(Path(folder) / "data", benchmark.small(cfg, train, held_out))
+        yield suite.data(Path(folder) / "data", suite.small(cfg, train, held_out))
 
 
 def _pick(index: GameIndex, split: str, number: int) -> Path:

@@ -200,8 +200,13 @@ TASK_TYPES = (
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 
-BENCHMARKS = ("alfworld", "webshop")
-"""What `env.name` may be, see `hiper.suites.suite`."""
+SUITE_SETTINGS = (
+    "env.engine",
+    *(f"games.{name}" for name in ("train", "valid_seen", "valid_unseen", "max_receptacles", "max_objects", "task_types")),
+    *(f"demos.{name}" for name in ("fresh", "renumber", "scatter", "detours")),
+    "webshop",
+)
+"""Settings, and sections, that are not for every suite; which of them one reads, it says itself (`hiper.suites.suite.Suite.reads`)."""
 
 
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
@@ -310,13 +315,13 @@ class EnvConfig:
     """The environment an agent acts in."""
 
     name: str = "alfworld"
+    """The suite of tasks, see `hiper.suites.registry`."""
     engine: Engine = Engine.native
     """ALFWorld, `native`: ours; `textworld`: the original `alfworld` package, hundreds of times slower."""
     max_turns: int = 50
     """Turns before an episode is truncated (paper, ALFWorld: 50; WebShop, by its log: 15)."""
 
     def __post_init__(self) -> None:
-        _require(self.name in BENCHMARKS, "env.name", self.name, " or ".join(BENCHMARKS))
         _require(self.max_turns >= 1, "env.max_turns", self.max_turns, "at least 1")
 
 

@@ -22,10 +22,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hiper.config import REFERENCE, RunConfig, collect_problems
+from hiper.config import REFERENCE, SUITE_SETTINGS, RunConfig, collect_problems
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.reading import check_yaml, read_yaml
 from hiper.runtime.records import read_value
+from hiper.suites.registry import suite_named
 
 T = TypeVar("T")
 
@@ -111,7 +112,30 @@ def build(node: DictConfig) -> RunConfig:
     _raise(problems)
     if not isinstance(config, RunConfig):
         raise ConfigError(f"the composed config is a {type(config).__name__}, not a RunConfig: config.yaml must start with `base_config`.")
+    _raise(list(_unread(config)))
     return config
+
+
+def _unread(config: RunConfig) -> Iterator[str]:
+    """Settings that were changed and that the suite does not read."""
+    suite = suite_named(config.env.name)
+    values, defaults = (dict(_flat_values(dataclasses.asdict(one))) for one in (config, RunConfig()))
+    for key, value in values.items():
+        of_some = _within(key, SUITE_SETTINGS)
+        if of_some and not _within(key, suite.reads) and value != defaults[key]:
+            yield f"{key}={value}: env.name={config.env.name} does not read it. Leave it at {defaults[key]}."
+
+
+def _within(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def _flat_values(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat_values(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def read_settings(schema: type[T], path: Path, changes: Sequence[str] = ()) -> T:

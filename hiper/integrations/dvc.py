@@ -16,7 +16,7 @@ from typing import Any
 from hiper.config import RunConfig
 from hiper.config.compose import override
 from hiper.errors import ConfigError, DataError, MissingDependencyError
-from hiper.evaluate.statistics import wilson
+from hiper.evaluation.statistics import wilson
 from hiper.runs.run_dir import save_config
 from hiper.runtime.lock import locked
 from hiper.runtime.parent_death import guarded

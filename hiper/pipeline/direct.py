@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hiper.config import RunConfig
-from hiper.evaluate import read_evaluation
+from hiper.evaluation import read_evaluation
 from hiper.pipeline.stages import REPORT_FILE, STAGES, StageResult, check_needs, recover_run, up_to_date
 from hiper.runs.run_dir import begin_run
 from hiper.runtime.lock import locked

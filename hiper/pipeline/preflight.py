@@ -13,15 +13,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hiper.config import SPLITS, Engine, RunConfig, Source, WandbMode
+from hiper.config import RunConfig, WandbMode
 from hiper.errors import ConfigError, HiperError
+from hiper.suites import suite_of
 
 TIMEOUT = 10.0
 """Seconds a hub has for an answer."""
 
 _COMPUTING = ("warm_start", "train", "evaluate")
 _PLAYING = ("train", "evaluate")
-_SPLITS = {"alfworld": SPLITS, "webshop": ("train", "valid", "test")}
+SHARED = ("games", "demos", "warm_start")
+"""Stages that `paths.base` takes from another run."""
 _INDEX = "model.safetensors.index.json"
 
 
@@ -43,11 +45,9 @@ def check(cfg: RunConfig, stages: Sequence[str]) -> None:
 
 
 def _packages(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
-    generates = cfg.env.name == "alfworld" and cfg.games.source is Source.generated
-    if generates and (_own(cfg, stages, "games") or (_own(cfg, stages, "demos") and cfg.demos.fresh)):
-        yield from _missing(("alfworld",), "games.source=generated", "pip install alfworld==0.4.2")
-    if cfg.env.name == "alfworld" and cfg.env.engine is Engine.textworld and _any(stages, _PLAYING):
-        yield from _missing(("alfworld", "textworld", "fast_downward"), "env.engine=textworld", "pip install alfworld==0.4.2")
+    shared = SHARED if cfg.paths.base is not None else ()
+    for modules, what, advice in suite_of(cfg).packages(cfg, [stage for stage in stages if stage not in shared]):
+        yield from _missing(modules, what, advice)
     if _own(cfg, stages, "warm_start"):
         yield from _missing(("trl", "datasets", "accelerate"), "the warm start", "pip install trl datasets accelerate")
     if "train" in stages and cfg.tracking.wandb is not WandbMode.off:
@@ -82,21 +82,14 @@ def _device(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
 
 def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     """Settings that only a later stage would find to contradict each other."""
-    known = _SPLITS[cfg.env.name]
+    suite = suite_of(cfg)
+    known = suite.splits
     watched = cfg.evaluate.splits[:1] if "evaluate" not in stages and cfg.trainer.eval_every > 0 else cfg.evaluate.splits
     unknown = [split for split in watched if split not in known]
     if unknown and _any(stages, _PLAYING):
         yield f"evaluate.splits={unknown}: env.name={cfg.env.name} has {', '.join(known)}."
-    fresh, shop = cfg.demos.fresh, cfg.env.name == "webshop"
-    odd = (fresh and (shop or cfg.games.source is not Source.generated or cfg.demos.scatter > 0)) or (shop and cfg.demos.scatter > 0)
-    if odd and _own(cfg, stages, "demos"):
-        from random import Random
-
-        from hiper.suites import benchmark_of
-        from hiper.suites.tasks import GameIndex
-
-        nothing = GameIndex(Path(), ())
-        yield from _said(lambda: benchmark_of(cfg).training_games(nothing, cfg, Random()))  # it says why; games it would look at later
+    if _own(cfg, stages, "demos"):
+        yield from _said(lambda: suite.check(cfg))
 
 
 def _model(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:

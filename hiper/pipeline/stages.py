@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiper.config import RunConfig
 from hiper.errors import CheckpointError, ConfigError, DataError
+from hiper.pipeline.preflight import SHARED
 from hiper.runs.fingerprint import EXTENDABLE, SETTINGS, UPSTREAM, differences, stage_fingerprint, stage_settings, told
 from hiper.runs.run_dir import save_config
 from hiper.runs.stage_folder import (
@@ -37,7 +38,7 @@ from hiper.runs.stage_folder import (
 from hiper.runtime.files import write_json
 from hiper.runtime.lock import working
 from hiper.runtime.progress import Progress
-from hiper.suites import benchmark_of
+from hiper.suites import suite_of
 
 if TYPE_CHECKING:
     from hiper.suites.tasks import GameIndex
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["SETTINGS", "STAGES", "UPSTREAM", "StageResult", "stage_fingerprint"]
 
 logger = logging.getLogger(__name__)
-
-SHARED = ("games", "demos", "warm_start")
-"""Stages that `paths.base` takes from another run."""
 
 INDEX_FILE = "index.json"
 DEMOS_FILE = "demos.jsonl"
@@ -83,8 +81,8 @@ def games(cfg: RunConfig, progress: Progress | None = None, *, force: bool = Fal
     """
 
     def work(folder: StageFolder) -> None:
-        benchmark = benchmark_of(cfg)
-        index = benchmark.index(benchmark.data(folder.path / "data", cfg, progress), cfg)
+        suite = suite_of(cfg)
+        index = suite.index(suite.data(folder.path / "data", cfg, progress), cfg)
         index.save(folder.path / INDEX_FILE)
         folder.facts.update({split: sum(counts.values()) for split, counts in index.counts().items()})
 
@@ -138,8 +136,8 @@ def evaluate(cfg: RunConfig, progress: Progress | None = None, *, force: bool = 
     """Play the full splits with the trained model, and with the warm start it came from."""
 
     def work(folder: StageFolder) -> None:
-        from hiper.evaluate import evaluate as play
-        from hiper.evaluate.chunks import FOLDER as CHUNKS
+        from hiper.evaluation import evaluate as play
+        from hiper.evaluation.chunks import FOLDER as CHUNKS
 
         index = game_index(cfg)
         models = {"trained": _directory(cfg, "train") / MODEL_FOLDER}

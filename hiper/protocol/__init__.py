@@ -3,7 +3,7 @@
 from hiper.protocol.grammar import Block, Decision, Fault, Reply, Span, Switch, decide, parse, planned, render
 from hiper.protocol.prompts import Prompter, describe
 from hiper.protocol.spans import ReplySpans, locate, reply_text, token_ends
-from hiper.rl.masking import Block as BlockId
+from hiper.rl.blocks import Block as BlockId
 
 __all__ = [
     "Block",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from hiper.protocol.grammar import Block, Reply
-from hiper.rl.masking import Block as BlockId
+from hiper.rl.blocks import Block as BlockId
 
 
 class Decoder(Protocol):

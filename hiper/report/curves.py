@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hiper.evaluate.statistics import wilson
+from hiper.evaluation.statistics import wilson
 from hiper.report.charts import Series, line_chart
 from hiper.report.read import RunRecord
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from hiper.config import RunConfig
 from hiper.errors import DataError, HiperError
-from hiper.evaluate.write import TRAJECTORIES, read_evaluation
+from hiper.evaluation.write import TRAJECTORIES, read_evaluation
 from hiper.rollout.trajectory import Trajectory, read_trajectories
 from hiper.runs.run_dir import load_config
 from hiper.runs.stage_folder import ENVIRONMENT, TIMES
@@ -57,7 +57,7 @@ class RunRecord:
     timings: list[dict[str, Any]]
     warm_start: dict[str, Any] | None
     trained: dict[str, Any] | None
-    """Evaluations as written by `hiper.evaluate`."""
+    """Evaluations as written by `hiper.evaluation`."""
     alarms: list[dict[str, Any]]
     """What went off during training; see `hiper.train.alarms`."""
     samples: list[Sample]

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from hiper import __version__
 from hiper.errors import DataError
-from hiper.evaluate.history import history
+from hiper.evaluation.history import history
 from hiper.report.charts import PALETTE, STYLE, interval_chart, percent, plain, standalone
 from hiper.report.curves import draw_curves, evaluations
 from hiper.report.episode import show_episode
@@ -23,7 +23,7 @@ from hiper.report.read import RunRecord, read_run
 from hiper.report.tables import tables
 from hiper.runtime.files import write_text
 from hiper.runtime.text import visible
-from hiper.suites import benchmark_of
+from hiper.suites import suite_of
 from hiper.suites.suite import Wording
 
 MEAN_OF = 5
@@ -76,7 +76,7 @@ def render(record: RunRecord, curves: Mapping[str, Markup]) -> str:
     )
     environment.filters.update(pct=_or_dash(percent), num=_or_dash(plain), signed=_signed, duration=_duration, words=_words)
     template = environment.get_template("report.html.j2")
-    wording = benchmark_of(record.config).wording if record.config is not None else Wording()
+    wording = suite_of(record.config).wording if record.config is not None else Wording()
     return template.render(
         version=__version__,
         palette=Markup(PALETTE),

@@ -6,23 +6,13 @@ Source: HiPER, arXiv:2602.16165. Spans come from the protocol's parser as block 
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hiper.rl._checks import check_bool, check_shapes
-
-
-class Block(IntEnum):
-    """What a token belongs to; a block includes its tags."""
-
-    none = 0
-    """Prompts, padding, and reply tokens outside every block."""
-    switch = 1
-    subgoal = 2
-    action = 3
+from hiper.rl.blocks import Block
 
 
 class TokenAdvantages(NamedTuple):

@@ -27,7 +27,7 @@ from hiper.rollout.samplers.pair import PairPolicy
 from hiper.rollout.samplers.transformers import Policy, Request, Sampled, TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.runtime.device import pick_device
-from hiper.suites import benchmark_of, make_env
+from hiper.suites import make_env, suite_of
 from hiper.suites.base import TextEnv
 from hiper.suites.tasks import GameEntry
 
@@ -106,7 +106,7 @@ class Collector:
         self._max_turns = max_turns or cfg.env.max_turns
         self._rollout: RolloutConfig = cfg.rollout
         self._dialect = cfg.protocol.dialect
-        self._prompter = Prompter(cfg.protocol, benchmark_of(cfg).scene)
+        self._prompter = Prompter(cfg.protocol, suite_of(cfg).scene)
         self._reader = ReplyReader(codec.tokenizer, cfg.protocol.dialect)
 
     def play(

@@ -14,7 +14,7 @@ from typing import Any
 
 from hiper import __version__
 from hiper.config import RunConfig
-from hiper.suites import benchmark_of
+from hiper.suites import suite_of
 
 UPSTREAM: Mapping[str, tuple[str, ...]] = {
     "games": (),
@@ -61,7 +61,7 @@ def stage_settings(cfg: RunConfig, stage: str) -> dict[str, Any]:
         chosen.pop(key, None)
     if stage == "train":
         chosen = {key: value for key, value in chosen.items() if key not in ADDED or value != ADDED[key]}
-    own = {key: value for key, value in benchmark_of(cfg).settings(cfg, stage).items() if key not in chosen}
+    own = {key: value for key, value in suite_of(cfg).settings(cfg, stage).items() if key not in chosen}
     return json.loads(json.dumps({**chosen, **_flat(own)}, default=str))  # type: ignore[no-any-return]  # enums become their values, as they are read back
 
 

@@ -20,7 +20,7 @@ from hiper.protocol import Prompter, Switch, render
 from hiper.protocol.prompts import Past
 from hiper.runtime.reading import read_json_lines
 from hiper.runtime.records import read_value
-from hiper.suites import benchmark_of
+from hiper.suites import suite_of
 from hiper.suites.expert import Demonstration, demonstrate
 from hiper.suites.tasks import GameIndex
 
@@ -58,7 +58,7 @@ class DemosSummary:
 def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[[int, int], None] | None = None) -> DemosSummary:
     """Play training games with the expert and write what it did.
 
-    Games are taken in a seeded order, see `Benchmark.training_games`.
+    Games are taken in a seeded order, see `Suite.training_games`.
 
     Args:
         index: games; only the training split is read.
@@ -70,12 +70,12 @@ def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[
         ConfigError: `demos` asks for what the benchmark cannot do, such as fresh games of an official set.
         DataError: no training games, or the expert fails on all of them.
     """
-    benchmark = benchmark_of(cfg)
+    suite = suite_of(cfg)
     entries = index.split(TRAIN)
     rng = random.Random(f"demos-{cfg.demos.seed}")
-    expert = benchmark.expert(index, cfg, rng)
-    games = benchmark.training_games(index, cfg, rng)
-    prompter = Prompter(cfg.protocol, benchmark.scene)
+    expert = suite.expert(index, cfg, rng)
+    games = suite.training_games(index, cfg, rng)
+    prompter = Prompter(cfg.protocol, suite.scene)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")
     written = won = turns = switches = failed = 0

@@ -1,31 +1,6 @@
-"""Environments behind one surface, see `hiper.suites.base`; benchmarks behind another, see `hiper.suites.suite`."""
+"""Suites of tasks, behind one surface: `hiper.suites.suite`. What is ALFWorld's or WebShop's alone is in a folder of its own."""
 
-from __future__ import annotations
-
-import random
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from hiper.config import RunConfig
 from hiper.suites.base import StepResult, TextEnv
+from hiper.suites.registry import make_env, register_suite, suite_of
 
-if TYPE_CHECKING:
-    from hiper.suites.suite import Benchmark
-
-__all__ = ["StepResult", "TextEnv", "benchmark_of", "make_env"]
-
-
-def benchmark_of(cfg: RunConfig) -> Benchmark:
-    """The benchmark that `env.name` names."""
-    if cfg.env.name == "webshop":
-        from hiper.suites.webshop.suite import WebShop
-
-        return WebShop()
-    from hiper.suites.alfworld.suite import ALFWorld
-
-    return ALFWorld()
-
-
-def make_env(cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
-    """An environment for one game, as `Benchmark.make_env`."""
-    return benchmark_of(cfg).make_env(cfg, path, rng)
+__all__ = ["StepResult", "TextEnv", "make_env", "register_suite", "suite_of"]

@@ -1,4 +1,4 @@
-"""What a benchmark is to the stages: games, environments that play them, an expert, and words for what they are."""
+"""What a suite is to the stages: games, environments that play them, an expert, and words for what they are."""
 
 from __future__ import annotations
 
@@ -27,19 +27,33 @@ class Wording:
     """What demonstrations with a lapse leave out; see `demos.lapses`."""
 
 
-class Benchmark(Protocol):
+class Suite(Protocol):
     """One package under `hiper/suites`."""
 
     wording: Wording
+    splits: tuple[str, ...]
+    """Names of its splits; `train` is among them."""
+    reads: tuple[str, ...]
+    """Which of `hiper.config.SUITE_SETTINGS` it reads: keys, or sections. Those it does not read are refused."""
 
     scene: str
     """Where the agent acts, for prompts that have to explain; one sentence or two."""
 
     def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
-        """What decides a stage's files beside the settings that all benchmarks share."""
+        """What decides a stage's files beside the settings that all suites share."""
 
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
         """What an evaluation has to say of how success was told and what agents saw, beside what all benchmarks share."""
+
+    def packages(self, cfg: RunConfig, stages: Sequence[str]) -> Iterator[tuple[Sequence[str], str, str]]:
+        """What has to be installed for stages to be done here, beside what all suites need: modules, what wants them, and what to do."""
+
+    def check(self, cfg: RunConfig) -> None:
+        """See that its settings go together.
+
+        Raises:
+            ConfigError: they do not; the message says which.
+        """
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """The games: generated into `folder`, or where the official ones are, fetched when missing and possible.
@@ -67,11 +81,7 @@ class Benchmark(Protocol):
         """An expert that has seen the training split; `rng` is its own."""
 
     def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
-        """Games to demonstrate, in random order and without end.
-
-        Raises:
-            ConfigError: `demos` asks for what this benchmark cannot do.
-        """
+        """Games to demonstrate, in random order and without end."""
 
     def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
         """The settings with no more generated games than these, for a look at one or two."""

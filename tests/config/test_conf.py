@@ -10,7 +10,7 @@ import pytest
 
 from hiper.config import Constrain, Context, KeepMode, Pay, RunConfig
 from hiper.config.compose import compose, config_dir
-from hiper.evaluate.reevaluate import load_plan
+from hiper.evaluation.reevaluate import load_plan
 
 CHOICES = sorted((path.parent.name, path.stem) for path in config_dir().glob("*/*.yaml") if path.parent.name != "reevaluate")
 PLANS = sorted((config_dir() / "reevaluate").glob("*.yaml"))

@@ -179,7 +179,7 @@ CASES = [
     Case(
         "evaluation: in a game, in writing its chunk",
         "evaluate",
-        [f"call {CHUNK} 2 then {REPLY} 3", "cut hiper.evaluate.chunks:write_trajectories 1 - 500"],
+        [f"call {CHUNK} 2 then {REPLY} 3", "cut hiper.evaluation.chunks:write_trajectories 1 - 500"],
         stage="evaluate",
         kept=KEPT_GAMES,
     ),

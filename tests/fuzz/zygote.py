@@ -36,7 +36,7 @@ HEAVY = (
     "hiper.rollout.collect",
     "hiper.train.trainer",
     "hiper.sft.fine_tune",
-    "hiper.evaluate.reevaluate",
+    "hiper.evaluation.reevaluate",
     "hiper.experiments.sweep.sweep",
     "datasets",
     "trl",

@@ -24,9 +24,9 @@ from hiper.cli import main as cli
 from hiper.cli import run as running
 from hiper.config.compose import compose
 from hiper.errors import ConfigError, DataError, HiperError
-from hiper.evaluate.drift import read_history
-from hiper.evaluate.reevaluate import load_plan
-from hiper.evaluate.write import read_evaluation
+from hiper.evaluation.drift import read_history
+from hiper.evaluation.reevaluate import load_plan
+from hiper.evaluation.write import read_evaluation
 from hiper.experiments.comparison import load_study
 from hiper.experiments.sweep.spec import load_spec
 from hiper.rollout.trajectory import read_trajectories

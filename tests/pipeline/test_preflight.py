@@ -136,10 +136,6 @@ def test_wandb_online_needs_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         ),
         (RunConfig(demos=DemosConfig(fresh=True, scatter=0.5)), "demos.scatter=0.5 is for games played again"),
         (
-            RunConfig(env=EnvConfig(name="webshop"), demos=DemosConfig(fresh=True), evaluate=EvaluateConfig(splits=["valid"])),
-            "demos.fresh=true is ALFWorld's",
-        ),
-        (
             RunConfig(env=EnvConfig(name="webshop")),
             "evaluate.splits=['valid_seen', 'valid_unseen']: env.name=webshop has train, valid, test",
         ),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hiper.config import TASK_TYPES, RunConfig
-from hiper.evaluate import write_evaluation
+from hiper.evaluation import write_evaluation
 from hiper.rollout.trajectory import Levels, StopReason, Trajectory, Turn, write_trajectories
 from hiper.runs.run_dir import environment, save_config
 from hiper.runs.stage_folder import ENVIRONMENT, Begun, stage_folder

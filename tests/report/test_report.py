@@ -22,7 +22,7 @@ import pytest
 
 from hiper.config.compose import compose
 from hiper.errors import DataError
-from hiper.evaluate import read_evaluation
+from hiper.evaluation import read_evaluation
 from hiper.report import write_report
 from hiper.report.episode import show_episode
 from hiper.report.read import Sample, pick

@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from hiper.evaluate import read_evaluation
+from hiper.evaluation import read_evaluation
 from hiper.report import write_report
 from hiper.runs.stage_folder import ENVIRONMENT
 from hiper.tracking import read_metrics

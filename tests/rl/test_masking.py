@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hiper.rl.masking import Block, level_turns, mask_coverage, spread
+from hiper.rl.blocks import Block
+from hiper.rl.masking import level_turns, mask_coverage, spread
 
 # Two trajectories. The first has two turns: SWITCH, then KEEP. The second has one turn without a usable form (all of it action).
 N, W, G, A = Block.none, Block.switch, Block.subgoal, Block.action

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from hiper.errors import DataError
-from hiper.evaluate import read_evaluation
-from hiper.evaluate.write import EVALUATION, TRAJECTORIES
+from hiper.evaluation import read_evaluation
+from hiper.evaluation.write import EVALUATION, TRAJECTORIES
 from hiper.experiments.comparison.run import warm_start_evaluation
 from hiper.experiments.comparison.spec import Cell, Study
 from hiper.report.charts import Series, line_chart, percent, standalone

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from hiper.errors import ConfigError, WorkflowError
-from hiper.evaluate.write import EVALUATION
+from hiper.evaluation.write import EVALUATION
 from hiper.experiments.comparison.spec import Cell, Study
 from hiper.pipeline.stages import MODEL_FOLDER, game_index
 from hiper.runs.stage_folder import STAGE

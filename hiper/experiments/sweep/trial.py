@@ -16,11 +16,12 @@ from optuna.trial import Trial
 from hiper.config import RunConfig
 from hiper.config.compose import override
 from hiper.errors import CollapseError
-from hiper.evaluate.history import history
+from hiper.evaluation.history import history
 from hiper.experiments.sweep.spec import SweepSpec
 from hiper.experiments.sweep.storage import StorageAway
 from hiper.experiments.sweep.study import TURNS, Claim, TrialLost
 from hiper.pipeline import stages
+from hiper.pipeline.preflight import SHARED
 from hiper.report.curves import evaluations
 from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress, track
@@ -85,7 +86,7 @@ def shared_stages(spec: SweepSpec, cfg: RunConfig, progress: Progress | None = N
     base = spec.place / "base" / stages.stage_fingerprint(cfg, "warm_start")
     own = override(cfg, [f"paths.run={base}"])
     with locked(base, wait=True):
-        for name in stages.SHARED:
+        for name in SHARED:
             stages.STAGES[name](own, progress)
     return base
 

@@ -73,7 +73,7 @@ def may_download(cfg: RunConfig) -> bool:
 
 def result_table(directory: Path) -> list[dict[str, str | int | float]]:
     """Rows of the evaluations under a directory: one a model, split and task type, and one for each whole split."""
-    from hiper.evaluate import read_evaluation
+    from hiper.evaluation import read_evaluation
 
     rows: list[dict[str, str | int | float]] = []
     for folder in sorted(path.parent for path in directory.glob("*/evaluation.json")):

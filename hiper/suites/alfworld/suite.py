@@ -1,4 +1,4 @@
-"""ALFWorld as a benchmark of `hiper.suites.suite`."""
+"""ALFWorld as a suite: see `hiper.suites.suite`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hiper.config import DemosConfig, Engine, RunConfig, Source
+from hiper.config import SPLITS, DemosConfig, Engine, RunConfig, Source
 from hiper.errors import ConfigError
 from hiper.protocol.prompts import HOUSEHOLD
 from hiper.runtime.progress import Progress
@@ -33,6 +33,12 @@ class ALFWorld:
 
     scene = HOUSEHOLD
     wording = Wording("game", "games", lapses="the use of appliances and lamps")
+    splits: tuple[str, ...] = SPLITS
+    reads: tuple[str, ...] = (
+        "env.engine",
+        *(f"games.{name}" for name in ("train", "valid_seen", "valid_unseen", "max_receptacles", "max_objects", "task_types")),
+        *(f"demos.{name}" for name in ("fresh", "renumber", "scatter", "detours")),
+    )
 
     def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
         """Where official games lie, when the config leaves that to the machine."""
@@ -44,6 +50,25 @@ class ALFWorld:
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
         """Nothing: the goal is in the game file."""
         return {}
+
+    def packages(self, cfg: RunConfig, stages: Sequence[str]) -> Iterator[tuple[Sequence[str], str, str]]:
+        """`alfworld` for its floor plans, and TextWorld where that plays."""
+        install = "pip install alfworld==0.4.2"
+        if cfg.games.source is Source.generated and ("games" in stages or ("demos" in stages and cfg.demos.fresh)):
+            yield ("alfworld",), "games.source=generated", install
+        if cfg.env.engine is Engine.textworld and ("train" in stages or "evaluate" in stages):
+            yield ("alfworld", "textworld", "fast_downward"), "env.engine=textworld", install
+
+    def check(self, cfg: RunConfig) -> None:
+        """Fresh games can only be generated ones, and have nothing to lay out anew."""
+        if cfg.demos.fresh and cfg.games.source is not Source.generated:
+            raise ConfigError(
+                f"demos.fresh=true needs games.source=generated, got {cfg.games.source.value}: official games cannot be made anew."
+            )
+        if cfg.demos.fresh and cfg.demos.scatter:
+            raise ConfigError(
+                f"demos.scatter={cfg.demos.scatter} is for games played again; with demos.fresh=true all are new. Set one of them."
+            )
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """Generated games, or the released ones."""
@@ -75,17 +100,8 @@ class ALFWorld:
         """The index's games, again and again, from the second time on with new numbers if `demos.renumber`, with their things laid out
         anew if `demos.scatter`. With `demos.fresh` each is generated in memory in the training rooms, and never written.
         """
-        if not cfg.demos.fresh:
-            return _cycle(index, rng, cfg.demos)
-        if cfg.games.source is not Source.generated:
-            raise ConfigError(
-                f"demos.fresh=true needs games.source=generated, got {cfg.games.source.value}: official games cannot be made anew."
-            )
-        if cfg.demos.scatter:
-            raise ConfigError(
-                f"demos.scatter={cfg.demos.scatter} is for games played again; with demos.fresh=true all are new. Set one of them."
-            )
-        return _fresh(cfg)
+        self.check(cfg)
+        return _fresh(cfg) if cfg.demos.fresh else _cycle(index, rng, cfg.demos)
 
     def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
         """Splits of the sizes given."""

@@ -1,4 +1,4 @@
-"""WebShop as a benchmark of `hiper.suites.suite`: a game is a goal, named `synthetic/SEED/INDEX` or `human/SEED/INDEX`."""
+"""WebShop as a suite, see `hiper.suites.suite`: a task is a goal, named `synthetic/SEED/INDEX` or `human/SEED/INDEX`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.config import RunConfig, Source
-from hiper.errors import ConfigError, DataError
+from hiper.errors import DataError
 from hiper.runtime.progress import Progress
 from hiper.suites.base import TextEnv
 from hiper.suites.suite import Wording
@@ -29,6 +29,8 @@ class WebShop:
     """Goals in a shop. What is held out is the start of the goals' list, as published; its products are also sold in training."""
 
     wording = Wording("goal", "goals", lapses="the choice of options")
+    splits: tuple[str, ...] = (TRAIN, VALID, TEST)
+    reads: tuple[str, ...] = ("webshop",)
     scene = (
         "You shop in an online store, in text: search[words] looks for products where there is a search bar, click[text] follows what the "
         "page names. Find what the task asks for, choose its options, and buy it."
@@ -51,6 +53,13 @@ class WebShop:
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
         """Who told the nouns, and how pages were worded."""
         return {"type_matching": find_tagger().name, "labels": str(cfg.webshop.labels).lower()}
+
+    def packages(self, cfg: RunConfig, stages: Sequence[str]) -> Iterator[tuple[Sequence[str], str, str]]:
+        """Nothing."""
+        yield from ()
+
+    def check(self, cfg: RunConfig) -> None:
+        """Its settings are independent of each other."""
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """A generated catalogue, or the one in `games.data` or $WEBSHOP_DATA."""
@@ -106,12 +115,6 @@ class WebShop:
 
     def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
         """Training goals in a random order, again and again."""
-        if cfg.demos.fresh:
-            raise ConfigError(
-                "demos.fresh=true is ALFWorld's: WebShop's goals are those of its catalogue. Raise webshop.products for more."
-            )
-        if cfg.demos.scatter:
-            raise ConfigError(f"demos.scatter={cfg.demos.scatter} is ALFWorld's: a shop has no things to lay out anew. Leave it at 0.")
         return self._cycle(index, cfg, rng)
 
     def _cycle(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:

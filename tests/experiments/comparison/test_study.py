@@ -21,7 +21,7 @@ import hiper
 from hiper.cli.main import main
 from hiper.config import TASK_TYPES, RunConfig
 from hiper.errors import ConfigError, WorkflowError
-from hiper.evaluate import read_evaluation, write_evaluation
+from hiper.evaluation import read_evaluation, write_evaluation
 from hiper.experiments.comparison import Study, load_study, run_study, write_results
 from hiper.experiments.comparison.results import Outcome, bootstrap
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hiper.cli.main import main
 from hiper.config.compose import compose, config_dir, override
-from hiper.evaluate.history import history
+from hiper.evaluation.history import history
 from hiper.experiments.sweep.outcome import tally
 from hiper.experiments.sweep.spec import SweepSpec, load_spec
 from hiper.experiments.sweep.study import WORKER, SweepStudy, slot_number

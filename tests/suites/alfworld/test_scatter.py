@@ -23,7 +23,7 @@ import pytest
 from hiper.config import GamesConfig
 from hiper.config.compose import compose
 from hiper.errors import ConfigError, GameError
-from hiper.suites import benchmark_of
+from hiper.suites import suite_of
 from hiper.suites.alfworld.game import Game
 from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.scatter import scatter
@@ -100,11 +100,11 @@ def test_a_vessel_with_something_in_it_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_demonstrations_are_of_games_that_can_be_won(games: GameIndex, share: float) -> None:
     cfg = compose([f"demos.scatter={share}", "demos.fresh=false", "demos.renumber=false"])
-    benchmark = benchmark_of(cfg)
+    suite = suite_of(cfg)
     rng = random.Random(0)
-    expert = benchmark.expert(games, cfg, rng)
+    expert = suite.expert(games, cfg, rng)
     moved = 0
-    for entry, game in islice(benchmark.training_games(games, cfg, rng), 120):
+    for entry, game in islice(suite.training_games(games, cfg, rng), 120):
         assert isinstance(game, Game)
         assert not game.won
         moved += game.world.digest != World.load(games.resolve(entry)).digest
@@ -115,7 +115,7 @@ def test_demonstrations_are_of_games_that_can_be_won(games: GameIndex, share: fl
 def test_there_is_nothing_to_scatter_in_fresh_games(games: GameIndex) -> None:
     cfg = compose(["demos.scatter=0.5", "demos.fresh=true"])
     with pytest.raises(ConfigError, match=r"demos\.scatter=0\.5"):
-        benchmark_of(cfg).training_games(games, cfg, random.Random(0))
+        suite_of(cfg).training_games(games, cfg, random.Random(0))
 
 
 def test_what_is_wrong_with_a_changed_game_names_its_file(games: GameIndex) -> None:

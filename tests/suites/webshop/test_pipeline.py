@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 from hiper.config.compose import compose
-from hiper.evaluate import read_evaluation
+from hiper.evaluation import read_evaluation
 from hiper.pipeline.stages import STAGES
 from hiper.rollout.trajectory import read_trajectories
 from hiper.runs.run_dir import begin_run
 
 SETTINGS = [
-    "experiment=smoke",
-    "env=webshop",
+    "experiment=webshop_smoke",
     "rollout=grammar",
     "protocol.dialect=full",
     "rollout.max_reply_tokens=80",
@@ -40,7 +39,7 @@ def test_six_stages(tmp_path: Path) -> None:
     assert {game["split"] for game in index["games"]} == {"train", "valid", "test"}
     found = read_evaluation(run / "evaluate/trained")
     assert {split: facts["games"] for split, facts in found["splits"].items()} == {"valid": 4, "test": 6}
-    assert found["meta"]["benchmark"] == "webshop"
+    assert found["meta"]["suite"] == "webshop"
     assert found["meta"]["type_matching"]
     trajectories = list(read_trajectories(run / "evaluate/trained/trajectories.jsonl"))
     scores = [trajectory.score for trajectory in trajectories if trajectory.split == "test"]

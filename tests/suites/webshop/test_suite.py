@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from hiper.config import DemosConfig, EnvConfig, GamesConfig, ProtocolConfig, RunConfig, Source, Style, WebShopConfig
-from hiper.errors import ConfigError, DataError
+from hiper.errors import DataError
 from hiper.protocol import parse
 from hiper.sft.demos import write_demos
-from hiper.suites import benchmark_of, make_env
+from hiper.suites import make_env, suite_of
 from hiper.suites.tasks import GameIndex
 from hiper.suites.webshop.nouns import find_tagger
 
@@ -31,8 +31,8 @@ def cfg() -> RunConfig:
 
 @pytest.fixture
 def index(cfg: RunConfig, tmp_path: Path) -> GameIndex:
-    benchmark = benchmark_of(cfg)
-    return benchmark.index(benchmark.data(tmp_path / "data", cfg), cfg)
+    suite = suite_of(cfg)
+    return suite.index(suite.data(tmp_path / "data", cfg), cfg)
 
 
 def test_the_first_goals_are_held_out(cfg: RunConfig, index: GameIndex, tmp_path: Path) -> None:
@@ -45,17 +45,17 @@ def test_the_first_goals_are_held_out(cfg: RunConfig, index: GameIndex, tmp_path
     entry = index.split("train")[3]
     env = make_env(cfg, index.resolve(entry))
     assert env.task in env.reset()
-    limited = benchmark_of(cfg).index(index.root, replace(cfg, games=GamesConfig(limit=10)))
+    limited = suite_of(cfg).index(index.root, replace(cfg, games=GamesConfig(limit=10)))
     assert (len(limited.split("train")), len(limited.split("test"))) == (10, 10)
     assert [entry.path for entry in limited.split("test")][1] == "synthetic/233/0000010"
 
 
 def test_what_is_no_game_is_refused(cfg: RunConfig, index: GameIndex) -> None:
-    benchmark = benchmark_of(cfg)
+    suite = suite_of(cfg)
     with pytest.raises(DataError, match="webshop.test=100000 and webshop.valid=100 leave none of the"):
-        benchmark.index(index.root, replace(cfg, webshop=WebShopConfig(test=100_000)))
+        suite.index(index.root, replace(cfg, webshop=WebShopConfig(test=100_000)))
     with pytest.raises(DataError, match="no split valid_seen; it has train, valid, test"):
-        benchmark.index(index.root, cfg, ["valid_seen"])
+        suite.index(index.root, cfg, ["valid_seen"])
     for path in ("synthetic/233/last", "odd/233/0000001", "1"):
         with pytest.raises(DataError, match="names no goal"):
             make_env(cfg, index.root / path)
@@ -67,15 +67,15 @@ def test_official_data_is_named_or_asked_for(cfg: RunConfig, index: GameIndex, m
     monkeypatch.delenv("WEBSHOP_DATA", raising=False)
     official = replace(cfg, games=GamesConfig(source=Source.official))
     with pytest.raises(DataError, match=r"needs games\.data or \$WEBSHOP_DATA"):
-        benchmark_of(official).data(tmp_path, official)
+        suite_of(official).data(tmp_path, official)
     monkeypatch.setenv("WEBSHOP_DATA", str(index.root))
-    assert benchmark_of(official).data(tmp_path, official) == index.root
-    assert benchmark_of(official).settings(official, "games")["data"] == str(index.root)
+    assert suite_of(official).data(tmp_path, official) == index.root
+    assert suite_of(official).settings(official, "games")["data"] == str(index.root)
 
 
 def test_settings_belong_to_their_stages(cfg: RunConfig) -> None:
-    benchmark = benchmark_of(cfg)
-    found = {stage: set(benchmark.settings(cfg, stage)) for stage in ("games", "demos", "warm_start", "train", "evaluate", "report")}
+    suite = suite_of(cfg)
+    found = {stage: set(suite.settings(cfg, stage)) for stage in ("games", "demos", "warm_start", "train", "evaluate", "report")}
     assert "webshop.products" in found["games"]
     assert "webshop.pay" in found["train"]
     assert "webshop.pay" not in found["games"] | found["demos"] | found["evaluate"]
@@ -84,8 +84,8 @@ def test_settings_belong_to_their_stages(cfg: RunConfig) -> None:
 
 
 def test_an_evaluation_says_who_told_the_nouns(cfg: RunConfig) -> None:
-    assert benchmark_of(cfg).judged_by(cfg) == {"type_matching": find_tagger().name, "labels": "false"}
-    assert benchmark_of(RunConfig()).judged_by(RunConfig()) == {}
+    assert suite_of(cfg).judged_by(cfg) == {"type_matching": find_tagger().name, "labels": "false"}
+    assert suite_of(RunConfig()).judged_by(RunConfig()) == {}
 
 
 def test_demonstrations(cfg: RunConfig, index: GameIndex, tmp_path: Path) -> None:
@@ -107,6 +107,3 @@ def test_demonstrations(cfg: RunConfig, index: GameIndex, tmp_path: Path) -> Non
         assert env.won
     lapses = replace(cfg, demos=DemosConfig(count=12, lapses=1.0))
     assert write_demos(index, lapses, tmp_path / "lapses.jsonl").won == 0.0
-    for refused, said in ((DemosConfig(fresh=True), "demos.fresh=true"), (DemosConfig(scatter=0.5), "demos.scatter=0.5")):
-        with pytest.raises(ConfigError, match=f"{said} is ALFWorld's"):
-            write_demos(index, replace(cfg, demos=refused), tmp_path / "none.jsonl")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.errors import DataError
-from hiper.evaluate.statistics import KEYS, summarise
+from hiper.evaluation.statistics import KEYS, summarise
 from hiper.rollout.trajectory import Trajectory, write_trajectories
 from hiper.runtime.reading import read_json_object
 from hiper.runtime.records import read_value
@@ -28,7 +28,7 @@ def write_evaluation(out: Path, name: str, trajectories: Sequence[Trajectory], m
         meta: how they were played; JSON.
 
     Returns:
-        The record written: `{"name", "meta", "overall", "splits"}`, see `hiper.evaluate.statistics.summarise`.
+        The record written: `{"name", "meta", "overall", "splits"}`, see `hiper.evaluation.statistics.summarise`.
 
     Raises:
         ValueError: no trajectories.

@@ -1,9 +1,9 @@
 """Evaluation: play whole splits, count honestly, keep every trajectory."""
 
-from hiper.evaluate.evaluate import EvaluateSummary, SplitResult, evaluate
-from hiper.evaluate.history import History, history
-from hiper.evaluate.statistics import summarise, wilson
-from hiper.evaluate.write import read_evaluation, write_evaluation
+from hiper.evaluation.evaluate import EvaluateSummary, SplitResult, evaluate
+from hiper.evaluation.history import History, history
+from hiper.evaluation.statistics import summarise, wilson
+from hiper.evaluation.write import read_evaluation, write_evaluation
 
 __all__ = [
     "EvaluateSummary",

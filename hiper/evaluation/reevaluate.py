@@ -10,16 +10,16 @@ from pathlib import Path
 from hiper.config import GamesConfig, RunConfig
 from hiper.config.compose import compose, override, read_settings
 from hiper.errors import ConfigError, HiperError
-from hiper.evaluate.drift import Drift, Entry, append_history, compare, read_history
-from hiper.evaluate.evaluate import choose, evaluate
-from hiper.evaluate.write import EVALUATION, read_evaluation
+from hiper.evaluation.drift import Drift, Entry, append_history, compare, read_history
+from hiper.evaluation.evaluate import choose, evaluate
+from hiper.evaluation.write import EVALUATION, read_evaluation
 from hiper.integrations.dvc import fetch
 from hiper.runs.run_dir import config_beside, environment
 from hiper.runs.stage_folder import digest
 from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress
 from hiper.runtime.reading import read_bytes
-from hiper.suites import benchmark_of
+from hiper.suites import suite_of
 from hiper.suites.tasks import GameIndex
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def _files(one: Watched, work: Path) -> tuple[str, Path]:
 
 def _index(games: Path, cfg: RunConfig) -> GameIndex:
     file = games / "index.json"
-    return GameIndex.load(file) if file.exists() else benchmark_of(cfg).index(games, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
+    return GameIndex.load(file) if file.exists() else suite_of(cfg).index(games, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
 
 
 def _games_digest(index: GameIndex, split: str) -> str:

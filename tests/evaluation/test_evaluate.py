@@ -17,8 +17,8 @@ import pytest
 
 from hiper.config import TASK_TYPES, RunConfig
 from hiper.errors import DataError
-from hiper.evaluate import evaluate, read_evaluation, write_evaluation
-from hiper.evaluate.evaluate import choose
+from hiper.evaluation import evaluate, read_evaluation, write_evaluation
+from hiper.evaluation.evaluate import choose
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
 from hiper.runtime.progress import Progress
 from hiper.suites.tasks import GameEntry, GameIndex

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.errors import DataError
-from hiper.evaluate.statistics import fell
+from hiper.evaluation.statistics import fell
 from hiper.runtime.reading import read_json_lines
 from hiper.runtime.records import read_record
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from hiper.cli.main import main
 from hiper.errors import ConfigError, DataError
-from hiper.evaluate.drift import Entry, compare, read_history
-from hiper.evaluate.reevaluate import Outcome, Plan, Watched, load_plan, reevaluate
-from hiper.evaluate.statistics import fell
+from hiper.evaluation.drift import Entry, compare, read_history
+from hiper.evaluation.reevaluate import Outcome, Plan, Watched, load_plan, reevaluate
+from hiper.evaluation.statistics import fell
 
 ENTRY = Entry(
     time="2026-11-25T10:00:00+00:00",

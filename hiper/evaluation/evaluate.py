@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hiper.config import RunConfig
-from hiper.evaluate.chunks import Chunks, chunk_seed
-from hiper.evaluate.write import write_evaluation
+from hiper.evaluation.chunks import Chunks, chunk_seed
+from hiper.evaluation.write import write_evaluation
 from hiper.rollout.trajectory import Trajectory
 from hiper.runs.run_dir import environment
 from hiper.runs.stage_folder import ENVIRONMENT, digest
 from hiper.runtime.files import write_json
 from hiper.runtime.progress import Progress
-from hiper.suites import benchmark_of
+from hiper.suites import suite_of
 from hiper.suites.tasks import GameEntry, GameIndex
 
 logger = logging.getLogger(__name__)
@@ -158,8 +158,8 @@ def _meta(
             for split, games in chosen.items()
         },
         "limit": cfg.evaluate.limit,
-        "benchmark": cfg.env.name,
-        **benchmark_of(cfg).judged_by(cfg),
+        "suite": cfg.env.name,
+        **suite_of(cfg).judged_by(cfg),
         "source": cfg.games.source.value,
         "temperature": cfg.evaluate.temperature,
         "seed": cfg.evaluate.seed,

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiper.evaluate import History, history, summarise, wilson
-from hiper.evaluate.statistics import KEYS
+from hiper.evaluation import History, history, summarise, wilson
+from hiper.evaluation.statistics import KEYS
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 
 
