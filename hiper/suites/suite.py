@@ -1,12 +1,13 @@
-"""What a suite is to the stages: games, environments that play them, an expert, and words for what they are."""
+"""What a suite is to the stages: tasks, their environments, an expert, and words for what they are."""
 
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hiper.config import RunConfig
 from hiper.runtime.progress import Progress
@@ -27,61 +28,72 @@ class Wording:
     """What demonstrations with a lapse leave out; see `demos.lapses`."""
 
 
-class Suite(Protocol):
-    """One package under `hiper/suites`."""
-
-    wording: Wording
-    splits: tuple[str, ...]
-    """Names of its splits; `train` is among them."""
-    reads: tuple[str, ...]
-    """Which of `hiper.config.SUITE_SETTINGS` it reads: keys, or sections. Those it does not read are refused."""
+class Suite(ABC):
+    """One package under `hiper/suites`, or somebody else's: see `hiper.suites.registry`."""
 
     scene: str
     """Where the agent acts, for prompts that have to explain; one sentence or two."""
+    wording: Wording = Wording()
+    splits: tuple[str, ...] = ("train", "valid", "test")
+    """Names of its splits; `train` is among them."""
+    reads: tuple[str, ...] = ()
+    """Which of `hiper.config.SUITE_SETTINGS` it reads: keys, or sections. Those it does not read are refused."""
 
     def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
-        """What decides a stage's files beside the settings that all suites share."""
+        """What decides a stage's files beside the settings that all suites share: nothing, unless it says otherwise."""
+        return {}
 
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
-        """What an evaluation has to say of how success was told and what agents saw, beside what all benchmarks share."""
+        """What an evaluation has to say of how success was told and what agents saw, beside what all suites share."""
+        return {}
 
     def packages(self, cfg: RunConfig, stages: Sequence[str]) -> Iterator[tuple[Sequence[str], str, str]]:
         """What has to be installed for stages to be done here, beside what all suites need: modules, what wants them, and what to do."""
+        yield from ()
 
-    def check(self, cfg: RunConfig) -> None:
+    def check(self, cfg: RunConfig) -> None:  # noqa: B027  nothing is what most have to check
         """See that its settings go together.
 
         Raises:
             ConfigError: they do not; the message says which.
         """
 
+    @abstractmethod
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
-        """The games: generated into `folder`, or where the official ones are, fetched when missing and possible.
+        """The tasks: generated into `folder`, or where the official ones are, fetched when missing and possible.
 
         Raises:
             DataError: there are none.
         """
 
+    @abstractmethod
     def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
-        """Find the games of a directory laid out as `data` leaves it.
+        """Find the tasks of a directory laid out as `data` leaves it.
 
         Args:
             root: the directory.
-            cfg: which games to keep.
+            cfg: which tasks to keep.
             splits: which to index; None: all that are there.
 
         Raises:
-            DataError: there is no such directory or split, or a game is damaged.
+            DataError: there is no such directory or split, or a task is damaged.
         """
 
+    @abstractmethod
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
-        """An environment for the game at a path of the index; `rng` gives its things other names, where that can be done."""
+        """An environment for the task at a path of the index; `rng` gives its things other names, where that can be done."""
 
+    @abstractmethod
     def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """An expert that has seen the training split; `rng` is its own."""
 
     def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
-        """Games to demonstrate, in random order and without end."""
+        """Tasks to demonstrate, in random order and without end: those of the training split, again and again."""
+        entries = index.split("train")
+        while True:
+            for entry in rng.sample(entries, len(entries)):
+                yield entry, self.make_env(cfg, index.resolve(entry))
 
     def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
-        """The settings with no more generated games than these, for a look at one or two."""
+        """The settings with no more generated tasks than these, for a look at one or two; as they are, where that costs nothing."""
+        return cfg

@@ -22,13 +22,13 @@ from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.scatter import scatter
 from hiper.suites.alfworld.world import World
 from hiper.suites.base import TextEnv
-from hiper.suites.suite import Wording
+from hiper.suites.suite import Suite, Wording
 from hiper.suites.tasks import GameEntry, GameIndex
 
 TRAIN = "train"
 
 
-class ALFWorld:
+class ALFWorld(Suite):
     """Household games from files."""
 
     scene = HOUSEHOLD
@@ -46,10 +46,6 @@ class ALFWorld:
             return {}
         # `alfworld` sets the variable to its default when it is imported: unset and that default are the same place
         return {"data": cfg.games.data or os.environ.get("ALFWORLD_DATA") or str(Path("~/.cache/alfworld").expanduser())}
-
-    def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
-        """Nothing: the goal is in the game file."""
-        return {}
 
     def packages(self, cfg: RunConfig, stages: Sequence[str]) -> Iterator[tuple[Sequence[str], str, str]]:
         """`alfworld` for its floor plans, and TextWorld where that plays."""

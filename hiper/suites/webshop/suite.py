@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from hiper.config import RunConfig, Source
 from hiper.errors import DataError
 from hiper.runtime.progress import Progress
 from hiper.suites.base import TextEnv
-from hiper.suites.suite import Wording
+from hiper.suites.suite import Suite, Wording
 from hiper.suites.tasks import GameEntry, GameIndex
 from hiper.suites.webshop.env import ShopEnv
 from hiper.suites.webshop.expert import Expert
@@ -25,7 +25,7 @@ VARIABLE = "WEBSHOP_DATA"
 _KINDS = {False: "synthetic", True: "human"}
 
 
-class WebShop:
+class WebShop(Suite):
     """Goals in a shop. What is held out is the start of the goals' list, as published; its products are also sold in training."""
 
     wording = Wording("goal", "goals", lapses="the choice of options")
@@ -53,13 +53,6 @@ class WebShop:
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
         """Who told the nouns, and how pages were worded."""
         return {"type_matching": find_tagger().name, "labels": str(cfg.webshop.labels).lower()}
-
-    def packages(self, cfg: RunConfig, stages: Sequence[str]) -> Iterator[tuple[Sequence[str], str, str]]:
-        """Nothing."""
-        yield from ()
-
-    def check(self, cfg: RunConfig) -> None:
-        """Its settings are independent of each other."""
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """A generated catalogue, or the one in `games.data` or $WEBSHOP_DATA."""
@@ -112,20 +105,6 @@ class WebShop:
     def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """One that knows how to shop, and no catalogue."""
         return Expert(labels=cfg.webshop.labels)
-
-    def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
-        """Training goals in a random order, again and again."""
-        return self._cycle(index, cfg, rng)
-
-    def _cycle(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
-        entries = index.split(TRAIN)
-        while True:
-            for entry in rng.sample(entries, len(entries)):
-                yield entry, self.make_env(cfg, index.resolve(entry))
-
-    def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
-        """The settings as they are: a generated catalogue takes no time."""
-        return cfg
 
 
 @lru_cache(maxsize=4)
