@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-OVERRIDES: Mapping[str, str] = {}
+OVERRIDES: Mapping[str, str] = {"algo.resample": "algo.dynamic_sampling", "algo.importance_cap": "algo.tis_cap"}
 """Beginnings of overrides as they are written in OLD, and in NEW."""
 SHOP = {"experiment=smoke": "experiment=webshop_smoke", "env=webshop": "name=smoke"}
 """Likewise, for runs with WebShop: its smoke experiment is one of its own, since settings of the other suite are refused."""

@@ -31,7 +31,7 @@ PATIENCE = 600.0
 """Seconds until a command is at its training; the machine may be busy."""
 LONG = "trainer.iterations=500"
 HIPER = [sys.executable, "-m", "hiper"]
-STUDY = "name: small\nbase: [{settings}]\narms:\n  hae: []\n  grpo: [algo.name=grpo, algo.group_size=4]\nseeds: [0]\nown_start: true\n"
+STUDY = "name: small\nbase: [{settings}]\narms:\n  hae: []\n  grpo: [algo=grpo, algo.group_size=4]\nseeds: [0]\nown_start: true\n"
 
 
 class Killable:

@@ -17,18 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiper.algos.base import assign_credit
-from hiper.config import WITH_CRITIC, CriticFit, Estimator
+from hiper.algos.registry import make_estimator
+from hiper.algos.types import Estimator
+from hiper.config import CriticFit
+from hiper.config.algo import Level
 from hiper.config.compose import compose
 from hiper.errors import ConfigError, DataError
 from hiper.experiments.comparison.spec import Study
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.pipeline.stages import MODEL_FOLDER, check_upstream, game_index
 from hiper.rollout.chat import ChatCodec
+from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import Trajectory
 from hiper.runtime.device import pick_device
-from hiper.train.batch import Batch, make_batch
-from hiper.train.forward import score
+from hiper.train.iteration import Encode, assess
 from hiper.train.learner import Learner
 from hiper.train.sample import Player
 from hiper.train.stream import TaskStream
@@ -87,18 +89,20 @@ def compare_credit(
     actor, index = load_actor(model, base.model).to(device).eval(), game_index(base)
     play = replace(base, algo=replace(base.algo, group_size=GROUP))
     sampler = torch.Generator(device).manual_seed(base.seed)
-    player = Player(play, actor, ChatCodec(load_tokenizer(model)), index, TaskStream(index.split("train"), base.seed), sampler)
+    tokenizer = load_tokenizer(model)
+    player = Player(play, actor, ChatCodec(tokenizer), index, TaskStream(index.split("train"), base.seed), sampler)
     learners = {arm: _learner(study, arm, actor) for arm in study.arms}
+    estimators = {arm: make_estimator(learner.cfg.algo) for arm, learner in learners.items()}
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {arm: [] for arm in learners}
     judged = 0
     for number in range(fitted + rounds):
         episodes, _ = player.sample()
-        batch, decisions = make_batch(episodes, device), [decision(episode.trajectory) for episode in episodes]
+        decisions = [decision(episode.trajectory) for episode in episodes]
         for arm, learner in learners.items():
-            credit = _credit(learner, batch)
+            credit, mask = _credit(learner, estimators[arm], episodes, lambda text: tokenizer.encode(text, add_special_tokens=False))
             if number >= fitted:
                 right, wrong = (_of(credit, decisions, kind) for kind in (True, False))
-                found[arm].append((right, wrong, credit[batch.mask]))
+                found[arm].append((right, wrong, credit[mask]))
         judged += len(episodes) if number >= fitted else 0
         if progress is not None:
             progress(number + 1, fitted + rounds)
@@ -139,27 +143,17 @@ def contrast(right: Tensor, wrong: Tensor, everywhere: Tensor) -> dict[str, floa
 
 def _learner(study: Study, arm: str, actor: Actor) -> Learner:
     cfg = compose([*study.base, *study.arms[arm]])
-    if cfg.algo.name in WITH_CRITIC and cfg.trainer.critic_fit is not CriticFit.least_squares:
+    if cfg.algo.needs.critic and cfg.trainer.critic_fit is not CriticFit.least_squares:
         raise ConfigError(f"arm {arm!r}: with trainer.critic_fit={cfg.trainer.critic_fit} no critic learns while the policy stays.")
     return Learner.create(copy.deepcopy(actor), cfg, torch.Generator().manual_seed(cfg.seed))
 
 
-def _credit(learner: Learner, batch: Batch) -> Tensor:
-    """(B, T) an arm's credit for each turn's action; its critic has seen the batch afterwards."""
-    cfg = learner.cfg
-    scores = score(
-        learner.actor,
-        None,
-        batch,
-        budget=cfg.trainer.microbatch_tokens,
-        temperature=cfg.rollout.temperature,
-        with_states=learner.critic is not None,
-        with_token_values=cfg.algo.name is Estimator.gae,
-    )
-    credit = assign_credit(batch, scores, cfg.algo)
+def _credit(learner: Learner, estimator: Estimator[Any], episodes: Sequence[Episode], encode: Encode) -> tuple[Tensor, Tensor]:
+    """(B, T) an arm's credit for each turn's action, and the mask of turns; its critic has seen the episodes afterwards."""
+    batch, outputs, credit = assess(learner, estimator, None, episodes, encode)
     if learner.critic is not None:
-        learner.fit(learner.critic, batch, scores, credit)
-    return credit.levels.low
+        learner.fit(learner.critic, batch, outputs, credit)
+    return credit.levels[Level.low], batch.mask
 
 
 def _of(credit: Tensor, decisions: Sequence[Decision | None], kind: bool) -> Tensor:

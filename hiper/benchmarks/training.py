@@ -27,8 +27,8 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 from hiper import __version__
-from hiper.algos.base import assign_credit
-from hiper.config import Constrain, Context, Estimator, RunConfig
+from hiper.algos.registry import make_estimator
+from hiper.config import Constrain, Context, RunConfig
 from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.model.tiny import build_tiny
@@ -42,8 +42,7 @@ from hiper.runtime.device import pick_device
 from hiper.sft.demos import TRAIN, write_demos
 from hiper.suites import make_env
 from hiper.suites.tasks import GameEntry, GameIndex
-from hiper.train.batch import make_batch
-from hiper.train.forward import score
+from hiper.train.iteration import Encode, assess
 from hiper.train.learner import Learner
 
 SETTINGS = (
@@ -227,24 +226,18 @@ def _iterate(
     with _phase(found, "score", actor):
         if scheme is Scheme.generate:
             _pad(episodes, codec.pad)
-        batch = make_batch(episodes, actor.device)
-        scores = score(
-            actor,
-            reference,
-            batch,
-            budget=cfg.trainer.microbatch_tokens,
-            temperature=cfg.rollout.temperature,
-            with_states=learner.critic is not None,
-            with_token_values=cfg.algo.name is Estimator.gae,
-        )
-        credit = assign_credit(batch, scores, cfg.algo)
+        batch, outputs, credit = assess(learner, make_estimator(cfg.algo), reference, episodes, _encoder(codec))
     with _phase(found, "update", actor):
-        learner.update(batch, scores, credit, critic_only=False)
+        learner.update(batch, outputs, credit, critic_only=False)
     # In play nothing follows the last token of a sequence, so it is not read.
     found.tokens = {"rollout": read - sequences, "score": read, "update": read * cfg.trainer.epochs}
     found.episodes = episodes
-    found.logprob_gap = float((scores.logprobs - batch.sampled_logprobs).abs().max())
+    found.logprob_gap = float((outputs.logprobs - batch.sampled_logprobs).abs().max())
     return found
+
+
+def _encoder(codec: ChatCodec) -> Encode:
+    return lambda text: codec.tokenizer.encode(text, add_special_tokens=False)
 
 
 def _policy(scheme: Scheme, cfg: RunConfig, actor: Actor, codec: ChatCodec, slots: int, script: Script) -> Policy:

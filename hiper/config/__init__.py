@@ -2,23 +2,21 @@
 
 YAML under `conf/` only chooses and changes values; no default lives anywhere else. Hydra composes into these classes,
 `OmegaConf.to_object` builds them, `__post_init__` checks ranges, and past that door nothing sees a `DictConfig`. What holds for every
-setting of a type (floats are finite, whole numbers and seeds have bounds) is said once, in `_require_sane`.
+setting of a type (floats are finite, whole numbers and seeds have bounds) is said once, in `hiper.config.checks`. Settings of algorithms:
+what all share is in `hiper.config.algo`, what one reads lies with it in `hiper/algos/`.
 "Paper" below is HiPER, arXiv:2602.16165; "log" is one of its authors' committed training logs.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum, StrEnum
-from typing import Any
+from dataclasses import dataclass, field
+from enum import StrEnum
 
-from hiper.errors import ConfigError
+from hiper.config.algo import AlgoConfig
+from hiper.config.checks import TEMPERATURES, require, require_folder, require_sane
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 
 
 class Source(StrEnum):
@@ -96,74 +94,6 @@ class Init(StrEnum):
     copying = "copying"
 
 
-class Bootstrap(StrEnum):
-    """Value after a truncated episode's last action."""
-
-    none = "none"
-    current = "current"
-    next = "next"
-
-
-class Estimator(StrEnum):
-    """Who gets which credit; see `hiper.algos.base`.
-
-    `hae`, `turn_gae` and `gae` have a critic; the others read neither `trainer.critic_*` and `trainer.lr_critic` nor `algo.value_*`.
-    """
-
-    hae = "hae"
-    turn_gae = "turn_gae"
-    gae = "gae"
-    grpo = "grpo"
-    rloo = "rloo"
-    reinforce_pp = "reinforce_pp"
-    gigpo = "gigpo"
-
-
-WITH_CRITIC = (Estimator.hae, Estimator.turn_gae, Estimator.gae)
-"""Estimators that judge states by a critic."""
-
-GROUPED = (Estimator.grpo, Estimator.rloo, Estimator.gigpo)
-"""Estimators that compare trajectories of the same game."""
-
-
-class Level(StrEnum):
-    """A decision of a hierarchical turn: the action, the subgoal, to switch or not."""
-
-    low = "low"
-    high = "high"
-    switch = "switch"
-
-
-class SwitchCredit(StrEnum):
-    """How HAE credits the decision to switch; see `hiper.rl.hae`."""
-
-    segment_return = "segment_return"
-    option_value = "option_value"
-
-
-class KLEstimator(StrEnum):
-    """See `hiper.rl.losses.kl_terms`."""
-
-    k1 = "k1"
-    k2 = "k2"
-    k3 = "k3"
-
-
-class KLPlace(StrEnum):
-    """Where the KL to the reference acts: as a term of the loss, or taken off the reward of each turn."""
-
-    loss = "loss"
-    reward = "reward"
-
-
-class KeepMode(StrEnum):
-    """How KEEP turns are fined."""
-
-    off = "off"
-    fixed = "fixed"
-    normalized = "normalized"
-
-
 class Pay(StrEnum):
     """What an episode of WebShop pays: 1 for a score of exactly 1 and nothing for less (published), or its score."""
 
@@ -208,71 +138,8 @@ SUITE_SETTINGS = (
 )
 """Settings, and sections, that are not for every suite; which of them one reads, it says itself (`hiper.suites.suite.Suite.reads`)."""
 
-
-_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
-
-
-@contextmanager
-def collect_problems() -> Iterator[list[str]]:
-    """Inside, a setting out of range is noted in the list instead of raised, so that all can be shown at once."""
-    problems: list[str] = []
-    token = _collected.set(problems)
-    try:
-        yield problems
-    finally:
-        _collected.reset(token)
-
-
-def _require(ok: bool, name: str, value: object, rule: str) -> None:
-    if ok:
-        return
-    shown = repr(value)
-    problem = f"{name}={shown if len(shown) <= 200 else shown[:200] + '...'} is out of range: it must be {rule}."
-    collected = _collected.get()
-    if collected is None:
-        raise ConfigError(problem)
-    if not any(other.startswith(f"{name}=") for other in collected):  # one problem a setting will do
-        collected.append(problem)
-
-
-WHOLE = 2**31
-"""Whole numbers lie between -2**31 and 2**31: torch, numpy and every file format take these without a thought."""
-
-TEMPERATURES = (1e-3, 1e3)
-"""Logits divided by less overflow; by more, all tokens are equally likely."""
-
-TEXT = 4096
-"""Most characters of a text."""
-
-REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_.]*)\}")
-"""The one kind of interpolation that may be left in a text: of another setting. See `hiper.config.compose.PLACES`."""
-
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
-
-
-def _require_sane(settings: Any, prefix: str = "") -> None:
-    """What holds for every setting of its type, so that no class has to say it: floats are finite, whole numbers and seeds have bounds,
-    text can be printed in a line."""
-    for item in fields(settings):
-        key, value = prefix + item.name, getattr(settings, item.name)
-        if is_dataclass(value):
-            _require_sane(value, f"{key}.")
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, float):
-                _require(math.isfinite(one), key, one, "a finite number")
-            elif isinstance(one, int) and item.name.endswith("seed"):
-                _require(0 <= one < WHOLE, key, one, "at least 0 and below 2**31")
-            elif isinstance(one, int):
-                _require(-WHOLE < one < WHOLE, key, one, "between -2**31 and 2**31")
-            elif isinstance(one, str) and not isinstance(one, Enum):
-                _require(one.isprintable() and len(one) <= TEXT, key, one, f"printable text of at most {TEXT} characters")
-                _require("${" not in REFERENCE.sub("", one), key, one, "text without ${...}, other than the name of another setting")
-
-
-def _require_folder(name: str, value: str) -> None:
-    """A run has a folder of its own, so the root of the file system is none."""
-    _require(bool(value.strip()) and os.path.normpath(value).strip("/") != "", name, value, "a directory other than /")
+DEFAULT_ALGO = "hae"
+"""The estimator of a config that names none."""
 
 
 @dataclass
@@ -302,12 +169,12 @@ class GamesConfig:
 
     def __post_init__(self) -> None:
         for name in ("train", "valid_seen", "valid_unseen"):
-            _require(getattr(self, name) >= 1, f"games.{name}", getattr(self, name), "at least 1")
-        _require(self.max_receptacles >= 6, "games.max_receptacles", self.max_receptacles, "at least 6")
-        _require(self.max_objects >= 10, "games.max_objects", self.max_objects, "at least 10")
-        _require(self.limit is None or self.limit >= 1, "games.limit", self.limit, "at least 1, or null for all")
+            require(getattr(self, name) >= 1, f"games.{name}", getattr(self, name), "at least 1")
+        require(self.max_receptacles >= 6, "games.max_receptacles", self.max_receptacles, "at least 6")
+        require(self.max_objects >= 10, "games.max_objects", self.max_objects, "at least 10")
+        require(self.limit is None or self.limit >= 1, "games.limit", self.limit, "at least 1, or null for all")
         unknown = [name for name in self.task_types if name not in TASK_TYPES]
-        _require(not unknown and bool(self.task_types), "games.task_types", unknown or self.task_types, f"some of {', '.join(TASK_TYPES)}")
+        require(not unknown and bool(self.task_types), "games.task_types", unknown or self.task_types, f"some of {', '.join(TASK_TYPES)}")
 
 
 @dataclass
@@ -322,7 +189,7 @@ class EnvConfig:
     """Turns before an episode is truncated (paper, ALFWorld: 50; WebShop, by its log: 15)."""
 
     def __post_init__(self) -> None:
-        _require(self.max_turns >= 1, "env.max_turns", self.max_turns, "at least 1")
+        require(self.max_turns >= 1, "env.max_turns", self.max_turns, "at least 1")
 
 
 @dataclass
@@ -348,7 +215,7 @@ class WebShopConfig:
 
     def __post_init__(self) -> None:
         for name in ("products", "test", "valid"):
-            _require(getattr(self, name) >= 1, f"webshop.{name}", getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, f"webshop.{name}", getattr(self, name), "at least 1")
 
 
 @dataclass
@@ -374,12 +241,12 @@ class DemosConfig:
     """Share of demonstrations in which a thing is taken to its appliance or lamp and only examined there: reward must teach their use."""
 
     def __post_init__(self) -> None:
-        _require(self.count >= 1, "demos.count", self.count, "at least 1")
-        _require(0.0 <= self.detours <= 1.0, "demos.detours", self.detours, "between 0 and 1")
-        _require(0.0 <= self.slips < 1.0, "demos.slips", self.slips, "at least 0 and below 1")
-        _require(0.0 <= self.rounds < 1.0, "demos.rounds", self.rounds, "at least 0 and below 1")
-        _require(0.0 <= self.scatter <= 1.0, "demos.scatter", self.scatter, "between 0 and 1")
-        _require(0.0 <= self.lapses <= 1.0, "demos.lapses", self.lapses, "between 0 and 1")
+        require(self.count >= 1, "demos.count", self.count, "at least 1")
+        require(0.0 <= self.detours <= 1.0, "demos.detours", self.detours, "between 0 and 1")
+        require(0.0 <= self.slips < 1.0, "demos.slips", self.slips, "at least 0 and below 1")
+        require(0.0 <= self.rounds < 1.0, "demos.rounds", self.rounds, "at least 0 and below 1")
+        require(0.0 <= self.scatter <= 1.0, "demos.scatter", self.scatter, "between 0 and 1")
+        require(0.0 <= self.lapses <= 1.0, "demos.lapses", self.lapses, "between 0 and 1")
 
 
 @dataclass
@@ -395,7 +262,7 @@ class ProtocolConfig:
     """Turns shown in the `window` prompt (paper: 2)."""
 
     def __post_init__(self) -> None:
-        _require(self.history >= 0, "protocol.history", self.history, "at least 0")
+        require(self.history >= 0, "protocol.history", self.history, "at least 0")
 
 
 @dataclass
@@ -414,15 +281,15 @@ class TinyConfig:
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers", "heads", "kv_heads", "intermediate", "max_positions"):
-            _require(getattr(self, name) >= 1, f"model.tiny.{name}", getattr(self, name), "at least 1")
-        _require(self.heads < 1 or self.hidden % self.heads == 0, "model.tiny.heads", self.heads, f"a divisor of hidden={self.hidden}")
-        _require(
+            require(getattr(self, name) >= 1, f"model.tiny.{name}", getattr(self, name), "at least 1")
+        require(self.heads < 1 or self.hidden % self.heads == 0, "model.tiny.heads", self.heads, f"a divisor of hidden={self.hidden}")
+        require(
             self.kv_heads < 1 or self.heads % self.kv_heads == 0, "model.tiny.kv_heads", self.kv_heads, f"a divisor of heads={self.heads}"
         )
         whole = self.heads < 1 or self.hidden % self.heads != 0
-        _require(whole or self.hidden // self.heads % 2 == 0, "model.tiny.hidden", self.hidden, f"2 * heads={self.heads}, or a multiple")
-        _require(self.rope_theta > 0, "model.tiny.rope_theta", self.rope_theta, "above 0")
-        _require(
+        require(whole or self.hidden // self.heads % 2 == 0, "model.tiny.hidden", self.hidden, f"2 * heads={self.heads}, or a multiple")
+        require(self.rope_theta > 0, "model.tiny.rope_theta", self.rope_theta, "above 0")
+        require(
             self.init is not Init.copying or (self.layers >= 2 and self.heads == self.kv_heads),
             "model.tiny.init",
             str(self.init),
@@ -447,8 +314,8 @@ class ModelConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.value_heads in (1, 2, 3), "model.value_heads", self.value_heads, "1, 2 or 3")
-        _require(self.dtype in ("float32", "bfloat16"), "model.dtype", self.dtype, "float32 or bfloat16")
+        require(self.value_heads in (1, 2, 3), "model.value_heads", self.value_heads, "1, 2 or 3")
+        require(self.dtype in ("float32", "bfloat16"), "model.dtype", self.dtype, "float32 or bfloat16")
 
 
 @dataclass
@@ -473,15 +340,15 @@ class WarmStartConfig:
     """Optimiser steps between checkpoints; 0: none. It changes no result."""
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.epochs <= 1e6, "warm_start.epochs", self.epochs, "above 0, at most 1e6")
-        _require(self.max_steps == -1 or self.max_steps >= 1, "warm_start.max_steps", self.max_steps, "at least 1, or -1")
+        require(0.0 < self.epochs <= 1e6, "warm_start.epochs", self.epochs, "above 0, at most 1e6")
+        require(self.max_steps == -1 or self.max_steps >= 1, "warm_start.max_steps", self.max_steps, "at least 1, or -1")
         for name in ("batch_size", "max_length"):
-            _require(getattr(self, name) >= 1, f"warm_start.{name}", getattr(self, name), "at least 1")
-        _require(self.lr > 0, "warm_start.lr", self.lr, "above 0")
-        _require(0.0 <= self.warmup_ratio < 1.0, "warm_start.warmup_ratio", self.warmup_ratio, "at least 0 and below 1")
-        _require(self.weight_decay >= 0, "warm_start.weight_decay", self.weight_decay, "at least 0")
-        _require(0.0 <= self.beta2 < 1.0, "warm_start.beta2", self.beta2, "at least 0 and below 1")
-        _require(self.save_every >= 0, "warm_start.save_every", self.save_every, "at least 0")
+            require(getattr(self, name) >= 1, f"warm_start.{name}", getattr(self, name), "at least 1")
+        require(self.lr > 0, "warm_start.lr", self.lr, "above 0")
+        require(0.0 <= self.warmup_ratio < 1.0, "warm_start.warmup_ratio", self.warmup_ratio, "at least 0 and below 1")
+        require(self.weight_decay >= 0, "warm_start.weight_decay", self.weight_decay, "at least 0")
+        require(0.0 <= self.beta2 < 1.0, "warm_start.beta2", self.beta2, "at least 0 and below 1")
+        require(self.save_every >= 0, "warm_start.save_every", self.save_every, "at least 0")
 
 
 @dataclass
@@ -505,119 +372,15 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         for name in ("trajectories", "slots", "max_reply_tokens", "max_tokens"):
-            _require(getattr(self, name) >= 1, f"rollout.{name}", getattr(self, name), "at least 1")
-        _require(
-            self.max_turns is None or self.max_turns >= 1, "rollout.max_turns", self.max_turns, "at least 1, or null for env.max_turns"
-        )
+            require(getattr(self, name) >= 1, f"rollout.{name}", getattr(self, name), "at least 1")
+        require(self.max_turns is None or self.max_turns >= 1, "rollout.max_turns", self.max_turns, "at least 1, or null for env.max_turns")
         least, most = TEMPERATURES
-        _require(
+        require(
             least <= self.temperature <= most,
             "rollout.temperature",
             self.temperature,
             f"between {least:g} and {most:g}; greedy is evaluate.temperature=0",
         )
-
-
-@dataclass
-class ShapingConfig:
-    """Penalties added to the environment's reward; values are rewards, so a penalty is negative."""
-
-    invalid: float = -0.1
-    """A reply without a usable form or with an inadmissible action (paper: -0.1)."""
-    keep: float = -0.3
-    """KEEP penalty: each KEEP turn in `fixed` (paper, ALFWorld: -0.3), shared out in `normalized` (WebShop: -3.5)."""
-    keep_mode: KeepMode = KeepMode.off
-    """Paper: `fixed` on ALFWorld, `normalized` on WebShop. Off here: fines on KEEP drive the switch rate towards 1 (docs/log.md)."""
-    keep_mismatch: float = -0.3
-    """KEEP whose subgoal text differs from the previous turn's (paper: -0.3)."""
-    success_scale: float = 1.0
-    """The environment's reward is multiplied by this."""
-
-    def __post_init__(self) -> None:
-        for name in ("invalid", "keep", "keep_mismatch"):
-            _require(getattr(self, name) <= 0, f"algo.shaping.{name}", getattr(self, name), "0 or negative: it is added to the reward")
-
-
-@dataclass
-class AlgoConfig:
-    """The estimator and the policy-gradient loss."""
-
-    name: Estimator = Estimator.hae
-    gamma: float = 1.0
-    """Discount of a turn."""
-    lam_low: float = 1.0
-    """`hae`: trace decay inside a segment."""
-    lam_high: float = 0.95
-    """`hae`: trace decay across segments."""
-    lam_end: float = 0.0
-    """`hae`: trace decay over a segment's end for the action and the switch; 0, as published: V_high alone judges what follows."""
-    lam: float = 1.0
-    """`turn_gae`: trace decay of a turn; `gae`: of a token."""
-    group_size: int = 1
-    """Trajectories an iteration plays of each of its games: `grpo`, `rloo` and `gigpo` compare them, the others do not mind."""
-    group_scale: bool = True
-    """`grpo`, `gigpo`: divide by the group's deviation (False: Dr. GRPO)."""
-    step_weight: float = 1.0
-    """`gigpo`: weight of the credit among turns in the same state (paper: 1)."""
-    resample: int = 0
-    """Most times an iteration plays again, to replace groups whose members all earned the same (dynamic sampling of DAPO)."""
-    switch_credit: SwitchCredit = SwitchCredit.segment_return
-    """`hae`: `segment_return` (the authors' code) or `option_value` (the paper's form), which reads no V_switch."""
-    bootstrap: Bootstrap = Bootstrap.next
-    """After truncation: no value, the last acting turn's own (the authors' code), or the final observation's."""
-    normalize: bool = True
-    """`hae`: standardise each level's advantages over the turns that carry its mask; `turn_gae`, `gae`: over all turns, all tokens."""
-    levels: list[Level] = field(default_factory=lambda: list(Level))
-    """`hae`: which decisions learn; a level left out plays on as the warm start does."""
-    clip: float = 0.2
-    clip_high: float | None = None
-    """Upper clip; unset: `clip` (DAPO's clip-higher: 0.28)."""
-    importance_cap: float | None = None
-    """Most a token's advantage is multiplied by where trainer and sampler differ on its probability; unset: no such weight."""
-    value_clip: float = 0.5
-    value_coef: float = 0.5
-    kl_coef: float = 0.01
-    """Weight of the KL to the warm-started reference."""
-    kl_estimator: KLEstimator = KLEstimator.k3
-    """`k3` as published; `k2` has a bounded pull on tokens the policy has dropped; `k1`, for the reward only, may be negative."""
-    kl_in: KLPlace = KLPlace.loss
-    entropy_coef: float = 0.0
-    switch_entropy_coef: float = 0.0
-    """Entropy bonus on the switch decision alone."""
-    switch_rate_target: float | None = None
-    """Share of turns after the first that should start a segment; unset: whatever the rewards make of it."""
-    switch_rate_coef: float = 1.0
-    """Weight of the squared distance to `switch_rate_target`."""
-    shaping: ShapingConfig = field(default_factory=ShapingConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("gamma", "lam_low", "lam_high", "lam_end", "lam"):
-            _require(0.0 <= getattr(self, name) <= 1.0, f"algo.{name}", getattr(self, name), "between 0 and 1")
-        for name in ("value_coef", "kl_coef", "entropy_coef", "switch_entropy_coef", "switch_rate_coef", "step_weight"):
-            _require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), "at least 0")
-        least = 2 if self.name in GROUPED else 1
-        _require(self.group_size >= least, "algo.group_size", self.group_size, f"at least {least} for algo.name={self.name}")
-        _require(self.resample >= 0, "algo.resample", self.resample, "at least 0")
-        _require(self.resample == 0 or self.group_size > 1, "algo.resample", self.resample, "0 where algo.group_size=1: nothing to compare")
-        _require(
-            self.kl_estimator is not KLEstimator.k1 or self.kl_in is KLPlace.reward,
-            "algo.kl_estimator",
-            str(self.kl_estimator),
-            "k2 or k3 with algo.kl_in=loss: the gradient of k1 is zero on average",
-        )
-        _require(self.clip > 0, "algo.clip", self.clip, "above 0")
-        for name in ("clip_high", "importance_cap"):
-            _require(getattr(self, name) is None or getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "above 0, or null")
-        target = self.switch_rate_target
-        _require(target is None or 0.0 < target < 1.0, "algo.switch_rate_target", target, "above 0 and below 1, or null")
-        _require(bool(self.levels), "algo.levels", self.levels, "at least one of low, high, switch")
-        _require(
-            self.name is Estimator.hae or set(self.levels) == set(Level),
-            "algo.levels",
-            [str(level) for level in self.levels],
-            f"left alone with algo.name={self.name}, which credits whole replies",
-        )
-        _require(self.value_clip > 0, "algo.value_clip", self.value_clip, "above 0")
 
 
 @dataclass
@@ -661,15 +424,15 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         for name in ("iterations", "epochs", "minibatch", "processes", "microbatch_tokens", "save_every", "keep_last", "eval_games"):
-            _require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
         shared = f"at most trainer.minibatch={self.minibatch}: each process needs a trajectory of every step"
-        _require(self.processes <= max(1, self.minibatch), "trainer.processes", self.processes, shared)
-        _require(self.env_turns is None or self.env_turns >= 1, "trainer.env_turns", self.env_turns, "at least 1, or null")
-        _require(0.0 <= self.critic_memory < 1.0, "trainer.critic_memory", self.critic_memory, "at least 0 and below 1")
+        require(self.processes <= max(1, self.minibatch), "trainer.processes", self.processes, shared)
+        require(self.env_turns is None or self.env_turns >= 1, "trainer.env_turns", self.env_turns, "at least 1, or null")
+        require(0.0 <= self.critic_memory < 1.0, "trainer.critic_memory", self.critic_memory, "at least 0 and below 1")
         for name in ("lr_actor", "lr_critic", "max_grad_norm", "critic_ridge"):
-            _require(getattr(self, name) > 0, f"trainer.{name}", getattr(self, name), "above 0")
+            require(getattr(self, name) > 0, f"trainer.{name}", getattr(self, name), "above 0")
         for name in ("critic_warmup", "eval_every", "samples"):
-            _require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), "at least 0")
+            require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), "at least 0")
 
 
 @dataclass
@@ -706,19 +469,19 @@ class AlarmsConfig:
 
     def __post_init__(self) -> None:
         for name in ("switch_rate_min", "switch_rate_max", "mask_coverage_min"):
-            _require(0.0 <= getattr(self, name) <= 1.0, f"alarms.{name}", getattr(self, name), "between 0 and 1")
-        _require(
+            require(0.0 <= getattr(self, name) <= 1.0, f"alarms.{name}", getattr(self, name), "between 0 and 1")
+        require(
             self.switch_rate_min < self.switch_rate_max,
             "alarms.switch_rate_min",
             self.switch_rate_min,
             f"below switch_rate_max={self.switch_rate_max}",
         )
         for name in ("kl_max", "step_kl_max"):
-            _require(getattr(self, name) > 0, f"alarms.{name}", getattr(self, name), "above 0")
+            require(getattr(self, name) > 0, f"alarms.{name}", getattr(self, name), "above 0")
         for name in ("entropy_min", "switch_entropy_min", "rollbacks"):
-            _require(getattr(self, name) >= 0, f"alarms.{name}", getattr(self, name), "at least 0")
-        _require(self.patience >= 1, "alarms.patience", self.patience, "at least 1")
-        _require(0.0 < self.rollback_pace <= 1.0, "alarms.rollback_pace", self.rollback_pace, "above 0, at most 1")
+            require(getattr(self, name) >= 0, f"alarms.{name}", getattr(self, name), "at least 0")
+        require(self.patience >= 1, "alarms.patience", self.patience, "at least 1")
+        require(0.0 < self.rollback_pace <= 1.0, "alarms.rollback_pace", self.rollback_pace, "above 0, at most 1")
 
 
 @dataclass
@@ -737,16 +500,16 @@ class EvaluateConfig:
     """Evaluate the warm-started model too, so that the report can say what RL added."""
 
     def __post_init__(self) -> None:
-        _require(self.chunk >= 1, "evaluate.chunk", self.chunk, "at least 1")
+        require(self.chunk >= 1, "evaluate.chunk", self.chunk, "at least 1")
         least, most = TEMPERATURES
-        _require(
+        require(
             self.temperature == 0 or least <= self.temperature <= most,
             "evaluate.temperature",
             self.temperature,
             f"0, or between {least:g} and {most:g}",
         )
-        _require(self.limit is None or self.limit >= 1, "evaluate.limit", self.limit, "at least 1, or null for all")
-        _require(bool(self.splits), "evaluate.splits", self.splits, "at least one split")
+        require(self.limit is None or self.limit >= 1, "evaluate.limit", self.limit, "at least 1, or null for all")
+        require(bool(self.splits), "evaluate.splits", self.splits, "at least one split")
 
 
 @dataclass
@@ -766,9 +529,16 @@ class PathsConfig:
     """Another run, whose games, demonstrations and warm start are used (with `warm_start.seed` set to that run's seed); unset: its own."""
 
     def __post_init__(self) -> None:
-        _require_folder("paths.run", self.run)
+        require_folder("paths.run", self.run)
         if self.base is not None:
-            _require_folder("paths.base", self.base)
+            require_folder("paths.base", self.base)
+
+
+def _default_algo() -> AlgoConfig:
+    # An estimator's settings lie with the estimator, above this package; a config without a choice has to begin with one all the same.
+    from hiper.algos.registry import settings_of
+
+    return settings_of(DEFAULT_ALGO)()
 
 
 @dataclass
@@ -790,7 +560,8 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    algo: AlgoConfig = field(default_factory=AlgoConfig)
+    algo: AlgoConfig = field(default_factory=_default_algo)
+    """Settings of the chosen estimator: a subclass of `AlgoConfig`, see `hiper.algos`."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -803,17 +574,17 @@ class RunConfig:
         return self.seed if self.warm_start.seed is None else self.warm_start.seed
 
     def __post_init__(self) -> None:
-        _require_sane(self)
-        _require(_NAME.fullmatch(self.name) is not None, "name", self.name, "letters, digits, _, - and ., which does not come first")
-        _require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
-        _require(self.threads >= 0, "threads", self.threads, "at least 0")
-        _require(
+        require_sane(self)
+        require(_NAME.fullmatch(self.name) is not None, "name", self.name, "letters, digits, _, - and ., which does not come first")
+        require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
+        require(self.threads >= 0, "threads", self.threads, "at least 0")
+        require(
             self.rollout.trajectories % self.algo.group_size == 0,
             "algo.group_size",
             self.algo.group_size,
             f"a divisor of rollout.trajectories={self.rollout.trajectories}",
         )
-        _require(
+        require(
             self.trainer.processes <= max(1, self.rollout.trajectories),
             "trainer.processes",
             self.trainer.processes,

@@ -8,21 +8,22 @@ composed; `build` needs OmegaConf alone.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from enum import Enum
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hiper.config import REFERENCE, SUITE_SETTINGS, RunConfig, collect_problems
+from hiper.algos.registry import algorithms, settings_of
+from hiper.config import DEFAULT_ALGO, SUITE_SETTINGS, RunConfig
+from hiper.config.algo import AlgoConfig, broken_promise, flat
+from hiper.config.checks import REFERENCE, collect_problems
+from hiper.config.keys import describe, groups, known_keys, leaves, suggestion, unread
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.reading import check_yaml, read_yaml
 from hiper.runtime.records import read_value
@@ -58,14 +59,27 @@ def config_dir() -> Path:
     )
 
 
-def register_schemas() -> None:
-    """Tell Hydra's store about the dataclasses: `base_config`, and `base_<group>` in each group."""
+def register_schemas(directory: Path | None = None) -> None:
+    """Tell Hydra's store about the dataclasses: `base_config`, `base_<group>` in each group, and `base_<name>` of each estimator.
+
+    Args:
+        directory: of YAML files; an estimator without a file in its algo/ can be chosen by its name all the same.
+    """
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
-    store.store(name="base_config", node=RunConfig)
-    for name, schema in _groups().items():
-        store.store(group=name, name=f"base_{name}", node=schema)
+    store.store(
+        name="base_config", node=OmegaConf.structured(RunConfig(algo=AlgoConfig()))
+    )  # a part that any estimator's can be merged into
+    for name, schema in groups().items():
+        if name != "algo":
+            store.store(group=name, name=f"base_{name}", node=schema)
+    for name, algorithm in algorithms().items():
+        store.store(group="algo", name=f"base_{name}", node=algorithm.settings)
+        if directory is not None and not (directory / "algo" / f"{name}.yaml").is_file():
+            store.store(group="algo", name=name, node=algorithm.settings)
+        else:
+            store.repo["algo"].pop(f"{name}.yaml", None)  # of a directory that had no such file
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
@@ -84,26 +98,59 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
     directory = _default_config_dir() if config_dir is None else Path(config_dir).resolve()
     if not (directory / "config.yaml").is_file():
         raise ConfigError(f"no config.yaml in {directory}. Name a folder laid out like conf/.")
-    _check(overrides, directory)
+    values = _check(overrides, directory)
     files = _check_files(directory, overrides)
-    register_schemas()
+    register_schemas(directory)
+    # Which settings `algo` has is known once the estimator is: until then, values in it wait.
+    late = [value for value in values if value.key.startswith("algo.")]
+    waiting = {value.text for value in late}
     with _hydra_lock:
         try:
             with initialize_config_dir(str(directory), version_base="1.3"):
-                composed = hydra_compose("config", overrides=list(overrides))
+                composed = hydra_compose("config", overrides=[text for text in overrides if text not in waiting])
         except Exception as error:  # Hydra checks little of what it reads: a list for a mapping is an AssertionError
             raise ConfigError(_odd_file(files) or f"cannot compose {directory}: {_flat(error)}") from error
+    _set(composed, late, "choose it by its file or name instead: write algo={}.")
     return build(composed)
+
+
+def schema_of(settings: object) -> DictConfig:
+    """Every setting's default, as a node that saved settings can be merged into; the estimator is the one that they name.
+
+    Raises:
+        ConfigError: there is no such estimator, or it has no such setting.
+    """
+    algo = settings.get("algo") if isinstance(settings, Mapping) else None
+    name = algo.get("name", DEFAULT_ALGO) if isinstance(algo, Mapping) else DEFAULT_ALGO
+    node: DictConfig = OmegaConf.structured(RunConfig(algo=settings_of(name)()))
+    keys = leaves(settings_of(name))
+    for key in _other_algo_settings(algo, keys):
+        raise ConfigError(unread(key, name, keys))
+    return node
+
+
+def _other_algo_settings(algo: object, keys: Mapping[str, Any]) -> Iterator[str]:
+    """Settings in `algo` that are another estimator's."""
+    if isinstance(algo, Mapping):
+        every = known_keys()
+        yield from (f"algo.{name}" for name in algo if f"algo.{name}" in every and f"algo.{name}" not in keys)
 
 
 def build(node: DictConfig) -> RunConfig:
     """Turn composed settings into dataclasses, interpolations resolved.
+
+    Published values (`algo.published`) are applied here, last of all: whatever composed the node, they hold.
 
     Raises:
         ConfigError: settings out of range, or interpolations other than of settings, and of environment variables in `PLACES`; the
             message lists all of them.
     """
     _raise(list(_interpolation_problems(OmegaConf.to_container(node, resolve=False))))
+    for key, value in _published(node).items():
+        try:
+            OmegaConf.update(node, key, value)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"algo={OmegaConf.select(node, 'algo.preset')} publishes {key}={value}: {_flat(error)}") from error
     with collect_problems() as problems:
         try:
             config = OmegaConf.to_object(node)
@@ -171,11 +218,58 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """
     if not overrides:
         return config
-    pairs = _check(overrides, None)
+    values = _check(overrides, None)
     node = OmegaConf.structured(config)
-    for key, value in pairs:
-        OmegaConf.update(node, key, value)
+    _set(node, values, "this config is composed for another. Compose one with algo={}.")
     return build(node)
+
+
+class _Value(NamedTuple):
+    """An override that sets a value."""
+
+    text: str
+    key: str
+    value: Any
+
+
+def _set(node: DictConfig, values: Sequence[_Value], how_to_choose: str) -> None:
+    """Set values in a composed node.
+
+    Raises:
+        ConfigError: the chosen estimator has no such setting, it is of another type, or another value is published; the message lists all.
+    """
+    name = str(OmegaConf.select(node, "algo.name"))
+    keys, published = leaves(settings_of(name)), _published(node)
+    problems: list[str] = []
+    for _, key, value in values:
+        if key == "algo.name":
+            if value != name:
+                problems.append(f"algo.name={value}: an estimator comes with settings of its own; " + how_to_choose.format(value))
+        elif key not in keys:
+            problems.append(unread(key, name, keys))
+        elif (problem := _type_problem(node, key, value, keys[key])) is not None:
+            problems.append(problem)
+        elif key in published:
+            asked = OmegaConf.select(node, key)
+            OmegaConf.update(node, key, published[key])
+            if asked != OmegaConf.select(node, key):
+                preset = OmegaConf.select(node, "algo.preset")
+                problems.append(broken_promise(preset, key.removeprefix("algo."), value, published[key]))
+    _raise(problems)
+
+
+def _published(node: DictConfig) -> dict[str, Any]:
+    """The values that a preset promises, by dotted key."""
+    published = OmegaConf.select(node, "algo.published")
+    return {} if published is None else dict(flat(OmegaConf.to_container(published), "algo."))  # type: ignore[arg-type]  # a mapping's container
+
+
+def _type_problem(node: DictConfig, key: str, value: Any, hint: Any) -> str | None:
+    try:
+        OmegaConf.update(node, key, value)
+    except OmegaConfBaseException:
+        return f"{key}={value} has the wrong type: it must be {describe(hint)}."
+    return None
 
 
 def _interpolation_problems(node: Any) -> Iterator[str]:
@@ -184,8 +278,8 @@ def _interpolation_problems(node: Any) -> Iterator[str]:
         allowed = key in PLACES
         rest = _VARIABLE.sub("", text) if allowed else text
         for target in REFERENCE.findall(rest):
-            if target not in _leaves():
-                yield f"{key}={text!r} refers to {target!r}, which is no setting{_suggestion(target, _leaves())}"
+            if target not in known_keys():
+                yield f"{key}={text!r} refers to {target!r}, which is no setting{suggestion(target, known_keys())}"
             elif target in PLACES and not allowed:
                 yield f"{key}={text!r} refers to {target}, which may come from an environment variable; write it out."
         if "${" in REFERENCE.sub("", rest):
@@ -251,26 +345,7 @@ def _default_config_dir() -> Path:
     return config_dir()
 
 
-def _groups() -> dict[str, Any]:
-    """The config groups: every part of a `RunConfig` that is a dataclass of its own."""
-    return {name: kind for name, kind in get_type_hints(RunConfig).items() if dataclasses.is_dataclass(kind)}
-
-
-@cache
-def _leaves() -> Mapping[str, Any]:
-    """Every setting's dotted key and its type."""
-
-    def walk(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, hint in get_type_hints(kind).items():
-            if dataclasses.is_dataclass(hint):
-                yield from walk(hint, f"{prefix}{name}.")
-            else:
-                yield prefix + name, hint
-
-    return dict(walk(RunConfig, ""))
-
-
-def _check(overrides: Sequence[str], directory: Path | None) -> list[tuple[str, Any]]:
+def _check(overrides: Sequence[str], directory: Path | None) -> list[_Value]:
     """Check each override alone, so that one message can name all that are wrong.
 
     Args:
@@ -278,7 +353,7 @@ def _check(overrides: Sequence[str], directory: Path | None) -> list[tuple[str, 
         directory: where group files lie; None: groups are refused.
 
     Returns:
-        Key and value of each override that sets a value.
+        Each override that sets a value. Those in `algo` depend on the estimator and are only known to be of one that there is.
 
     Raises:
         ConfigError: at least one cannot stand.
@@ -287,9 +362,9 @@ def _check(overrides: Sequence[str], directory: Path | None) -> list[tuple[str, 
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
-    node = OmegaConf.structured(RunConfig)
+    node, keys = OmegaConf.structured(RunConfig), known_keys()
     problems: list[str] = []
-    pairs: list[tuple[str, Any]] = []
+    values: list[_Value] = []
     for text in overrides:
         try:
             parsed = parser.parse_override(text)
@@ -303,57 +378,29 @@ def _check(overrides: Sequence[str], directory: Path | None) -> list[tuple[str, 
             problems.append(f"{text!r} names several values; a run takes one. Quote a list as '{key}=[a,b]'.")
         elif directory is not None and key and (directory / key).is_dir():
             problems += _group_problem(directory / key, key, parsed.value())
-        elif directory is None and key in (*_groups(), "experiment"):
+        elif directory is None and key in (*groups(), "experiment"):
             problems.append(
                 f"{text!r} chooses a config file, but this run's config is already composed. Set single values, such as {key}.x=1."
             )
-        elif key not in _leaves():
-            problems.append(f"there is no setting {key!r}{_suggestion(key, _leaves())}")
+        elif key not in keys:
+            problems.append(f"there is no setting {key!r}{suggestion(key, keys)}")
         else:
             value = parsed.value()
-            problem = _type_problem(node, key, value)
+            problem = None if key.startswith("algo.") else _type_problem(node, key, value, keys[key])
             if problem is None:
-                pairs.append((key, value))
+                values.append(_Value(text, key, value))
             else:
                 problems.append(problem)
     _raise(problems)
-    return pairs
+    return values
 
 
 def _group_problem(folder: Path, group: str, choice: object) -> list[str]:
-    options = sorted(path.stem for path in folder.glob("*.yaml"))
+    names = algorithms() if group == "algo" else ()
+    options = sorted({*names, *(path.stem for path in folder.glob("*.yaml"))})
     if choice is None or choice in options:
         return []
-    return [f"there is no {group}={choice}{_suggestion(str(choice), options)} conf/{group}/ has: {', '.join(options)}."]
-
-
-def _type_problem(node: DictConfig, key: str, value: Any) -> str | None:
-    try:
-        OmegaConf.update(node, key, value)
-    except OmegaConfBaseException:
-        return f"{key}={value} has the wrong type: it must be {_describe(_leaves()[key])}."
-    return None
-
-
-def _describe(hint: Any) -> str:
-    """A type in the words of the command line."""
-    options = [option for option in get_args(hint) if option is not type(None)]
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return "one of " + ", ".join(member.name for member in hint)
-    if getattr(hint, "__origin__", None) is list:
-        return f"a list such as [{'a' if options == [str] else '1'}]"
-    if options:
-        return f"{_describe(options[0])} or null"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
-
-
-def _suggestion(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """The closest of the known keys, as the end of a sentence; a key's last part counts when its path is wrong."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    if not close:
-        last = word.rsplit(".", 1)[-1]
-        close = [key for key in known if key.rsplit(".", 1)[-1] == last]
-    return f"; did you mean {close[0]!r}?" if close else "."
+    return [f"there is no {group}={choice}{suggestion(str(choice), options)} conf/{group}/ has: {', '.join(options)}."]
 
 
 def _flat(error: Exception) -> str:

@@ -21,12 +21,12 @@ from transformers import (
 )
 
 from hiper.config import Critic, ModelConfig
+from hiper.config.algo import Level
 from hiper.errors import ModelError
 from hiper.model.folder import TEMPLATE, TOKENIZER_CONFIG, check_tokenizer, check_weights, not_finite, refuse_code
 
 HEADS_FILE = "value_heads.safetensors"
 CRITIC_FILE = "critic.safetensors"
-LEVELS = ("low", "high", "switch")
 
 
 class Forward(NamedTuple):
@@ -52,9 +52,9 @@ class Actor(nn.Module):
         super().__init__()
         self.lm = lm
         self.critic_kind = critic
-        self.output_of = [min(level, value_heads - 1) for level in range(len(LEVELS))]
+        self.output_of = [min(level, value_heads - 1) for level in range(len(Level))]
         """Output of `heads` that each level reads; outputs that no level reads stay as they are."""
-        self.heads = nn.Linear(lm.config.hidden_size, len(LEVELS))
+        self.heads = nn.Linear(lm.config.hidden_size, len(Level))
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
         self.critic: nn.Module | None = copy.deepcopy(self.trunk) if critic is Critic.separate else None

@@ -14,6 +14,7 @@ from typing import Any
 
 from hiper import __version__
 from hiper.config import RunConfig
+from hiper.config.algo import PROMISE
 from hiper.suites import suite_of
 
 UPSTREAM: Mapping[str, tuple[str, ...]] = {
@@ -59,6 +60,7 @@ def stage_settings(cfg: RunConfig, stage: str) -> dict[str, Any]:
         del chosen["warm_start.seed"]
     for key in NEUTRAL:
         chosen.pop(key, None)
+    chosen = {key: value for key, value in chosen.items() if not key.startswith(PROMISE)}
     if stage == "train":
         chosen = {key: value for key, value in chosen.items() if key not in ADDED or value != ADDED[key]}
     own = {key: value for key, value in suite_of(cfg).settings(cfg, stage).items() if key not in chosen}

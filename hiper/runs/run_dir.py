@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hiper import __version__
-from hiper.config.compose import build
+from hiper.config.compose import build, schema_of
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.files import write_json, write_text
@@ -60,7 +60,8 @@ def load_config(path: Path) -> RunConfig:
             f"{path} holds no {CONFIG}: it is not a run. Name the directory that `hiper run` printed, such as runs/quickstart/seed-0."
         )
     try:
-        node = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.create(read_yaml(file)))
+        settings = read_yaml(file)
+        node = OmegaConf.merge(schema_of(settings), OmegaConf.create(settings))
         return build(node)  # type: ignore[arg-type]  # merging a structured DictConfig gives a DictConfig
     except DataError as error:
         raise ConfigError(f"{error} It should hold the settings of a run, as `hiper config` writes them.") from error

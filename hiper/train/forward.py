@@ -1,42 +1,18 @@
-"""What the network says of a batch before any step: log-probabilities and values."""
+"""The network's outputs on a batch before any step: log-probabilities and values."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
-from torch import Tensor
 
+from hiper.algos.types import ForwardOutputs
 from hiper.model.actor import Actor
+from hiper.rollout.batch import Batch
 from hiper.runtime.distributed import ALONE, Group
-from hiper.train.batch import Batch, passes
-
-
-class Scores(NamedTuple):
-    """The network's view of a batch before an update; N reply tokens, B trajectories, T turns."""
-
-    logprobs: Tensor
-    """(N,) float, under the policy that is about to be trained."""
-    ref_logprobs: Tensor
-    """(N,) float, under the warm-started reference; equal to `logprobs` where no KL is wanted."""
-    entropies: Tensor
-    """(N,) float, nats."""
-    values: Tensor
-    """(B, T, 3) float: V_low, V_high, V_switch; zero on padding."""
-    final_values: Tensor
-    """(B, 3) float: the critic after a truncated episode's last action; zero where nothing follows."""
-    token_values: Tensor
-    """(N,) float: V_low in the state each reply token was chosen in; zero on tokens that had no alternative, and unless asked for."""
-    states: Tensor | None = None
-    """(B, T, 2, D) float: what V_low reads, and what V_high and V_switch read; zero on padding. Only when asked for: it is large."""
-    token_states: Tensor | None = None
-    """(N, D) float: what V_low reads for `token_values`. Only when asked for."""
-    keep_values: Tensor | None = None
-    """(B, T) float: V_low(s_t, o_{t-1}), as if the turn had kept the subgoal; zero on first turns. See `hiper.train.keep`."""
+from hiper.train.microbatch import microbatches
 
 
 @torch.no_grad()
-def score(
+def forward(
     actor: Actor,
     reference: Actor | None,
     batch: Batch,
@@ -46,7 +22,7 @@ def score(
     with_states: bool = False,
     with_token_values: bool = False,
     group: Group = ALONE,
-) -> Scores:
+) -> ForwardOutputs:
     """Run the network, and the reference if there is one, over every sequence once, without gradients; each process over its share."""
     mine = group.share(torch.arange(len(batch.mask), device=batch.mask.device))
     logprobs, entropies = torch.zeros_like(batch.sampled_logprobs), torch.zeros_like(batch.sampled_logprobs)
@@ -55,7 +31,7 @@ def score(
     states = batch.rewards.new_zeros((*batch.mask.shape, 2, actor.heads.in_features)) if with_states else None
     token_values = torch.zeros_like(batch.sampled_logprobs)
     token_states = token_values.new_zeros((batch.tokens, actor.heads.in_features)) if with_states and with_token_values else None
-    for part in passes(
+    for part in microbatches(
         actor, batch, mine, budget=budget, temperature=temperature, with_entropies=True, with_token_values=with_token_values
     ):
         logprobs[part.tokens], entropies[part.tokens] = part.logprobs, part.entropies
@@ -69,9 +45,9 @@ def score(
         final[part.final_rows] = part.final_values.float()
     ref_logprobs = logprobs if reference is None else torch.zeros_like(logprobs)
     if reference is not None:
-        for part in passes(reference, batch, mine, budget=budget, temperature=temperature, with_values=False):
+        for part in microbatches(reference, batch, mine, budget=budget, temperature=temperature, with_values=False):
             ref_logprobs[part.tokens] = part.logprobs
     # Zero where it is another's: the sum over the processes is the whole, exactly.
     read = [logprobs, entropies, values, final, states, token_values, token_states, None if reference is None else ref_logprobs]
     group.sum_([tensor for tensor in read if tensor is not None])
-    return Scores(logprobs, ref_logprobs, entropies, values, final, token_values, states, token_states)
+    return ForwardOutputs(logprobs, ref_logprobs, entropies, values, final, token_values, states, token_states)

@@ -14,9 +14,10 @@ from torch import Tensor
 from hiper.config import Dialect
 from hiper.model.actor import Actor
 from hiper.protocol import Switch, render
+from hiper.rollout.batch import Batch, padded
 from hiper.rollout.episode import Episode
 from hiper.runtime.distributed import ALONE, Group
-from hiper.train.batch import Batch, length_groups, padded
+from hiper.train.microbatch import length_groups
 
 
 @torch.no_grad()
@@ -36,7 +37,7 @@ def keep_values(
     Args:
         actor: the network, in evaluation mode.
         batch: made of `episodes`.
-        values: (B, T, 3) float, as `score` read them.
+        values: (B, T, 3) float, as `forward` read them.
         encode: text to token ids.
         dialect: how a KEEP is written.
         budget: tokens, padding included, a pass holds at most.

@@ -1,7 +1,7 @@
-"""The optimiser's side of an iteration: PPO steps on scored and credited episodes.
+"""The optimiser's side of an iteration: PPO steps on credited episodes.
 
-The order of an iteration is the algorithm: `score` (values and log-probabilities before any step), `assign_credit` (shaped rewards,
-advantages on tokens, value targets), `Learner.update` (clipped policy loss, KL to the reference, value losses, entropy).
+An iteration is `hiper.train.iteration.assess`, which credits the episodes, and then `Learner.update`: clipped policy loss, KL to the
+reference, value losses, entropy.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hiper.algos.base import LOW, Credit, switch_probability
-from hiper.config import CriticFit, KLPlace, RunConfig, Tune
+from hiper.algos.switch import switch_probability
+from hiper.algos.types import Credit, ForwardOutputs
+from hiper.config import CriticFit, RunConfig, Tune
+from hiper.config.algo import CriticConfig, KLPlace, Level
 from hiper.model.actor import Actor
 from hiper.protocol import BlockId
 from hiper.rl.losses import entropy_loss, kl_loss, policy_loss, value_loss
+from hiper.rollout.batch import Batch
 from hiper.runtime.distributed import ALONE, Group
-from hiper.train.batch import Batch, passes
-from hiper.train.forward import Scores
 from hiper.train.metrics import Metrics
+from hiper.train.microbatch import microbatches
 from hiper.train.value_fit import LeastSquares
 
 
@@ -57,11 +59,11 @@ class Learner:
         ]
         return cls(actor, torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99)), cfg, generator, critic, group)
 
-    def update(self, batch: Batch, scores: Scores, credit: Credit, *, critic_only: bool, pace: float = 1.0) -> Metrics:
+    def update(self, batch: Batch, outputs: ForwardOutputs, credit: Credit, *, critic_only: bool, pace: float = 1.0) -> Metrics:
         """Take the PPO steps of one iteration.
 
         Args:
-            batch, scores, credit: of the iteration's episodes; a fitted critic needs the scores' states.
+            batch, outputs, credit: of the iteration's episodes; a fitted critic needs the outputs' states.
             critic_only: leave the policy as it is; used while the critic warms up.
             pace: share of the configured learning rates.
 
@@ -78,34 +80,34 @@ class Learner:
         for _ in range(trainer.epochs):
             order = torch.randperm(len(batch.mask), generator=self.generator).to(batch.mask.device)
             for chosen in torch.split(order, trainer.minibatch):
-                parts, norm = self._step(batch, scores, credit, chosen, critic_only)
+                parts, norm = self._step(batch, outputs, credit, chosen, critic_only)
                 for key, value in parts.items():
                     totals[key] = totals.get(key, 0.0) + value
                 norms += norm
                 steps += 1
         self.actor.eval()
         if self.critic is not None:
-            self.fit(self.critic, batch, scores, credit)
+            self.fit(self.critic, batch, outputs, credit)
         totals = self.group.total(totals) | {"optim/grad_norm": norms}
         return {key: value / steps for key, value in totals.items()}
 
-    def fit(self, critic: LeastSquares, batch: Batch, scores: Scores, credit: Credit) -> None:
+    def fit(self, critic: LeastSquares, batch: Batch, outputs: ForwardOutputs, credit: Credit) -> None:
         """Fit the value heads to an iteration's returns, once its policy steps are taken.
 
         A baseline must not have seen the returns it is subtracted from: what is fitted here judges the next iteration.
         """
-        assert scores.states is not None, "a fitted critic needs score(..., with_states=True)"
+        assert outputs.states is not None, "a fitted critic needs forward(..., with_states=True)"
         critic.fade()
-        for head, target, mask in credit.values:
-            read = 0 if head == LOW else 1
-            critic.add(self.actor.output_of[head], scores.states[:, :, read][mask], target[mask])
+        for level, target, mask in credit.values:
+            read = 0 if level is Level.low else 1
+            critic.add(self.actor.output_of[level.head], outputs.states[:, :, read][mask], target[mask])
         if credit.token_target is not None:
-            assert scores.token_states is not None, "a critic of tokens needs score(..., with_states=True, with_token_values=True)"
-            critic.add(LOW, scores.token_states[credit.trained], credit.token_target[credit.trained])
+            assert outputs.token_states is not None, "a critic of tokens needs forward(..., with_states=True, with_token_values=True)"
+            critic.add(Level.low.head, outputs.token_states[credit.trained], credit.token_target[credit.trained])
         critic.write(self.actor.heads)
         self.group.copy_([critic.moments, critic.products, self.actor.heads.weight, self.actor.heads.bias])
 
-    def _step(self, batch: Batch, scores: Scores, credit: Credit, chosen: Tensor, critic_only: bool) -> tuple[Metrics, float]:
+    def _step(self, batch: Batch, outputs: ForwardOutputs, credit: Credit, chosen: Tensor, critic_only: bool) -> tuple[Metrics, float]:
         """One step on the chosen trajectories: what this process's share adds to their means, and the norm of the whole gradient."""
         algo, trainer = self.cfg.algo, self.cfg.trainer
         in_step = torch.zeros(len(batch.mask), dtype=torch.bool, device=batch.mask.device)
@@ -124,7 +126,7 @@ class Learner:
             metrics[key] = metrics.get(key, value.new_zeros(())) + value.detach()
 
         self.optimizer.zero_grad(set_to_none=True)
-        for part in passes(
+        for part in microbatches(
             self.actor,
             batch,
             self.group.share(chosen),
@@ -138,7 +140,7 @@ class Learner:
             if not critic_only:
                 policy = policy_loss(
                     part.logprobs,
-                    scores.logprobs[part.tokens],
+                    outputs.logprobs[part.tokens],
                     credit.advantages[part.tokens],
                     trained,
                     clip=algo.clip,
@@ -148,7 +150,7 @@ class Learner:
                 # The reference holds every reply token, those outside the blocks too: nothing else keeps them from drifting.
                 kl = kl_loss(
                     part.logprobs,
-                    scores.ref_logprobs[part.tokens],
+                    outputs.ref_logprobs[part.tokens],
                     torch.ones_like(trained),
                     estimator=algo.kl_estimator.value,
                     count=(token_in_step & ~batch.forced).sum(),
@@ -169,14 +171,15 @@ class Learner:
             row, turn = part.turns.unbind(1)
             if algo.switch_rate_target is not None and not critic_only:
                 # The square's gradient, with the distance as it was before the step: it is of the whole mini-batch, this is a part of it.
-                now = switch_probability(batch, scores.logprobs.index_put((part.tokens,), part.logprobs))[row, turn]
-                distance = switch_probability(batch, scores.logprobs)[later].mean() - algo.switch_rate_target
+                now = switch_probability(batch, outputs.logprobs.index_put((part.tokens,), part.logprobs))[row, turn]
+                distance = switch_probability(batch, outputs.logprobs)[later].mean() - algo.switch_rate_target
                 rate = (now * later[row, turn]).sum() / later.sum().clamp(min=1)
                 loss = loss + algo.switch_rate_coef * 2 * distance * rate
-            for head, target, mask in credit.values:
+            for level, target, mask in credit.values:
+                assert isinstance(algo, CriticConfig)
                 value = value_loss(
-                    part.values[:, head].float(),
-                    scores.values[row, turn, head],
+                    part.values[:, level.head].float(),
+                    outputs.value(level)[row, turn],
                     target[row, turn],
                     mask[row, turn],
                     clip=algo.value_clip,
@@ -186,9 +189,10 @@ class Learner:
                     loss = loss + algo.value_coef * value.loss
                 add("value/loss", value.loss)
             if credit.token_target is not None:
+                assert isinstance(algo, CriticConfig)
                 value = value_loss(
                     part.token_values.float(),
-                    scores.token_values[part.tokens],
+                    outputs.token_values[part.tokens],
                     credit.token_target[part.tokens],
                     trained,
                     clip=algo.value_clip,

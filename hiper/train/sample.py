@@ -38,17 +38,17 @@ class Player:
     def sample(self) -> tuple[list[Episode], list[Episode]]:
         """Play an iteration's games: every episode, and those to learn from.
 
-        They are the same unless `algo.resample` is set: a group whose members all earned the same has nothing to compare, so others are
-        played in its place. Where all groups of all attempts are such, the last attempt's are learned from.
+        They are the same unless `algo.dynamic_sampling` is set: a group whose members all earned the same has nothing to compare, so others
+        are played in its place. Where all groups of all attempts are such, the last attempt's are learned from.
         """
         rollout, algo = self.cfg.rollout, self.cfg.algo
         played: list[Episode] = []
         useful: list[Episode] = []
-        for _ in range(1 + algo.resample):
+        for _ in range(1 + algo.dynamic_sampling):
             tasks = self.stream.draw(rollout.trajectories - len(useful), algo.group_size)
             episodes = self._play(tasks, rollout.temperature, self.sampler, rollout.max_turns)
             played += episodes
-            useful += _differing(episodes, algo.group_size) if algo.resample else episodes
+            useful += _differing(episodes, algo.group_size) if algo.dynamic_sampling else episodes
             if len(useful) == rollout.trajectories:
                 break
         return played, useful or episodes

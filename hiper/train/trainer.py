@@ -29,8 +29,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hiper.algos.base import Credit, assign_credit, credit_metrics
-from hiper.config import Estimator, OnAlarm, RunConfig, SwitchCredit
+from hiper.algos.credit import credit_metrics
+from hiper.algos.registry import make_estimator
+from hiper.config import OnAlarm, RunConfig
+from hiper.config.algo import Level
 from hiper.errors import CheckpointError, CollapseError, ConfigError
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
 from hiper.rollout.chat import ChatCodec
@@ -45,9 +47,7 @@ from hiper.suites.tasks import GameIndex
 from hiper.tracking import MetricsFile, Tracker
 from hiper.train import checkpoint as ckpt
 from hiper.train.alarms import ADVICE, Alarm, Watch
-from hiper.train.batch import Batch, make_batch
-from hiper.train.forward import Scores, score
-from hiper.train.keep import keep_values
+from hiper.train.iteration import Assessed, assess
 from hiper.train.learner import Learner
 from hiper.train.metrics import Metrics, log_line, rollout_metrics
 from hiper.train.sample import Player
@@ -88,7 +88,7 @@ def train(
     progress: Progress | None = None,
     group: Group = ALONE,
 ) -> TrainSummary:
-    """Train a warm-started model with HAE, alone or as one of the processes that `hiper.train.launch` starts.
+    """Train a warm-started model, alone or as one of the processes that `hiper.train.launch` starts.
 
     Args:
         cfg: everything.
@@ -149,6 +149,7 @@ class _Run:
         """What the training began from: a checkpoint of another origin is not one of it."""
         self.recorded: dict[str, dict[str, Any]] = {}
         """File -> size and SHA-256 of what of it counts."""
+        self.estimator = make_estimator(cfg.algo)
         self.learner = Learner.create(self.actor, cfg, torch.Generator().manual_seed(cfg.seed + 1), group)
         self.iteration = 0
         self.env_turns = 0
@@ -313,23 +314,11 @@ class _Run:
         with _timed(seconds, "time/rollout"):
             played, episodes = self.player.sample()
         with _timed(seconds, "time/score"):
-            batch = make_batch(episodes, self.device)
-            scores = score(
-                self.actor,
-                self.reference,
-                batch,
-                budget=cfg.trainer.microbatch_tokens,
-                temperature=cfg.rollout.temperature,
-                with_states=self.learner.critic is not None,
-                with_token_values=cfg.algo.name is Estimator.gae,
-                group=self.group,
-            )
-            if cfg.algo.name is Estimator.hae and cfg.algo.switch_credit is SwitchCredit.option_value:
-                scores = scores._replace(keep_values=self._keep_values(batch, episodes, scores))
-            credit = assign_credit(batch, scores, cfg.algo)
-        metrics = rollout_metrics([episode.trajectory for episode in played]) | credit_metrics(batch, scores, credit)
+            assessed = assess(self.learner, self.estimator, self.reference, episodes, self._encode)
+        batch, outputs, credit = assessed
+        metrics = rollout_metrics([episode.trajectory for episode in played]) | credit_metrics(batch, outputs, credit)
         metrics["rollout/return"] = float(credit.shaped.sum(1).mean())
-        if cfg.algo.resample:
+        if cfg.algo.dynamic_sampling:
             metrics["rollout/used_rate"] = len(episodes) / len(played)
         self.env_turns += sum(len(episode.trajectory.turns) for episode in played)
         metrics["env/turns"] = self.env_turns
@@ -340,23 +329,15 @@ class _Run:
         with _timed(seconds, "time/update"):
             pace = 1.0 - self._share(before) if cfg.trainer.anneal else 1.0
             pace *= cfg.alarms.rollback_pace**self.rollbacks
-            warming = self.iteration < cfg.trainer.critic_warmup and credit.judged  # without a critic there is nothing to warm up
-            metrics |= self.learner.update(batch, scores, credit, critic_only=warming, pace=pace)
+            warming = self.iteration < cfg.trainer.critic_warmup and cfg.algo.needs.critic  # without a critic there is nothing to warm up
+            metrics |= self.learner.update(batch, outputs, credit, critic_only=warming, pace=pace)
         if self.group.main:
-            self._record_samples(episodes, batch, scores, credit)
+            self._record_samples(episodes, assessed)
         return metrics, seconds
 
-    def _keep_values(self, batch: Batch, episodes: list[Episode], scores: Scores) -> torch.Tensor:
-        return keep_values(
-            self.actor,
-            batch,
-            episodes,
-            scores.values,
-            lambda text: self.tokenizer.encode(text, add_special_tokens=False),
-            self.cfg.protocol.dialect,
-            budget=self.cfg.trainer.microbatch_tokens,
-            group=self.group,
-        )
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     def _compare(self) -> None:
         """See that all processes hold the same policy; once they do not, what they add up means nothing."""
@@ -379,9 +360,9 @@ class _Run:
         self.best = {"iteration": self.iteration, "success_rate": success_rate}
         return True
 
-    def _record_samples(self, episodes: list[Episode], batch: Batch, scores: Scores, credit: Credit) -> None:
-        shaped, values = credit.shaped.tolist(), scores.values.tolist()
-        low, high, switch = (level.tolist() for level in credit.levels)
+    def _record_samples(self, episodes: list[Episode], assessed: Assessed) -> None:
+        shaped, values = assessed.credit.shaped.tolist(), assessed.outputs.values.tolist()
+        low, high, switch = (assessed.credit.levels[level].tolist() for level in Level)
         with (self.out / SAMPLES).open("a", encoding="utf-8") as file:
             for row, episode in enumerate(episodes[: self.cfg.trainer.samples]):
                 trajectory = episode.trajectory
@@ -424,6 +405,7 @@ class _Run:
             "best": self.best,
             "stream": self.player.stream.state(),
             "optimizer": optimizer_rest,
+            "estimator": self.estimator.state(),
             "watch": self.watch.state(),
             "quiet": self.watch.quiet,
             "rollbacks": self.rollbacks,
@@ -475,6 +457,7 @@ class _Run:
         self.player.stream.restore(state["stream"])
         self.iteration, self.env_turns = state["iteration"], state["env_turns"]
         self.first_success, self.last = state["first_success"], state["last"]
+        self.estimator.restore(state["estimator"])
         self.watch.restore(state["watch"])
         self.rollbacks = state["rollbacks"]
         self.best = state["best"]

@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_arms_judge_the_same_episodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    arms = {"hae": (), "again": (), "far": ("algo.lam_end=1", "algo.gamma=0.5"), "grpo": ("algo.name=grpo", "algo.group_size=8")}
+    arms = {"hae": (), "again": (), "far": ("algo.lam_end=1", "algo.gamma=0.5"), "grpo": ("algo=grpo", "algo.group_size=8")}
     arms["free"] = (*arms["grpo"], "trainer.critic_fit=gradient")  # of a critic that is not there
     steps: list[tuple[int, int]] = []
     study = Study("small", FINED, arms)

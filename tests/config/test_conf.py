@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config import Constrain, Context, KeepMode, Pay, RunConfig
+from hiper.config import Constrain, Context, Pay, RunConfig
+from hiper.config.algo import KeepMode
 from hiper.config.compose import compose, config_dir
 from hiper.evaluation.reevaluate import load_plan
 

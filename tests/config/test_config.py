@@ -10,13 +10,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hiper.config import AlgoConfig, Bootstrap, RunConfig, Source, TrackingConfig, collect_problems
+from hiper.algos.registry import algorithms
+from hiper.config import RunConfig, Source, TrackingConfig
+from hiper.config.algo import Bootstrap
+from hiper.config.checks import collect_problems
 from hiper.config.compose import PLACES, compose, override
 from hiper.errors import ConfigError
 from hiper.runs.run_dir import load_config, save_config
@@ -48,13 +51,14 @@ def composed() -> RunConfig:
 
 
 def test_without_overrides_the_schema_defaults_hold() -> None:
-    # But for conf/algo/hae.yaml's one change: a saved config from before lam_end was there means 0.
-    assert asdict(compose()) == asdict(RunConfig(paths=compose().paths, algo=AlgoConfig(lam_end=0.95)))
+    assert compose() == RunConfig(paths=compose().paths)
+    for name, algorithm in algorithms().items():
+        assert compose([f"algo={name}"]).algo == algorithm.settings()
 
 
 def test_overrides_change_values_and_groups() -> None:
-    cfg = compose(["algo=hae_paper", "games=official", "algo.lam_high=0.9", "seed=3", "name=study"])
-    assert (cfg.algo.lam_high, cfg.algo.bootstrap, cfg.games.source) == (0.9, Bootstrap.current, Source.official)
+    cfg = compose(["algo=turn_gae", "games=official", "algo.lam=0.9", "seed=3", "name=study"])
+    assert (cfg.algo.lam, cfg.algo.bootstrap, cfg.games.source) == (0.9, Bootstrap.next, Source.official)
     assert cfg.paths.run == "runs/study/seed-3"
 
 
@@ -79,11 +83,16 @@ def test_it_composes_from_any_working_directory(tmp_path: Path, monkeypatch: pyt
         ("~algo", "cannot be added or deleted"),
         ("quickstart", "'quickstart' is not an override"),
         ("algo.gamma=1.5", "algo.gamma=1.5 is out of range: it must be between 0 and 1."),
-        ("algo.name=grpo", "algo.group_size=1 is out of range: it must be at least 2 for algo.name=grpo"),
+        (
+            "algo.name=grpo",
+            "algo.name=grpo: an estimator comes with settings of its own; choose it by its file or name instead: write algo=grpo",
+        ),
+        ("algo=grop", "did you mean 'grpo'?"),
+        ("algo.lam=0.5", "algo.lam is not a setting of hae; it reads algo.gamma, algo.group_size,"),
         ("algo.group_size=5", "algo.group_size=5 is out of range: it must be a divisor of rollout.trajectories=128"),
         ("algo.levels=[]", "algo.levels=[] is out of range: it must be at least one of low, high, switch"),
         ("algo.kl_estimator=k1", "algo.kl_estimator='k1' is out of range: it must be k2 or k3 with algo.kl_in=loss"),
-        ("algo.resample=2", "algo.resample=2 is out of range: it must be 0 where algo.group_size=1"),
+        ("algo.dynamic_sampling=2", "algo.dynamic_sampling=2 is out of range: it must be 0 where algo.group_size=1"),
         ("model.value_heads=4", "model.value_heads=4 is out of range: it must be 1, 2 or 3"),
         ("model.tiny.heads=0", "model.tiny.heads=0 is out of range"),
         ("seed=-1", "seed=-1 is out of range"),
@@ -211,9 +220,13 @@ def test_all_mistakes_are_shown_at_once() -> None:
 
 
 def test_a_setting_the_estimator_does_not_read_is_refused() -> None:
-    assert compose(["algo.levels=[low]"]).algo.levels == ["low"]
-    with pytest.raises(ConfigError, match=r"algo.levels=\['low'\] .* left alone with algo.name=turn_gae, which credits whole replies"):
-        compose(["algo=turn_gae", "algo.levels=[low]"])
+    with pytest.raises(ConfigError) as caught:
+        compose(["algo=turn_gae", "algo.levels=[low]", "algo.lam_low=1", "algo.lam=0.5"])
+    assert str(caught.value).startswith("2 settings cannot stand:")
+    for key in ("algo.levels", "algo.lam_low"):
+        assert f"{key} is not a setting of turn_gae; it reads algo.gamma," in str(caught.value)
+    with pytest.raises(ConfigError, match=r"algo.group_size=1 is out of range: it must be at least 2 for algo.name=grpo"):
+        compose(["algo=grpo", "algo.group_size=1"])
 
 
 def test_a_rule_still_raises_outside_composition() -> None:
@@ -224,7 +237,7 @@ def test_a_rule_still_raises_outside_composition() -> None:
 def test_a_typo_in_a_config_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "algo").mkdir()
     (tmp_path / "config.yaml").write_text("defaults: [base_config, {algo: odd}, _self_]\n", encoding="utf-8")
-    (tmp_path / "algo" / "odd.yaml").write_text("defaults: [base_algo, _self_]\ngama: 1\n", encoding="utf-8")
+    (tmp_path / "algo" / "odd.yaml").write_text("defaults: [base_hae, _self_]\ngama: 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"gama"):
         compose([], tmp_path)
 

@@ -84,7 +84,7 @@ CASES = [
         "in scoring, in fitting the critic",
         "fitted",
         [
-            f"{ITERATION} 3 then call hiper.train.batch:token_entropy 2",
+            f"{ITERATION} 3 then call hiper.train.microbatch:token_entropy 2",
             f"{ITERATION} 2 then call hiper.train.value_fit:LeastSquares.write 1",
         ],
     ),

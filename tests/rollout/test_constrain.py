@@ -22,13 +22,14 @@ from hiper.model.actor import Actor
 from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
 from hiper.protocol import Switch, decide, parse, reply_text
+from hiper.rollout.batch import make_batch
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import ActionConstraint, CommandTries, Constraint, GrammarConstraint, GrammarTurn
 from hiper.rollout.episode import AllowedTokens
 from hiper.rollout.samplers.transformers import TransformersPolicy, mask_logits
 from hiper.suites.base import WORDS
 from hiper.suites.webshop.env import Commands
-from hiper.train.batch import make_batch, passes
+from hiper.train.microbatch import microbatches
 
 COMMANDS = ["go to shelf 1", "go to shelf 12", "go to shelf 2", "look", "take mug 1 from shelf 1", "take mug 2 from shelf 12"]
 
@@ -133,7 +134,7 @@ def test_the_learner_computes_the_same_probabilities(played: Played, limited: bo
     if limited and "Ġ" in str(played.codec.tokenizer.convert_ids_to_tokens(batch.token_id.tolist())):
         assert any(limit is not None and limit.all_but for limit in batch.allowed)
     with torch.no_grad():
-        for part in passes(played.actor, batch, torch.arange(len(talks)), budget=300, temperature=0.9):
+        for part in microbatches(played.actor, batch, torch.arange(len(talks)), budget=300, temperature=0.9):
             torch.testing.assert_close(part.logprobs, batch.sampled_logprobs[part.tokens], atol=1e-4, rtol=0)
 
 
@@ -324,5 +325,5 @@ def test_what_is_certain_is_written_without_asking(words: PreTrainedTokenizerBas
     assert float(batch.forced.float().mean()) > 0.2
     assert not batch.sampled_logprobs[batch.forced].any()
     with torch.no_grad():
-        for part in passes(actor, batch, torch.arange(len(talks)), budget=300, temperature=0.9):
+        for part in microbatches(actor, batch, torch.arange(len(talks)), budget=300, temperature=0.9):
             torch.testing.assert_close(part.logprobs, batch.sampled_logprobs[part.tokens], atol=1e-4, rtol=0)

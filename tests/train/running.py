@@ -8,22 +8,21 @@ from pathlib import Path
 
 import torch
 
+from hiper.algos.hae import HAEConfig
 from hiper.config import (
-    AlgoConfig,
     Constrain,
     Context,
     Critic,
     EnvConfig,
     EvaluateConfig,
-    KeepMode,
     ModelConfig,
     ProtocolConfig,
     RolloutConfig,
     RunConfig,
-    ShapingConfig,
     Style,
     TrainerConfig,
 )
+from hiper.config.algo import KeepMode, ShapingConfig
 from hiper.train import checkpoint as ckpt
 
 
@@ -46,7 +45,7 @@ def config(seed: int = 0, critic: Critic = Critic.shared, context: Context = Con
         model=ModelConfig(critic=critic),
         protocol=ProtocolConfig(style=Style.terse, context=context),
         rollout=RolloutConfig(trajectories=4, slots=3, max_reply_tokens=20, constrain=Constrain.admissible),
-        algo=AlgoConfig(kl_coef=0.01, entropy_coef=0.01, shaping=ShapingConfig(keep_mode=KeepMode.fixed)),
+        algo=HAEConfig(kl_coef=0.01, entropy_coef=0.01, shaping=ShapingConfig(keep=-0.3, keep_mode=KeepMode.fixed, keep_mismatch=-0.3)),
         trainer=TrainerConfig(**(settings | trainer), lr_actor=1e-3, lr_critic=1e-2),
         evaluate=EvaluateConfig(temperature=0.7),
     )

@@ -13,8 +13,9 @@ import torch
 
 from hiper.config import Constrain, Context
 from hiper.model.actor import Actor
+from hiper.rollout.batch import Batch, make_batch
 from hiper.rollout.episode import Episode
-from hiper.train.batch import Batch, Pass, make_batch, passes
+from hiper.train.microbatch import MicroBatch, microbatches
 
 TEMPERATURE = 1.1
 Play = dict[tuple[Context, Constrain], list[Episode]]
@@ -33,12 +34,12 @@ def episodes(request: pytest.FixtureRequest, play: Play) -> list[Episode]:
 
 
 @torch.no_grad()
-def run(actor: Actor, batch: Batch, budget: int, chosen: list[int] | None = None) -> list[Pass]:
+def run(actor: Actor, batch: Batch, budget: int, chosen: list[int] | None = None) -> list[MicroBatch]:
     rows = torch.tensor(range(len(batch.mask)) if chosen is None else chosen)
-    return list(passes(actor, batch, rows, budget=budget, temperature=TEMPERATURE, with_entropies=True))
+    return list(microbatches(actor, batch, rows, budget=budget, temperature=TEMPERATURE, with_entropies=True))
 
 
-def gathered(batch: Batch, found: list[Pass]) -> dict[str, torch.Tensor]:
+def gathered(batch: Batch, found: list[MicroBatch]) -> dict[str, torch.Tensor]:
     """The passes' results put in the batch's order."""
     flat = torch.full((2, batch.tokens), torch.nan)
     values = torch.full((*batch.mask.shape, 3), torch.nan)
@@ -166,6 +167,6 @@ def test_only_the_chosen_are_run(actor: Actor, episodes: list[Episode]) -> None:
 @torch.no_grad()
 def test_values_and_entropies_can_be_left_out(actor: Actor, episodes: list[Episode]) -> None:
     batch = make_batch(episodes, CPU)
-    (part,) = passes(actor, batch, torch.arange(5), budget=10**9, temperature=TEMPERATURE, with_values=False)
+    (part,) = microbatches(actor, batch, torch.arange(5), budget=10**9, temperature=TEMPERATURE, with_values=False)
     assert part.values.numel() == part.entropies.numel() == part.final_values.numel() == 0
     torch.testing.assert_close(part.logprobs, run(actor, batch, 10**9)[0].logprobs)

@@ -20,33 +20,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiper.algos.base import Credit, assign_credit, credit_metrics, switch_probability
+from hiper.algos.credit import assign_credit, credit_metrics
+from hiper.algos.hae import HAEConfig, SwitchCredit
+from hiper.algos.registry import make_estimator, settings_of
+from hiper.algos.switch import switch_probability
+from hiper.algos.types import Credit, ForwardOutputs
 from hiper.config import (
-    AlgoConfig,
-    Bootstrap,
     Constrain,
     Context,
     Critic,
     CriticFit,
     Dialect,
     EnvConfig,
-    Estimator,
-    KeepMode,
-    KLEstimator,
-    KLPlace,
-    Level,
     ModelConfig,
     ProtocolConfig,
     RolloutConfig,
     RunConfig,
-    ShapingConfig,
     Style,
-    SwitchCredit,
     TrainerConfig,
     Tune,
 )
+from hiper.config.algo import AlgoConfig, Bootstrap, KeepMode, KLEstimator, KLPlace, Level, ShapingConfig
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.protocol import BlockId
+from hiper.rollout.batch import Batch, make_batch
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
@@ -54,15 +51,14 @@ from hiper.rollout.samplers.transformers import TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.suites.base import StepResult
 from hiper.suites.tasks import GameEntry
-from hiper.train.batch import Batch, make_batch
-from hiper.train.forward import Scores, score
+from hiper.train.forward import forward
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
 
 Play = dict[tuple[Context, Constrain], list[Episode]]
 CPU = torch.device("cpu")
 TEMPERATURE = 1.1
-NO_FINES = ShapingConfig(invalid=0.0, keep=0.0, keep_mode=KeepMode.off, keep_mismatch=0.0)
+NO_PENALTIES = ShapingConfig(invalid=0.0, keep=0.0, keep_mode=KeepMode.off, keep_mismatch=0.0)
 # switch switch, subgoal, action action, end token
 REPLY = [BlockId.switch, BlockId.switch, BlockId.subgoal, BlockId.action, BlockId.action, BlockId.none]
 
@@ -88,13 +84,22 @@ VALUES = torch.tensor([[[0.1, 0.4, 0.6], [0.2, 9.0, 0.7], [0.3, 0.5, 0.8]]])  # 
 FINAL = torch.tensor([[0.25, 0.75, 5.0]])
 
 
-def given(batch: Batch) -> Scores:
+def given(batch: Batch) -> ForwardOutputs:
     zeros = torch.zeros(batch.tokens)
-    return Scores(zeros, zeros, zeros, VALUES, FINAL * (~batch.terminated)[:, None], zeros)
+    return ForwardOutputs(zeros, zeros, zeros, VALUES, FINAL * (~batch.terminated)[:, None], zeros)
 
 
-def algo(**settings: object) -> AlgoConfig:
-    return AlgoConfig(**({"gamma": 1.0, "lam_low": 1.0, "lam_high": 0.95, "normalize": False, "shaping": NO_FINES} | settings))  # type: ignore[arg-type]
+def algo(name: str = "hae", **settings: object) -> AlgoConfig:
+    given: dict[str, object] = {"gamma": 1.0, "shaping": NO_PENALTIES}
+    if name in ("hae", "gae", "turn_gae"):
+        given["normalize"] = False
+    if name == "hae":
+        given |= {"lam_low": 1.0, "lam_high": 0.95, "lam_end": 0.0}
+    return settings_of(name)(**(given | settings))  # type: ignore[arg-type]
+
+
+def credited(batch: Batch, outputs: ForwardOutputs, settings: AlgoConfig) -> Credit:
+    return assign_credit(make_estimator(settings), batch, outputs)
 
 
 def on_tokens(turns: list[tuple[float, float, float]]) -> list[float]:
@@ -110,7 +115,7 @@ def test_credit_by_hand() -> None:
     G:      turn 2: 1;  turns 1 and 0: V_high(2) = 0.5;   A_switch = G - V_switch = -0.1, -0.2, 0.2
     """
     batch = by_hand()
-    credit = assign_credit(batch, given(batch), algo())
+    credit = credited(batch, given(batch), algo())
     assert credit.shaped.tolist() == [[0.0, 0.0, 1.0]]
     expected = on_tokens([(-0.1, 0.575, 0.4), (-0.2, 0.0, 0.3), (0.2, 0.5, 0.7)])
     assert credit.advantages.tolist() == pytest.approx(expected)
@@ -125,7 +130,7 @@ def test_credit_by_hand() -> None:
 def test_credit_over_the_end_of_a_segment_by_hand() -> None:
     """With lam_end = 1/2 the end of segment {0, 1} is worth V_high(2) + A_high(2) / 2 = 0.75, a quarter more than in the test above."""
     batch = by_hand()
-    credit = assign_credit(batch, given(batch), algo(lam_end=0.5))
+    credit = credited(batch, given(batch), algo(lam_end=0.5))
     expected = on_tokens([(0.15, 0.575, 0.65), (0.05, 0.0, 0.55), (0.2, 0.5, 0.7)])
     assert credit.advantages.tolist() == pytest.approx(expected)
 
@@ -162,18 +167,18 @@ def test_flat_estimators_by_hand(name: str) -> None:
     """One advantage for every token of a reply, those outside the blocks and a KEEP's subgoal too."""
     batch = two_by_hand()
     scores = given(batch)._replace(values=VALUES.repeat(2, 1, 1), final_values=FINAL.repeat(2, 1) * (~batch.terminated)[:, None])
-    credit = assign_credit(batch, scores, algo(name=Estimator(name), group_size=2))
+    credit = credited(batch, scores, algo(name, group_size=2))
     assert credit.advantages.tolist() == pytest.approx([value for value in FLAT[name] for _ in REPLY], abs=1e-5)
     assert credit.trained.all()
-    assert [(value.head, value.target[batch.mask].tolist()) for value in credit.values] == (
-        [(1, pytest.approx([1.0, 1.0, 1.0, 0.75]))] if name == "turn_gae" else []
+    assert [(value.level, value.target[batch.mask].tolist()) for value in credit.values] == (
+        [(Level.high, pytest.approx([1.0, 1.0, 1.0, 0.75]))] if name == "turn_gae" else []
     )
 
 
 @pytest.mark.parametrize("levels", [[Level.low], [Level.high], [Level.switch, Level.low]])
 def test_levels_left_out_do_not_learn(levels: list[Level]) -> None:
     batch = by_hand()
-    whole, part = (assign_credit(batch, given(batch), algo(levels=chosen)) for chosen in (list(Level), levels))
+    whole, part = (credited(batch, given(batch), algo(levels=chosen)) for chosen in (list(Level), levels))
     blocks = {Level.low: BlockId.action, Level.high: BlockId.subgoal, Level.switch: BlockId.switch}
     wanted = [block in {blocks[level] for level in levels} for block in REPLY * 3]
     assert part.trained.tolist() == [is_trained and is_wanted for is_trained, is_wanted in zip(whole.trained.tolist(), wanted, strict=True)]
@@ -183,9 +188,9 @@ def test_levels_left_out_do_not_learn(levels: list[Level]) -> None:
 def test_advantages_carry_what_the_sampler_misjudged() -> None:
     batch = by_hand()
     scores = given(batch)._replace(logprobs=torch.full((batch.tokens,), 0.5))
-    plain, weighted = (assign_credit(batch, scores, algo(importance_cap=cap)) for cap in (None, 1.2))
+    plain, weighted = (credited(batch, scores, algo(tis_cap=cap)) for cap in (None, 1.2))
     torch.testing.assert_close(weighted.advantages, torch.where(plain.trained, 1.2 * plain.advantages, plain.advantages))
-    assert assign_credit(batch, scores, algo(importance_cap=9.0)).advantages[0].item() == pytest.approx(-0.1 * math.exp(0.5))
+    assert credited(batch, scores, algo(tis_cap=9.0)).advantages[0].item() == pytest.approx(-0.1 * math.exp(0.5))
 
 
 def test_option_value_credit_by_hand() -> None:
@@ -198,9 +203,9 @@ def test_option_value_credit_by_hand() -> None:
     half = [math.log(chance) / 2 for chance in chances]  # each block has two tokens
     logprobs = torch.tensor([half[t] if block == BlockId.switch else -9.0 for t in range(3) for block in REPLY])
     scores = given(batch)._replace(logprobs=logprobs, keep_values=torch.tensor([[0.0, 0.2, 0.9]]))
-    credit = assign_credit(batch, scores, algo(switch_credit=SwitchCredit.option_value))
-    assert credit.levels.switch.tolist()[0] == pytest.approx([0.0, -4.4, -0.3])
-    assert [value.head for value in credit.values] == [0, 1], "nobody reads V_switch"
+    credit = credited(batch, scores, algo(switch_credit=SwitchCredit.option_value))
+    assert credit.levels[Level.switch].tolist()[0] == pytest.approx([0.0, -4.4, -0.3])
+    assert [value.level for value in credit.values] == [Level.low, Level.high], "nobody reads V_switch"
 
 
 def test_kl_taken_off_the_reward() -> None:
@@ -208,29 +213,29 @@ def test_kl_taken_off_the_reward() -> None:
     batch = by_hand()
     scores = given(batch)._replace(logprobs=torch.full((batch.tokens,), 0.5), ref_logprobs=torch.full((batch.tokens,), 0.2))
     settings = {"kl_coef": 0.1, "kl_estimator": KLEstimator.k1, "kl_in": KLPlace.reward}
-    credit = assign_credit(batch, scores, algo(**settings))
+    credit = credited(batch, scores, algo(**settings))
     assert credit.shaped.tolist()[0] == pytest.approx([-0.18, -0.18, 0.82])
     batch.forced[:6] = True  # what had no alternative has no divergence
-    assert assign_credit(batch, scores, algo(**settings)).shaped.tolist()[0] == pytest.approx([0.0, -0.18, 0.82])
+    assert credited(batch, scores, algo(**settings)).shaped.tolist()[0] == pytest.approx([0.0, -0.18, 0.82])
 
 
 def test_gae_over_tokens_by_hand() -> None:
     """gamma = 1, lam = 1/2, values 0.5 everywhere: a token's advantage is half the next one's; the last token's is 1 - 0.5."""
     batch = by_hand()
     scores = given(batch)._replace(token_values=torch.full((batch.tokens,), 0.5))
-    credit = assign_credit(batch, scores, algo(name=Estimator.gae, lam=0.5))
+    credit = credited(batch, scores, algo("gae", lam=0.5))
     expected = [0.5 * 0.5 ** (batch.tokens - 1 - place) for place in range(batch.tokens)]
     assert credit.advantages.tolist() == pytest.approx(expected)
     assert credit.token_target is not None and credit.token_target.tolist() == pytest.approx([0.5 + value for value in expected])
-    assert credit.judged and not credit.values and credit.trained.all()
-    assert credit.levels.low[0, 2].item() == pytest.approx(sum(expected[-len(REPLY) :]) / len(REPLY))
+    assert not credit.values and credit.trained.all()
+    assert credit.levels[Level.low][0, 2].item() == pytest.approx(sum(expected[-len(REPLY) :]) / len(REPLY))
 
 
-def test_fines_by_hand() -> None:
+def test_penalties_by_hand() -> None:
     """The middle turn is invalid (-0.1), a KEEP (-0.3) of other words (-0.2): -0.6, on top of the rewards doubled."""
     batch = by_hand()
     shaping = ShapingConfig(invalid=-0.1, keep=-0.3, keep_mode=KeepMode.fixed, keep_mismatch=-0.2, success_scale=2.0)
-    credit = assign_credit(batch, given(batch), algo(shaping=shaping))
+    credit = credited(batch, given(batch), algo(shaping=shaping))
     assert credit.shaped.tolist()[0] == pytest.approx([0.0, -0.6, 2.0])
     # A_low: 1.7 | -0.6 + 0.5 - 0.2 = -0.3 | 0.1 - 0.3 = -0.2.  A_high: 1.5 | -0.6 + 0.5 - 0.4 + 0.95 * 1.5 = 0.925.  G: 2 | -0.1 | -0.1
     assert credit.advantages.tolist() == pytest.approx(on_tokens([(-0.7, 0.925, -0.2), (-0.8, 0.0, -0.3), (1.2, 1.5, 1.7)]))
@@ -241,19 +246,19 @@ def test_fines_by_hand() -> None:
 )
 def test_what_follows_a_truncation(bootstrap: Bootstrap, low: float, high: float) -> None:
     batch = by_hand(StopReason.turn_limit)
-    credit = assign_credit(batch, given(batch), algo(bootstrap=bootstrap))
-    assert credit.levels.low[0, 2].item() == pytest.approx(1 + low - 0.3)
-    assert credit.levels.high[0, 2].item() == pytest.approx(1 + high - 0.5)
-    assert credit.levels.switch[0, 2].item() == pytest.approx(1 + high - 0.8)
+    credit = credited(batch, given(batch), algo(bootstrap=bootstrap))
+    assert credit.levels[Level.low][0, 2].item() == pytest.approx(1 + low - 0.3)
+    assert credit.levels[Level.high][0, 2].item() == pytest.approx(1 + high - 0.5)
+    assert credit.levels[Level.switch][0, 2].item() == pytest.approx(1 + high - 0.8)
     ended = by_hand()
-    assert assign_credit(ended, given(ended), algo(bootstrap=bootstrap)).levels.low[0, 2].item() == pytest.approx(0.7)
+    assert credited(ended, given(ended), algo(bootstrap=bootstrap)).levels[Level.low][0, 2].item() == pytest.approx(0.7)
 
 
 def test_each_level_is_standardised_over_its_own_turns(actor: Actor, play: Play) -> None:
     batch = make_batch(play[Context.append, Constrain.admissible], CPU)
-    scores = score(actor, None, batch, budget=4000, temperature=TEMPERATURE)
-    plain = assign_credit(batch, scores, algo(shaping=ShapingConfig()))
-    credit = assign_credit(batch, scores, algo(normalize=True, shaping=ShapingConfig()))
+    scores = forward(actor, None, batch, budget=4000, temperature=TEMPERATURE)
+    plain = credited(batch, scores, algo(shaping=ShapingConfig()))
+    credit = credited(batch, scores, algo(normalize=True, shaping=ShapingConfig()))
     assert torch.equal(credit.trained, plain.trained)
     blocks, rows, turns = batch.flat(batch.blocks), batch.token_row, batch.flat(batch.turns)
     for block in (BlockId.switch, BlockId.subgoal, BlockId.action):
@@ -273,7 +278,7 @@ def config(critic: Critic = Critic.shared, algo: AlgoConfig | None = None, **tra
         device="cpu",
         model=ModelConfig(critic=critic),
         rollout=RolloutConfig(temperature=TEMPERATURE),
-        algo=algo or AlgoConfig(kl_coef=0.0),
+        algo=algo or HAEConfig(kl_coef=0.0),
         trainer=TrainerConfig(**settings),  # type: ignore[arg-type]
     )
 
@@ -282,10 +287,10 @@ def learner(actor: Actor, cfg: RunConfig) -> Learner:
     return Learner.create(actor, cfg, torch.Generator().manual_seed(0))
 
 
-def scored(actor: Actor, batch: Batch, cfg: RunConfig, reference: Actor | None = None) -> tuple[Scores, Credit]:
+def scored(actor: Actor, batch: Batch, cfg: RunConfig, reference: Actor | None = None) -> tuple[ForwardOutputs, Credit]:
     fitted = cfg.trainer.critic_fit is CriticFit.least_squares
-    scores = score(actor, reference, batch, budget=4000, temperature=TEMPERATURE, with_states=fitted)
-    return scores, assign_credit(batch, scores, cfg.algo)
+    scores = forward(actor, reference, batch, budget=4000, temperature=TEMPERATURE, with_states=fitted)
+    return scores, credited(batch, scores, cfg.algo)
 
 
 def gradients(actor: Actor) -> list[torch.Tensor]:
@@ -301,7 +306,7 @@ def test_a_minibatch_is_one_gradient_however_it_is_split(speaker: Path, actor: A
     found = []
     for budget in (10**9, 1):
         network = copy.deepcopy(start).double()
-        cfg = config(critic, AlgoConfig(kl_coef=0.1, entropy_coef=0.1, switch_entropy_coef=0.1), microbatch_tokens=budget)
+        cfg = config(critic, HAEConfig(kl_coef=0.1, entropy_coef=0.1, switch_entropy_coef=0.1), microbatch_tokens=budget)
         reference = copy.deepcopy(start)
         with torch.no_grad():
             reference.lm.get_output_embeddings().weight.mul_(0.9)
@@ -328,7 +333,7 @@ def test_steps_are_epochs_times_minibatches(actor: Actor, play: Play) -> None:
 
 def test_the_first_step_is_taken_from_where_the_policy_stands(actor: Actor, play: Play) -> None:
     batch = make_batch(play[Context.append, Constrain.admissible], CPU)
-    cfg = config(algo=AlgoConfig(kl_coef=0.01))
+    cfg = config(algo=HAEConfig(kl_coef=0.01))
     scores, credit = scored(actor, batch, cfg, copy.deepcopy(actor))
     metrics = learner(actor, cfg).update(batch, scores, credit, critic_only=False)
     for key in ("optim/approx_kl", "optim/clip_fraction", "optim/kl_ref"):
@@ -344,14 +349,14 @@ def test_the_first_step_is_taken_from_where_the_policy_stands(actor: Actor, play
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_credit_moves_a_tokens_probability(actor: Actor, play: Play, sign: float) -> None:
     batch = make_batch(play[Context.append, Constrain.free], CPU)
-    cfg = config(lr_actor=1e-4, algo=AlgoConfig(kl_coef=0.0, value_coef=0.0))
+    cfg = config(lr_actor=1e-4, algo=HAEConfig(kl_coef=0.0, value_coef=0.0))
     scores, credit = scored(actor, batch, cfg)
     token = int(((scores.logprobs < -0.7) & credit.trained).nonzero()[3])
     chosen = torch.zeros(batch.tokens, dtype=torch.bool)
     chosen[token] = True
     credit = credit._replace(advantages=torch.where(chosen, sign, 0.0), trained=chosen)
     learner(actor, cfg).update(batch, scores, credit, critic_only=False)
-    after = score(actor, None, batch, budget=4000, temperature=TEMPERATURE).logprobs[token]
+    after = forward(actor, None, batch, budget=4000, temperature=TEMPERATURE).logprobs[token]
     assert sign * float(after - scores.logprobs[token]) > 1e-4
 
 
@@ -367,7 +372,7 @@ def test_while_the_critic_warms_up_the_policy_stays(speaker: Path, play: Play, c
         assert torch.equal(value, before[name]) == name.startswith("lm."), name
     assert "optim/policy_loss" not in metrics
     assert metrics["value/loss"] > 0
-    after = score(network, None, batch, budget=4000, temperature=TEMPERATURE)
+    after = forward(network, None, batch, budget=4000, temperature=TEMPERATURE)
     assert torch.equal(after.logprobs, scores.logprobs)
 
 
@@ -376,10 +381,10 @@ def test_values_move_to_their_targets(speaker: Path, play: Play, critic: Critic)
     network = load_actor(speaker, ModelConfig(critic=critic))
     batch = make_batch(play[Context.append, Constrain.free], CPU)
     lr = 2e-2 if critic is Critic.shared else 2e-3  # a linear map, or a whole trunk
-    cfg = config(critic, AlgoConfig(kl_coef=0.0, value_clip=100.0), lr_critic=lr, lr_actor=1e-9, epochs=20)
+    cfg = config(critic, HAEConfig(kl_coef=0.0, value_clip=100.0), lr_critic=lr, lr_actor=1e-9, epochs=20)
     scores, credit = scored(network, batch, cfg)
     learner(network, cfg).update(batch, scores, credit, critic_only=critic is Critic.shared)
-    after = score(network, None, batch, budget=4000, temperature=TEMPERATURE).values
+    after = forward(network, None, batch, budget=4000, temperature=TEMPERATURE).values
     targets = torch.stack([value.target for value in credit.values], -1)
     for level in range(3):
         mask = batch.mask & batch.starts if level == 1 else batch.mask
@@ -388,7 +393,7 @@ def test_values_move_to_their_targets(speaker: Path, play: Play, critic: Critic)
 
 
 def test_fitted_heads_explain_what_they_were_fitted_to(actor: Actor, play: Play) -> None:
-    cfg = config(critic_fit=CriticFit.least_squares, critic_ridge=1e-6, algo=AlgoConfig(lam_low=1.0, lam_high=1.0))
+    cfg = config(critic_fit=CriticFit.least_squares, critic_ridge=1e-6, algo=HAEConfig(lam_low=1.0, lam_high=1.0))
     batch = make_batch(play[Context.append, Constrain.free], CPU)
     scores, credit = scored(actor, batch, cfg)
     before = [p.clone() for p in actor.lm.parameters()]
@@ -405,10 +410,10 @@ def test_fitted_heads_explain_what_they_were_fitted_to(actor: Actor, play: Play)
 def test_levels_share_an_output(speaker: Path, play: Play, critic_fit: CriticFit, value_heads: int, unread: list[int]) -> None:
     network = load_actor(speaker, ModelConfig(value_heads=value_heads))
     batch = make_batch(play[Context.append, Constrain.free], CPU)
-    cfg = config(critic_fit=critic_fit, algo=AlgoConfig(kl_coef=0.0))
+    cfg = config(critic_fit=critic_fit, algo=HAEConfig(kl_coef=0.0))
     learner(network, cfg).update(batch, *scored(network, batch, cfg), critic_only=True)
     assert [not row.any() for row in network.heads.weight] == [output in unread for output in range(3)]
-    values = score(network, None, batch, budget=4000, temperature=TEMPERATURE).values[batch.mask]
+    values = forward(network, None, batch, budget=4000, temperature=TEMPERATURE).values[batch.mask]
     assert torch.equal(values[:, 1], values[:, 2]), "both are read at the first token"
     assert not torch.equal(values[:, 0], values[:, 1]), "V_low is read after the subgoal"
 
@@ -417,7 +422,7 @@ def test_levels_share_an_output(speaker: Path, play: Play, critic_fit: CriticFit
 def test_the_value_of_keeping_is_read_after_a_keep_that_was_not_written(speaker: Path, actor: Actor, play: Play, context: Context) -> None:
     episodes = play[context, Constrain.grammar]
     batch = make_batch(episodes, CPU)
-    values = score(actor, None, batch, budget=4000, temperature=TEMPERATURE).values
+    values = forward(actor, None, batch, budget=4000, temperature=TEMPERATURE).values
     tokenizer = load_tokenizer(speaker)
     found = keep_values(
         actor, batch, episodes, values, lambda text: tokenizer.encode(text, add_special_tokens=False), Dialect.full, budget=4000
@@ -465,28 +470,28 @@ def test_the_reference_pulls_back(actor: Actor, play: Play) -> None:
     with torch.no_grad():
         for parameter in actor.lm.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    cfg = config(algo=AlgoConfig(kl_coef=1.0, value_coef=0.0), lr_actor=3e-4, epochs=8)
+    cfg = config(algo=HAEConfig(kl_coef=1.0, value_coef=0.0), lr_actor=3e-4, epochs=8)
     scores, credit = scored(actor, batch, cfg, reference)
     assert not torch.equal(scores.logprobs, scores.ref_logprobs)
     credit = credit._replace(advantages=torch.zeros_like(credit.advantages))
 
-    def distance(found: Scores) -> float:
+    def distance(found: ForwardOutputs) -> float:
         gap = found.ref_logprobs - found.logprobs
         return float((gap.exp() - gap - 1)[credit.trained].mean())
 
     learner(actor, cfg).update(batch, scores, credit, critic_only=False)
-    assert distance(score(actor, reference, batch, budget=4000, temperature=TEMPERATURE)) < 0.7 * distance(scores)
+    assert distance(forward(actor, reference, batch, budget=4000, temperature=TEMPERATURE)) < 0.7 * distance(scores)
 
 
 @pytest.mark.parametrize("name", ["entropy_coef", "switch_entropy_coef"])
 def test_an_entropy_bonus_raises_its_entropy(actor: Actor, play: Play, name: str) -> None:
     batch = make_batch(play[Context.append, Constrain.admissible], CPU)
-    settings = AlgoConfig(kl_coef=0.0, value_coef=0.0)
+    settings = HAEConfig(kl_coef=0.0, value_coef=0.0)
     cfg = config(algo=replace(settings, **{name: 1.0}), lr_actor=1e-4, epochs=3)
     scores, credit = scored(actor, batch, cfg)
     credit = credit._replace(advantages=torch.zeros_like(credit.advantages))
     learner(actor, cfg).update(batch, scores, credit, critic_only=False)
-    after = score(actor, None, batch, budget=4000, temperature=TEMPERATURE)
+    after = forward(actor, None, batch, budget=4000, temperature=TEMPERATURE)
     mine = credit.trained & (batch.flat(batch.blocks) == BlockId.switch) if name == "switch_entropy_coef" else credit.trained
     assert float(after.entropies[mine].mean()) > float(scores.entropies[mine].mean()) + 1e-3
 
@@ -495,12 +500,12 @@ def test_an_entropy_bonus_raises_its_entropy(actor: Actor, play: Play, name: str
 @pytest.mark.parametrize("budget", [10**9, 1])
 def test_the_switch_rate_moves_to_its_target(actor: Actor, play: Play, target: float, budget: int) -> None:
     batch = make_batch(play[Context.append, Constrain.grammar], CPU)
-    settings = AlgoConfig(kl_coef=0.0, value_coef=0.0, switch_rate_target=target, switch_rate_coef=3.0)
+    settings = HAEConfig(kl_coef=0.0, value_coef=0.0, switch_rate_target=target, switch_rate_coef=3.0)
     cfg = config(algo=settings, lr_actor=1e-3, epochs=10, microbatch_tokens=budget)
     scores, credit = scored(actor, batch, cfg)
     credit = credit._replace(advantages=torch.zeros_like(credit.advantages))
     learner(actor, cfg).update(batch, scores, credit, critic_only=False)
-    after = score(actor, None, batch, budget=4000, temperature=TEMPERATURE)
+    after = forward(actor, None, batch, budget=4000, temperature=TEMPERATURE)
     later = batch.mask.clone()
     later[:, 0] = False
     before, now = (switch_probability(batch, found.logprobs)[later].mean().item() for found in (scores, after))
@@ -547,7 +552,7 @@ def test_the_loop_learns_what_is_rewarded(speaker: Path) -> None:
         env=EnvConfig(max_turns=1),
         rollout=RolloutConfig(constrain=Constrain.admissible, max_reply_tokens=24),
         protocol=ProtocolConfig(style=Style.terse),
-        algo=AlgoConfig(kl_coef=0.0, normalize=False, shaping=ShapingConfig(keep=0.0, keep_mode=KeepMode.off)),
+        algo=HAEConfig(kl_coef=0.0, normalize=False, shaping=ShapingConfig(keep=0.0, keep_mode=KeepMode.off)),
         trainer=TrainerConfig(lr_actor=7e-4, lr_critic=5e-3, minibatch=16),
     )
     taught = learner(network, cfg)
@@ -559,7 +564,7 @@ def test_the_loop_learns_what_is_rewarded(speaker: Path) -> None:
         episodes = Collector(policy, codec, cfg).play(games, 32)
         won.append(sum(episode.trajectory.won for episode in episodes) / 32)
         batch = make_batch(episodes, CPU)
-        scores = score(network, None, batch, budget=20_000, temperature=1.0)
-        taught.update(batch, scores, assign_credit(batch, scores, cfg.algo), critic_only=False)
+        scores = forward(network, None, batch, budget=20_000, temperature=1.0)
+        taught.update(batch, scores, credited(batch, scores, cfg.algo), critic_only=False)
     assert won[0] < 0.6, "a task solved from the start teaches nothing"
     assert sum(won[-3:]) / 3 > max(0.65, won[0] + 0.25), won

@@ -1,7 +1,7 @@
 """Rules of training with several processes.
 
-1. Scores, gradients, metrics and fitted critics of two processes are those of one, up to rounding, whatever the rows fall to whom; a
-   process without a row of a step takes it all the same. Both hold the same bits.
+1. Forward outputs, gradients, metrics and fitted critics of two processes are those of one, up to rounding, whatever the rows fall to whom;
+   a process without a row of a step takes it all the same. Both hold the same bits.
 2. Shares come together in the order they were dealt in.
 3. `hiper train trainer.processes=2` leaves what one process leaves: each iteration once, one model, checkpoints, no file of a process.
 4. A process killed with SIGKILL ends the command with a message, and a killed command ends its processes. Resumed, the run ends with the
@@ -33,30 +33,31 @@ from typing import Any
 import pytest
 import torch
 
-from hiper.algos.base import assign_credit
+from hiper.algos.credit import assign_credit
+from hiper.algos.gae import GAEConfig
+from hiper.algos.hae import HAEConfig, SwitchCredit
+from hiper.algos.registry import make_estimator
+from hiper.algos.types import ForwardOutputs
 from hiper.cli.main import main
 from hiper.config import (
-    AlgoConfig,
     Constrain,
     Context,
     CriticFit,
-    Estimator,
     ModelConfig,
     RolloutConfig,
     RunConfig,
-    SwitchCredit,
     TrainerConfig,
 )
 from hiper.config.compose import compose, override
 from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.pipeline.stages import STAGES, game_index, stage_fingerprint
+from hiper.rollout.batch import make_batch
 from hiper.rollout.episode import Episode
 from hiper.runs.run_dir import begin_run, load_config
 from hiper.runtime.distributed import ALONE, Group, check_processes, joined, loopback_interface
 from hiper.train import checkpoint as ckpt
-from hiper.train.batch import make_batch
-from hiper.train.forward import Scores, score
+from hiper.train.forward import forward
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
 from hiper.train.stream import TaskStream
@@ -67,10 +68,10 @@ TEMPERATURE = 1.1
 PROCESSES = 2
 
 ALGOS = {
-    "hae": AlgoConfig(kl_coef=0.1, entropy_coef=0.1, switch_entropy_coef=0.1),
-    "fitted": AlgoConfig(kl_coef=0.1),
-    "option_value": AlgoConfig(kl_coef=0.0, switch_credit=SwitchCredit.option_value, switch_rate_target=0.3),
-    "gae": AlgoConfig(name=Estimator.gae, kl_coef=0.0),
+    "hae": HAEConfig(kl_coef=0.1, entropy_coef=0.1, switch_entropy_coef=0.1),
+    "fitted": HAEConfig(kl_coef=0.1),
+    "option_value": HAEConfig(kl_coef=0.0, switch_credit=SwitchCredit.option_value, switch_rate_target=0.3),
+    "gae": GAEConfig(kl_coef=0.0),
 }
 ROWS = {"hae": 4, "fitted": 2, "option_value": 5, "gae": 3}
 """Trajectories a step, of five: some steps have a single one."""
@@ -97,7 +98,7 @@ def settings(name: str, processes: int) -> RunConfig:
     )
 
 
-def update(work: Work, name: str, group: Group) -> tuple[Scores, dict[str, float], dict[str, torch.Tensor]]:
+def update(work: Work, name: str, group: Group) -> tuple[ForwardOutputs, dict[str, float], dict[str, torch.Tensor]]:
     """Score and learn from the episodes: the scores, the metrics, the weights."""
     cfg, actor = settings(name, group.size), copy.deepcopy(work.actor)
     reference = copy.deepcopy(actor)
@@ -105,7 +106,7 @@ def update(work: Work, name: str, group: Group) -> tuple[Scores, dict[str, float
         reference.lm.get_output_embeddings().weight.mul_(0.9)
     batch = make_batch(work.episodes, torch.device("cpu"))
     learner = Learner.create(actor, cfg, torch.Generator().manual_seed(0), group)
-    scores = score(
+    scores = forward(
         actor,
         reference,
         batch,
@@ -123,7 +124,7 @@ def update(work: Work, name: str, group: Group) -> tuple[Scores, dict[str, float
 
         kept = keep_values(actor, batch, work.episodes, scores.values, encode, cfg.protocol.dialect, budget=400, group=group)
         scores = scores._replace(keep_values=kept)
-    metrics = learner.update(batch, scores, assign_credit(batch, scores, cfg.algo), critic_only=False)
+    metrics = learner.update(batch, scores, assign_credit(make_estimator(cfg.algo), batch, scores), critic_only=False)
     return scores, metrics, actor.state_dict()
 
 

@@ -18,34 +18,34 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from hiper.algos.hae import HAEConfig, SwitchCredit
+from hiper.algos.registry import algorithms, settings_of
 from hiper.config import (
     Context,
     Critic,
     CriticFit,
-    Estimator,
     ModelConfig,
     RunConfig,
-    SwitchCredit,
     Tune,
 )
 from hiper.errors import CheckpointError, DataError
 from hiper.model.actor import load_actor, load_tokenizer, save_actor
+from hiper.rollout.batch import Batch, make_batch
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
 from hiper.suites import make_env
 from hiper.suites.base import StepResult, TextEnv
 from hiper.suites.tasks import GameIndex
 from hiper.train import checkpoint as ckpt
+from hiper.train import iteration
 from hiper.train import sample as play
-from hiper.train import trainer
-from hiper.train.batch import Batch, make_batch
 from hiper.train.metrics import rollout_metrics
 from hiper.train.sample import Player
 from hiper.train.trainer import TrainSummary, train
@@ -240,11 +240,11 @@ def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path,
     assert_same(ours, bits(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("name", Estimator)
+@pytest.mark.parametrize("name", algorithms())
 @pytest.mark.parametrize("fit", CriticFit)
-def test_every_estimator_trains_and_resumes(speaker: Path, game_index: GameIndex, tmp_path: Path, name: Estimator, fit: CriticFit) -> None:
+def test_every_estimator_trains_and_resumes(speaker: Path, game_index: GameIndex, tmp_path: Path, name: str, fit: CriticFit) -> None:
     cfg = config(iterations=2, eval_every=0)
-    cfg.algo.name, cfg.algo.group_size, cfg.trainer.critic_fit = name, 2, fit
+    cfg.algo, cfg.trainer.critic_fit = settings_of(name)(group_size=2), fit
     train(cfg, speaker, game_index, tmp_path / "whole")
     with pytest.raises(Killed):
         train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(1))
@@ -253,13 +253,13 @@ def test_every_estimator_trains_and_resumes(speaker: Path, game_index: GameIndex
     assert_same(ours, bits(tmp_path / "whole"))
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     judged = {key.removeprefix("value/explained_variance_") for key in rows[0] if key.startswith("value/explained")}
-    assert judged == {Estimator.hae: {"low", "high", "switch"}, Estimator.turn_gae: {"high"}, Estimator.gae: {"low"}}.get(name, set())
+    assert judged == {"hae": {"low", "high", "switch"}, "turn_gae": {"high"}, "gae": {"low"}}.get(name, set())
     assert all(math.isfinite(row["optim/policy_loss"]) for row in rows)
 
 
 def test_option_value_credit_and_two_heads_train_and_resume(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
     cfg = config(iterations=2, eval_every=0)
-    cfg.algo.switch_credit, cfg.model.value_heads = SwitchCredit.option_value, 2
+    cfg.algo, cfg.model.value_heads = HAEConfig(switch_credit=SwitchCredit.option_value), 2
     train(cfg, speaker, game_index, tmp_path / "whole")
     with pytest.raises(Killed):
         train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(1))
@@ -273,10 +273,10 @@ def test_groups_without_a_difference_are_played_anew(
 ) -> None:
     """Rewards are given by an environment of one turn that pays 1 for the second command of its list."""
     cfg = config(seed=1, iterations=1, eval_every=0)
-    cfg.algo.name, cfg.algo.group_size, cfg.algo.resample, cfg.env.max_turns = Estimator.grpo, 2, 4, 1
+    cfg.algo, cfg.env.max_turns = settings_of("grpo")(group_size=2, dynamic_sampling=4), 1
     learned: list[list[float]] = []
 
-    def recorded(episodes: list[Episode], device: torch.device) -> Batch:
+    def recorded(episodes: Sequence[Episode], device: torch.device) -> Batch:
         learned.append([episode.trajectory.turns[0].reward for episode in episodes])
         return make_batch(episodes, device)
 
@@ -295,7 +295,7 @@ def test_groups_without_a_difference_are_played_anew(
             return StepResult("You see nothing.", float(command in self.admissible_commands[::2]), True)
 
     monkeypatch.setattr(play, "make_env", lambda cfg, path: Paying(make_env(cfg, path)))
-    monkeypatch.setattr(trainer, "make_batch", recorded)
+    monkeypatch.setattr(iteration, "make_batch", recorded)
     summary = train(cfg, speaker, game_index, tmp_path)
     (rewards,) = learned
     assert rewards and all({first, second} == {0.0, 1.0} for first, second in zip(rewards[::2], rewards[1::2], strict=True))
@@ -307,12 +307,12 @@ def test_groups_without_a_difference_are_played_anew(
 def test_what_has_no_critic_does_not_wait_for_one(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
     cfg = config(iterations=1, eval_every=0, critic_warmup=1)
     moved = {}
-    for name in (Estimator.turn_gae, Estimator.grpo):
-        cfg.algo.name, cfg.algo.group_size = name, 2
+    for name in ("turn_gae", "grpo"):
+        cfg.algo = settings_of(name)(group_size=2)
         train(cfg, speaker, game_index, tmp_path / name)
         before, after = (load_actor(path, cfg.model).lm.state_dict() for path in (speaker, tmp_path / name / "model"))
         moved[name] = any(not torch.equal(before[key], after[key]) for key in before)
-    assert moved == {Estimator.turn_gae: False, Estimator.grpo: True}
+    assert moved == {"turn_gae": False, "grpo": True}
 
 
 def test_evaluation_in_between_changes_nothing(
@@ -378,7 +378,7 @@ def test_another_seed_is_refused(whole: tuple[Path, TrainSummary], speaker: Path
     [
         (lambda cfg: setattr(cfg.algo, "gamma", 0.5), "algo.gamma was 1.0 and is 0.5"),
         (lambda cfg: setattr(cfg.trainer, "lr_actor", 0.5), "trainer.lr_actor was 0.001 and is 0.5"),
-        (lambda cfg: setattr(cfg.algo, "name", Estimator.turn_gae), 'algo.name was "hae" and is "turn_gae"'),
+        (lambda cfg: setattr(cfg, "algo", settings_of("turn_gae")()), 'algo.name was "hae" and is "turn_gae"'),
         (
             lambda cfg: setattr(cfg.trainer, "critic_fit", CriticFit.least_squares),
             'critic_fit was "gradient" and is "least_squares"',

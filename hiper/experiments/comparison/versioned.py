@@ -63,7 +63,7 @@ def _params(study: Study) -> dict[str, Any]:
     """What the base composes to, and in what each arm differs from it."""
     shared, arms = dict(_leaves(study.base_cfg)), {}
     for cell in study.cells():
-        changes = {key: value for key, value in _leaves(cell.cfg) if value != shared[key] and key not in OWN}
+        changes = {key: value for key, value in _leaves(cell.cfg) if (key not in shared or value != shared[key]) and key not in OWN}
         arms[cell.arm] = changes or "as base"
     return {"base": _container(study.base_cfg), "arms": arms, "page": {"seeds": list(study.seeds), "thresholds": list(study.thresholds)}}
 

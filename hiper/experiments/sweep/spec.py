@@ -56,6 +56,10 @@ class Dimension:
             return self.choices
         return [int(self.low), int(self.high)] if self.whole else [self.low, self.high]
 
+    def where(self) -> dict[str, Any]:
+        """Settings under which it is part of a trial: the first value of each condition."""
+        return {key: values[0] for key, values in self.when.items() if values}
+
 
 @dataclass
 class Sampler:
@@ -140,7 +144,7 @@ class SweepSpec:
         """Configs with one setting each at the ends of its range, or at each of its choices."""
         for key, one in self.space.items():
             for value in one.extremes():
-                yield self.compose({key: value}, seed, self.place)
+                yield self.compose({**one.where(), key: value}, seed, self.place)
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
@@ -217,7 +221,7 @@ def _base_problems(spec: SweepSpec) -> list[str]:
     for key, one in spec.space.items():
         for value in one.extremes():
             try:
-                spec.compose({key: value}, spec.seeds[0], spec.place)
+                spec.compose({**one.where(), key: value}, spec.seeds[0], spec.place)
             except ConfigError as error:
                 problems.append(f"space.{key}: {error}")
     if cfg.trainer.eval_every == 0:

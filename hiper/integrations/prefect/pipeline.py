@@ -115,7 +115,7 @@ def _run_of(
 ) -> Iterator[RunConfig]:
     """The run a flow works on, held and begun, on a machine that has what these stages need; the flow run is named after it and tagged."""
     cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)
-    _label(f"{cfg.name}-seed-{cfg.seed}", [f"experiment:{cfg.name}", f"seed:{cfg.seed}", f"algo:{cfg.algo.name.value}"])
+    _label(f"{cfg.name}-seed-{cfg.seed}", [f"experiment:{cfg.name}", f"seed:{cfg.seed}", f"algo:{cfg.algo.name}"])
     with locked(Path(cfg.paths.run), tokens=lock):  # over all stages: nobody changes what is asked for between two of them
         if run is not None:
             cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)  # as it stands now that it stays so

@@ -29,7 +29,7 @@ from hiper.runs.run_dir import git_state
 from hiper.runs.stage_folder import Begun, stage_folder
 from hiper.tracking import MetricsFile
 
-STUDY = "name: small\nbase: [experiment=smoke]\narms:\n  hae: []\n  grpo: [algo.name=grpo, algo.group_size=4]\nseeds: [0, 1]\n"
+STUDY = "name: small\nbase: [experiment=smoke]\narms:\n  hae: []\n  grpo: [algo=grpo, algo.group_size=4]\nseeds: [0, 1]\n"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_cells_share_a_warm_start_and_differ_in_their_arm(tmp_path: Path) -> Non
     assert [(cell.arm, cell.seed) for cell in cells] == [("hae", 0), ("grpo", 0), ("hae", 1), ("grpo", 1)]
     assert {cell.cfg.paths.base for cell in cells} == {study.base_cfg.paths.run}
     assert {cell.cfg.warm_start_seed for cell in cells} == {study.base_cfg.warm_start_seed} == {5}
-    assert [(cell.cfg.algo.name.value, cell.cfg.algo.group_size, cell.cfg.trainer.iterations) for cell in cells[:2]] == [
+    assert [(cell.cfg.algo.name, cell.cfg.algo.group_size, cell.cfg.trainer.iterations) for cell in cells[:2]] == [
         ("hae", 1, 3),
         ("grpo", 4, 3),
     ]
@@ -110,7 +110,7 @@ def finish(cfg: RunConfig, rate: float, curve: list[tuple[int, float]], start: f
 
 def test_the_page_says_what_the_evaluations_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    study = Study("small", ("experiment=smoke", "trainer.eval_games=20"), {"hae": (), "grpo": ("algo.name=grpo", "algo.group_size=4")})
+    study = Study("small", ("experiment=smoke", "trainer.eval_games=20"), {"hae": (), "grpo": ("algo=grpo", "algo.group_size=4")})
     write_evaluation(Path(study.base_cfg.paths.run) / "evaluate", "warm_start", [played(n, n < 8) for n in range(20)], {})
     rates = {"hae": (0.9, 1.0, 0.95), "grpo": (0.5, 0.6)}
     for cell in study.cells():

@@ -26,7 +26,7 @@ name: small
 base: [{base}]
 arms:
   hae: []
-  grpo: [algo.name=grpo, algo.group_size=2]
+  grpo: [algo=grpo, algo.group_size=2]
 seeds: [0, 3]
 """
 
@@ -74,7 +74,16 @@ def test_an_arms_settings_are_what_it_differs_in(place: Path) -> None:
     file = Path("studies/small.yaml")
     assert main(["compare", str(file), "--dvc", "games.data=some where"]) == 0
     params: Any = OmegaConf.to_container(OmegaConf.load("studies/small/params.yaml"))
-    assert params["arms"] == {"hae": "as base", "grpo": {"algo.name": "grpo", "algo.group_size": 2}}
+    assert params["arms"] == {
+        "hae": "as base",
+        "grpo": {
+            "algo.name": "grpo",
+            "algo.group_size": 2,
+            "algo.shaping.keep": 0.0,
+            "algo.shaping.keep_mismatch": 0.0,
+            "algo.group_scale": True,
+        },
+    }
     assert params["base"]["trainer"]["iterations"] == load_study(file).base_cfg.trainer.iterations
     stages: Any = OmegaConf.to_container(OmegaConf.load("studies/small/dvc.yaml"), resolve=False)
     assert params["base"]["games"]["data"] == "some where"

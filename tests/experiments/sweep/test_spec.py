@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config import Estimator, KeepMode, Level
+from hiper.config.algo import KeepMode, Level
 from hiper.errors import ConfigError
 from hiper.experiments.sweep.spec import Dimension, SweepSpec, load_spec
 
@@ -48,7 +48,7 @@ def test_settings_of_a_trial_are_composed(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD, "trials=3")
     cfg = spec.compose({"algo": "grpo", "algo.gamma": 0.93, "algo.shaping.keep_mode": "off", "env.max_turns": 7}, 4, tmp_path / "run")
     assert (spec.trials, cfg.name, cfg.seed, cfg.paths.run) == (3, "one", 4, str(tmp_path / "run"))
-    assert (cfg.algo.name, cfg.algo.gamma, cfg.algo.shaping.keep_mode) == (Estimator.grpo, 0.93, KeepMode.off)
+    assert (cfg.algo.name, cfg.algo.gamma, cfg.algo.shaping.keep_mode) == ("grpo", 0.93, KeepMode.off)
     assert spec.compose({"algo.levels": "[low,high]"}, 0, tmp_path).algo.levels == [Level.low, Level.high]
 
 
