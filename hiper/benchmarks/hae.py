@@ -87,7 +87,7 @@ def case_error(case: dict[str, Any]) -> float:
         keep_penalty=config["keep_penalty"],
         keep_mode=config["keep_penalty_mode"],
         keep_mismatch_penalty=config["keep_consistency_penalty"],
-        fine_first=True,
+        penalize_first=True,
     )
     result = hierarchical_advantages(
         rewards,

@@ -76,10 +76,10 @@ def register_schemas(directory: Path | None = None) -> None:
             store.store(group=name, name=f"base_{name}", node=schema)
     for name, algorithm in algorithms().items():
         store.store(group="algo", name=f"base_{name}", node=algorithm.settings)
-        if directory is not None and not (directory / "algo" / f"{name}.yaml").is_file():
-            store.store(group="algo", name=name, node=algorithm.settings)
-        else:
+        if directory is not None:
             store.repo["algo"].pop(f"{name}.yaml", None)  # of a directory that had no such file
+            if not (directory / "algo" / f"{name}.yaml").is_file():
+                store.store(group="algo", name=name, node=algorithm.settings)
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:

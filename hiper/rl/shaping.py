@@ -13,7 +13,7 @@ from hiper.errors import ConfigError
 from hiper.rl._checks import check_bool, check_choice, check_shapes
 
 KEEP_MODES = ("off", "fixed", "normalized")
-"""How KEEP turns are fined."""
+"""How KEEP turns are penalised."""
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def shape_rewards(
     keep_mode: str,
     keep_mismatch_penalty: float,
     scale: float = 1.0,
-    fine_first: bool = False,
+    penalize_first: bool = False,
 ) -> Tensor:
     """The reward the learner sees: scaled, penalties added.
 
@@ -47,7 +47,7 @@ def shape_rewards(
         invalid_penalty, keep_penalty, keep_mismatch_penalty: rewards, so 0 or negative.
         keep_mode: `off`, `fixed` or `normalized`.
         scale: factor on the environment's reward.
-        fine_first: fine a KEEP said on turn 0 as well (never for a mismatch: nothing came before).
+        penalize_first: penalise a KEEP said on turn 0 as well (never for a mismatch: nothing came before).
 
     Returns:
         Tensor: (B, T), the dtype of `rewards`; zero on padding. `rewards` is left as it was.
@@ -57,9 +57,9 @@ def shape_rewards(
         ConfigError: a penalty is positive, or `keep_mode` is unknown.
 
     Note:
-        Turn 0 always starts a segment, whatever the reply says, so no subgoal was kept there and none is fined. The authors' code fines
-        it; `fine_first=True` does too. Their `normalized` fine, penalty * keep_ratio / keep_count, is penalty / T; it spares episodes of
-        one turn, which matters with `fine_first` only.
+        Turn 0 always starts a segment, whatever the reply says, so no subgoal was kept there and none is penalised. The authors' code
+        penalises it; `penalize_first=True` does too. Their `normalized` penalty, penalty * keep_ratio / keep_count, is penalty / T; it is 0
+        in episodes of one turn, which matters with `penalize_first` only.
     """
     check_shapes("(B, T)", rewards.shape, invalid=invalid, keep=keep, mismatch=mismatch, mask=mask)
     check_bool(invalid=invalid, keep=keep, mismatch=mismatch, mask=mask)
@@ -67,16 +67,16 @@ def shape_rewards(
     penalties = {"invalid_penalty": invalid_penalty, "keep_penalty": keep_penalty, "keep_mismatch_penalty": keep_mismatch_penalty}
     for name, value in penalties.items():
         if not value <= 0:
-            raise ConfigError(f"{name}={value!r} would pay for what it should fine: penalties are added to the reward, so 0 or negative.")
+            raise ConfigError(f"{name}={value!r} would pay, not penalise: penalties are added to the reward, so 0 or negative.")
 
     later = torch.ones_like(mask)
     later[:, :1] = False
     copied_wrong = keep & mismatch & later
-    if not fine_first:
+    if not penalize_first:
         keep = keep & later
-    fine = torch.full_like(rewards[:, :1], keep_penalty if keep_mode != "off" else 0.0)
+    penalty = torch.full_like(rewards[:, :1], keep_penalty if keep_mode != "off" else 0.0)
     if keep_mode == "normalized":
         turns = mask.sum(dim=1, keepdim=True)
-        fine = torch.where(turns > 1, fine / turns, 0.0)
-    shaped = scale * rewards + invalid_penalty * invalid + fine * keep + keep_mismatch_penalty * copied_wrong
+        penalty = torch.where(turns > 1, penalty / turns, 0.0)
+    shaped = scale * rewards + invalid_penalty * invalid + penalty * keep + keep_mismatch_penalty * copied_wrong
     return torch.where(mask, shaped, 0.0).to(rewards.dtype)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from hiper.algos.grpo import GRPOConfig
 from hiper.config import Constrain, Context, Pay, RunConfig
-from hiper.config.algo import KeepMode
-from hiper.config.compose import compose, config_dir
+from hiper.config.algo import KeepMode, KLEstimator, flat
+from hiper.config.compose import compose, config_dir, override
+from hiper.errors import ConfigError
 from hiper.evaluation.reevaluate import load_plan
+from hiper.runs.run_dir import load_config, save_config
 
 CHOICES = sorted((path.parent.name, path.stem) for path in config_dir().glob("*/*.yaml") if path.parent.name != "reevaluate")
 PLANS = sorted((config_dir() / "reevaluate").glob("*.yaml"))
@@ -51,6 +58,80 @@ def test_the_published_setting_is_as_published() -> None:
     assert (cfg.rollout.trajectories, cfg.rollout.max_reply_tokens, cfg.env.max_turns) == (128, 512, 50)
     assert (cfg.protocol.context, cfg.protocol.history, cfg.evaluate.temperature) == (Context.window, 2, 0.4)
     assert cfg.rollout.constrain is Constrain.free
+
+
+PRESETS = sorted(path.stem for path in (config_dir() / "algo").glob("*.yaml") if "\npublished:" in path.read_text(encoding="utf-8"))
+EXPERIMENTS = [choice for group, choice in CHOICES if group == "experiment"]
+
+
+def promised(preset: str) -> dict[str, Any]:
+    """Dotted keys and values that the files of a preset state, the preset it builds on included."""
+    read = yaml.safe_load((config_dir() / "algo" / f"{preset}.yaml").read_text(encoding="utf-8"))
+    base = next(name for name in read["defaults"] if name != "_self_")
+    assert read["preset"] == preset
+    return {**(promised(base) if base in PRESETS else {}), **dict(flat(read["published"]))}
+
+
+def test_there_are_presets_to_test() -> None:
+    assert PRESETS == ["hae_paper", "hae_webshop"]
+    assert promised("hae_webshop")["shaping.keep"] == -3.5 and promised("hae_webshop")["gamma"] == promised("hae_paper")["gamma"] == 1.0
+
+
+@pytest.mark.parametrize("algo", [choice for group, choice in CHOICES if group == "algo"])
+def test_every_estimator_and_preset_goes_with_every_experiment(algo: str) -> None:
+    """What a preset publishes holds under all of them: `algo=hae_paper` under quickstart changed one value of eight."""
+    for experiment in EXPERIMENTS:
+        settings = compose([f"experiment={experiment}", f"algo={algo}"]).algo
+        for key, value in (promised(algo) if algo in PRESETS else {}).items():
+            found: Any = settings
+            for part in key.split("."):
+                found = getattr(found, part)
+            assert found == value, (experiment, key)
+
+
+def test_an_experiment_sets_what_its_algo_file_leaves_open() -> None:
+    cfg = compose(["experiment=quickstart"])
+    assert (cfg.algo.gamma, cfg.algo.kl_coef, cfg.algo.shaping.keep_mismatch) == (0.95, 0.1, 0.0)
+    assert compose(["experiment=quickstart", "algo=grpo"]).algo == GRPOConfig(gamma=0.95, kl_coef=0.1, kl_estimator=KLEstimator.k2)
+
+
+@pytest.mark.parametrize("text", ["algo.gamma=0.9", "algo.shaping.keep_mode=off", "algo.kl_estimator=k2"])
+def test_an_override_against_a_preset_is_refused(text: str, tmp_path: Path) -> None:
+    key, value = text.split("=")
+    published = promised("hae_paper")[key.removeprefix("algo.")]
+    said = f"{key}={value} stands against algo=hae_paper, which promises the published {key}={published}. Leave {key} out, or choose"
+    for words in (["algo=hae_paper", text], ["experiment=quickstart", "algo=hae_paper", text], ["experiment=alfworld_paper", text]):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            compose(words)
+    save_config(compose(["algo=hae_paper"]), tmp_path / "config.yaml")
+    saved = load_config(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        override(saved, [text])
+    with pytest.raises(ConfigError, match=r"algo.gamma=0.5 stands against algo=hae_paper"):
+        replace(saved.algo, gamma=0.5)
+
+
+def test_an_override_that_agrees_with_a_preset_or_is_not_of_it_stands() -> None:
+    cfg = compose(["algo=hae_paper", "algo.gamma=1", "algo.shaping.keep_mode=fixed", "algo.entropy_coef=0.1"])
+    assert (cfg.algo.gamma, cfg.algo.entropy_coef) == (1.0, 0.1)
+    with pytest.raises(ConfigError, match="there is no setting 'algo.preset'"):
+        compose(["algo.preset=null"])
+
+
+def test_a_preset_that_publishes_no_setting_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "config.yaml").write_text("defaults: [base_config, {algo: odd}, _self_]\n", encoding="utf-8")
+    (tmp_path / "algo" / "odd.yaml").write_text("defaults: [base_grpo, _self_]\npreset: odd\npublished: {lam_low: 1}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="algo=odd publishes algo.lam_low=1: .*lam_low"):
+        compose([], tmp_path)
+
+
+def test_what_dvc_composes_keeps_the_promise_too(tmp_path: Path) -> None:
+    """Hydra alone lets the experiment's values through; reading its file does not."""
+    save_config(compose(["experiment=quickstart", "algo=hae_paper"]), tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(text.replace("\n  gamma: 1.0\n", "\n  gamma: 0.95\n"), encoding="utf-8")
+    assert load_config(tmp_path).algo.gamma == 1.0
 
 
 def test_the_default_estimator_credits_actions_beyond_their_segment() -> None:

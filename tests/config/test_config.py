@@ -262,7 +262,15 @@ def test_a_saved_config_needs_no_hydra(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("algo: {gama: 1}\n", "gama"), ("{not: [yaml", "is not YAML"), ("algo: {gamma: 7}\n", "algo.gamma=7"), ("- 1\n", "is not a config")],
+    [
+        ("algo: {gama: 1}\n", "gama"),
+        ("algo: {name: grpo, lam_low: 1}\n", "algo.lam_low is not a setting of grpo; it reads .*algo.group_scale"),
+        ("algo: {name: grop}\n", "no algorithm 'grop'; known are"),
+        ("algo: {name: [a]}\n", "no algorithm"),
+        ("{not: [yaml", "is not YAML"),
+        ("algo: {gamma: 7}\n", "algo.gamma=7"),
+        ("- 1\n", "is not a config"),
+    ],
 )
 def test_a_damaged_saved_config_is_refused(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "config.yaml").write_text(content, encoding="utf-8")
@@ -282,3 +290,8 @@ def test_a_composed_config_takes_single_values_only() -> None:
         override(cfg, ["model=tiny"])
     with pytest.raises(ConfigError, match=r"algo\.gamma"):
         override(cfg, ["algo.gama=1"])
+    with pytest.raises(ConfigError, match="algo.name=grpo: .* composed for another. Compose one with algo=grpo"):
+        override(cfg, ["algo.name=grpo"])
+    with pytest.raises(ConfigError, match="'algo=grpo' chooses a config file"):
+        override(cfg, ["algo=grpo"])
+    assert override(cfg, ["algo.name=hae"]) == cfg

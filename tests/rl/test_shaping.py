@@ -40,9 +40,9 @@ BATCH: dict[str, Any] = {
         ({"keep_mode": "normalized"}, [0.0, -0.1, -0.1, 0.6]),
         ({"keep_mode": "off"}, [0.0, 0.0, -0.1, 0.7]),
         ({"scale": 10.0}, [0.0, -0.4, -0.1, 9.3]),
-        # The authors' code fines KEEP on turn 0 too; a mismatch needs a turn before it.
-        ({"fine_first": True}, [-0.4, -0.4, -0.1, 0.3]),
-        ({"fine_first": True, "keep_mode": "normalized"}, [-0.1, -0.1, -0.1, 0.6]),
+        # The authors' code penalises KEEP on turn 0 too; a mismatch needs a turn before it.
+        ({"penalize_first": True}, [-0.4, -0.4, -0.1, 0.3]),
+        ({"penalize_first": True, "keep_mode": "normalized"}, [-0.1, -0.1, -0.1, 0.6]),
     ],
 )
 def test_by_hand(change: dict[str, Any], expected: list[float]) -> None:

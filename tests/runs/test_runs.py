@@ -82,6 +82,17 @@ def test_differences_are_told_by_name() -> None:
     assert told(changed) == f"algo.gamma was {before.algo.gamma} and is 0.5, trainer.env_turns was unset and is 9"
 
 
+def test_only_the_chosen_estimators_settings_count_and_a_presets_name_does_not() -> None:
+    flat = stage_settings(compose(["algo=grpo"]), "train")
+    assert "algo.group_scale" in flat and not {"algo.lam_high", "algo.value_coef"} & flat.keys()
+    preset, config = compose(["algo=hae_paper"]), compose(["algo=hae_cut", *PUBLISHED])
+    assert stage_fingerprint(preset, "train") == stage_fingerprint(config, "train")
+
+
+PUBLISHED = ["algo.bootstrap=current", "algo.shaping.keep_mode=fixed"]
+"""In what the published setting differs from algo=hae_cut."""
+
+
 @pytest.mark.parametrize("change", ["device=cpu", "threads=2", "paths.run=elsewhere", "tracking=wandb_offline"])
 def test_where_a_run_happens_changes_no_fingerprint(change: str) -> None:
     before, after = compose(["experiment=smoke"]), compose(["experiment=smoke", change])
