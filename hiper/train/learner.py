@@ -1,7 +1,7 @@
 """The optimiser's side of an iteration: PPO steps on credited episodes.
 
-An iteration is `hiper.train.iteration.assess`, which credits the episodes, and then `Learner.update`: clipped policy loss, KL to the
-reference, value losses, entropy.
+An iteration is `hiper.train.iteration.assess`, which credits the episodes, and then `Learner.update`, which takes steps on
+`hiper.train.ppo_loss`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hiper.algos.switch import switch_probability
 from hiper.algos.types import Credit, ForwardOutputs
 from hiper.config import CriticFit, RunConfig, Tune
-from hiper.config.algo import CriticConfig, KLPlace, Level
+from hiper.config.algo import Level
 from hiper.model.actor import Actor
-from hiper.protocol import BlockId
-from hiper.rl.losses import entropy_loss, kl_loss, policy_loss, value_loss
 from hiper.rollout.batch import Batch
 from hiper.runtime.distributed import ALONE, Group
 from hiper.train.metrics import Metrics
 from hiper.train.microbatch import microbatches
+from hiper.train.ppo_loss import LossInputs, ppo_loss
 from hiper.train.value_fit import LeastSquares
 
 
@@ -110,21 +108,8 @@ class Learner:
     def _step(self, batch: Batch, outputs: ForwardOutputs, credit: Credit, chosen: Tensor, critic_only: bool) -> tuple[Metrics, float]:
         """One step on the chosen trajectories: what this process's share adds to their means, and the norm of the whole gradient."""
         algo, trainer = self.cfg.algo, self.cfg.trainer
-        in_step = torch.zeros(len(batch.mask), dtype=torch.bool, device=batch.mask.device)
-        in_step[chosen] = True
-        token_in_step = in_step[batch.token_row]
-        token_count = (credit.trained & token_in_step).sum()
-        live = batch.mask & in_step[:, None]
-        turn_count = live.sum()
-        entropy_wanted = algo.entropy_coef > 0 or algo.switch_entropy_coef > 0
-        flat_blocks = batch.flat(batch.blocks)
-        later = live.clone()
-        later[:, 0] = False  # the first turn's start is forced
+        step = LossInputs.of(batch, outputs, credit, chosen)
         metrics: dict[str, Tensor] = {}
-
-        def add(key: str, value: Tensor) -> None:
-            metrics[key] = metrics.get(key, value.new_zeros(())) + value.detach()
-
         self.optimizer.zero_grad(set_to_none=True)
         for part in microbatches(
             self.actor,
@@ -132,77 +117,14 @@ class Learner:
             self.group.share(chosen),
             budget=trainer.microbatch_tokens,
             temperature=self.cfg.rollout.temperature,
-            with_entropies=entropy_wanted,
+            with_entropies=algo.entropy_coef > 0 or algo.switch_entropy_coef > 0,
             with_token_values=credit.token_target is not None,
         ):
-            trained = credit.trained[part.tokens]
-            loss = part.logprobs.new_zeros(())
-            if not critic_only:
-                policy = policy_loss(
-                    part.logprobs,
-                    outputs.logprobs[part.tokens],
-                    credit.advantages[part.tokens],
-                    trained,
-                    clip=algo.clip,
-                    clip_high=algo.clip_high,
-                    count=token_count,
-                )
-                # The reference holds every reply token, those outside the blocks too: nothing else keeps them from drifting.
-                kl = kl_loss(
-                    part.logprobs,
-                    outputs.ref_logprobs[part.tokens],
-                    torch.ones_like(trained),
-                    estimator=algo.kl_estimator.value,
-                    count=(token_in_step & ~batch.forced).sum(),
-                )
-                loss = loss + policy.loss
-                if algo.kl_in is KLPlace.loss:
-                    loss = loss + algo.kl_coef * kl.loss
-                add("optim/policy_loss", policy.loss)
-                add("optim/clip_fraction", policy.clip_fraction)
-                add("optim/approx_kl", policy.approx_kl)
-                add("optim/kl_ref", kl.loss)
-                if algo.entropy_coef > 0:
-                    loss = loss + algo.entropy_coef * entropy_loss(part.entropies, trained, count=token_count).loss
-                if algo.switch_entropy_coef > 0:
-                    # Per turn, not per token: the tags around the decision have no entropy to give.
-                    deciding = trained & (flat_blocks[part.tokens] == BlockId.switch)
-                    loss = loss + algo.switch_entropy_coef * entropy_loss(part.entropies, deciding, count=turn_count).loss
-            row, turn = part.turns.unbind(1)
-            if algo.switch_rate_target is not None and not critic_only:
-                # The square's gradient, with the distance as it was before the step: it is of the whole mini-batch, this is a part of it.
-                now = switch_probability(batch, outputs.logprobs.index_put((part.tokens,), part.logprobs))[row, turn]
-                distance = switch_probability(batch, outputs.logprobs)[later].mean() - algo.switch_rate_target
-                rate = (now * later[row, turn]).sum() / later.sum().clamp(min=1)
-                loss = loss + algo.switch_rate_coef * 2 * distance * rate
-            for level, target, mask in credit.values:
-                assert isinstance(algo, CriticConfig)
-                value = value_loss(
-                    part.values[:, level.head].float(),
-                    outputs.value(level)[row, turn],
-                    target[row, turn],
-                    mask[row, turn],
-                    clip=algo.value_clip,
-                    count=(mask & in_step[:, None]).sum(),
-                )
-                if self.critic is None:
-                    loss = loss + algo.value_coef * value.loss
-                add("value/loss", value.loss)
-            if credit.token_target is not None:
-                assert isinstance(algo, CriticConfig)
-                value = value_loss(
-                    part.token_values.float(),
-                    outputs.token_values[part.tokens],
-                    credit.token_target[part.tokens],
-                    trained,
-                    clip=algo.value_clip,
-                    count=token_count,
-                )
-                if self.critic is None:
-                    loss = loss + algo.value_coef * value.loss
-                add("value/loss", value.loss)
-            if loss.requires_grad:  # else there is nothing to step: a critic that is fitted, in an iteration that only fits it
-                torch.autograd.backward(loss)
+            found = ppo_loss(part, step, algo, critic_only=critic_only, fitted=self.critic is not None)
+            for key, value in found.metrics:
+                metrics[key] = metrics.get(key, value.new_zeros(())) + value
+            if found.loss.requires_grad:  # else there is nothing to step: a critic that is fitted, in an iteration that only fits it
+                torch.autograd.backward(found.loss)
         if critic_only and self.actor.critic is None:
             # The heads share the actor's trunk, which must not move before its advantages mean something.
             for parameter in self.actor.actor_parameters():
