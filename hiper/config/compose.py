@@ -109,7 +109,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
             with initialize_config_dir(str(directory), version_base="1.3"):
                 composed = hydra_compose("config", overrides=[text for text in overrides if text not in waiting])
         except Exception as error:  # Hydra checks little of what it reads: a list for a mapping is an AssertionError
-            raise ConfigError(_odd_file(files) or f"cannot compose {directory}: {_flat(error)}") from error
+            raise ConfigError(_odd_file(files) or f"cannot compose {directory}: {_flat(error)}{_who_reads(error)}") from error
     _set(composed, late, "choose it by its file or name instead: write algo={}.")
     return build(composed)
 
@@ -339,6 +339,18 @@ def _odd_file(files: Sequence[Path]) -> str | None:
         except DataError as error:
             return str(error)
     return None
+
+
+def _who_reads(error: Exception) -> str:
+    """What to do where a file sets what the chosen estimator does not read, as the end of a message."""
+    key = getattr(error.__cause__, "full_key", None)
+    readers = [name for name, algorithm in algorithms().items() if key in leaves(algorithm.settings)]
+    if not readers or not str(key).startswith("algo."):
+        return ""
+    return (
+        f". {key} is read by {', '.join(readers)}. An experiment's algo block holds what every estimator reads; what some alone read "
+        "stands in a file of algo/ that the experiment chooses."
+    )
 
 
 def _default_config_dir() -> Path:

@@ -3,7 +3,7 @@
 1. Every built-in is registered under the name that its settings say, and makes its estimator. An unknown name lists those there are.
 2. What cannot be registered is refused with the reason; the same again changes nothing.
 3. An entry point registers before the first lookup; one that fails is named.
-4. `hiper/algos` knows nothing of training, and needs no torch to be looked up in.
+4. `hiper/algos` knows nothing of training, and needs no torch to be looked up in; training does not ask which estimator runs.
 """
 
 from __future__ import annotations
@@ -115,6 +115,13 @@ def test_the_room_imports_downwards(file: Path) -> None:
         if isinstance(node, ast.ImportFrom | ast.Import):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             assert not [name for name in names if name.startswith("hiper.") and name.split(".")[1] in above], f"line {node.lineno}"
+
+
+def test_training_does_not_ask_which_estimator_runs() -> None:
+    for file in [*(ROOM.parent / "train").glob("*.py"), *(ROOM.parent / "benchmarks").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                assert "algo.name" not in ast.unparse(node), f"{file.name}, line {node.lineno}"
 
 
 def test_looking_one_up_needs_no_torch() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hiper.algos.gae import GAEConfig
 from hiper.algos.grpo import GRPOConfig
 from hiper.config import Constrain, Context, Pay, RunConfig
 from hiper.config.algo import KeepMode, KLEstimator, flat
@@ -116,6 +117,15 @@ def test_an_override_that_agrees_with_a_preset_or_is_not_of_it_stands() -> None:
     assert (cfg.algo.gamma, cfg.algo.entropy_coef) == (1.0, 0.1)
     with pytest.raises(ConfigError, match="there is no setting 'algo.preset'"):
         compose(["algo.preset=null"])
+
+
+def test_an_experiment_that_sets_what_the_estimator_does_not_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "config.yaml").write_text("defaults: [base_config, {algo: hae}, _self_, {experiment: null}]\n", encoding="utf-8")
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nalgo: {lam: 0.9}\n", encoding="utf-8")
+    assert compose(["experiment=mine", "algo=gae"], tmp_path).algo == GAEConfig(lam=0.9)
+    with pytest.raises(ConfigError, match=r"experiment/mine.*algo.lam is read by turn_gae, gae. An experiment's algo block holds"):
+        compose(["experiment=mine"], tmp_path)
 
 
 def test_a_preset_that_publishes_no_setting_is_refused(tmp_path: Path) -> None:
