@@ -343,7 +343,7 @@ def _odd_file(files: Sequence[Path]) -> str | None:
 
 def _who_reads(error: Exception) -> str:
     """What to do where a file sets what the chosen estimator does not read, as the end of a message."""
-    key = getattr(error.__cause__, "full_key", None)
+    key = getattr(error.__context__, "full_key", None)
     readers = [name for name, algorithm in algorithms().items() if key in leaves(algorithm.settings)]
     if not readers or not str(key).startswith("algo."):
         return ""
@@ -388,7 +388,7 @@ def _check(overrides: Sequence[str], directory: Path | None) -> list[_Value]:
             problems.append(f"{text!r}: settings cannot be added or deleted. Write {key}=value.")
         elif parsed.is_sweep_override():
             problems.append(f"{text!r} names several values; a run takes one. Quote a list as '{key}=[a,b]'.")
-        elif directory is not None and key and (directory / key).is_dir():
+        elif directory is not None and key and (key == "algo" or (directory / key).is_dir()):
             problems += _group_problem(directory / key, key, parsed.value())
         elif directory is None and key in (*groups(), "experiment"):
             problems.append(

@@ -23,7 +23,7 @@ from hiper.config import AlarmsConfig, OnAlarm, RunConfig
 from hiper.errors import CollapseError
 from hiper.suites.tasks import GameIndex
 from hiper.train import checkpoint as ckpt
-from hiper.train import trainer
+from hiper.train import iteration, trainer
 from hiper.train.alarms import Watch
 from hiper.train.trainer import train
 from tests.train.running import Killed, assert_same, bits, config, killer
@@ -113,13 +113,13 @@ def test_stop_leaves_a_run_that_others_settings_resume(speaker: Path, game_index
 
 def test_numbers_that_are_none_are_not_saved(speaker: Path, game_index: GameIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = config(iterations=3, eval_every=0)
-    real = trainer.assign_credit
+    real = iteration.assign_credit
 
     def poisoned(*given: object) -> object:
         credit = real(*given)  # type: ignore[arg-type]
         return credit._replace(advantages=credit.advantages * (math.nan if len(read(tmp_path)) == 1 else 1.0))
 
-    monkeypatch.setattr(trainer, "assign_credit", poisoned)
+    monkeypatch.setattr(iteration, "assign_credit", poisoned)
     with pytest.raises(CollapseError, match="alarm nan in iteration 2"):
         train(cfg, speaker, game_index, tmp_path)
     assert [path.name for path in ckpt.list_checkpoints(tmp_path / "checkpoints")] == ["iteration-000001"]
