@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hiper.algos import register_algorithm
     from hiper.api import evaluate, load_episodes, make_env, run
     from hiper.config import RunConfig
     from hiper.config.compose import compose
@@ -36,6 +37,7 @@ __all__ = [
     "hierarchical_advantages",
     "load_episodes",
     "make_env",
+    "register_algorithm",
     "register_suite",
     "reinforce_pp_advantages",
     "returns_to_go",
@@ -56,6 +58,7 @@ _HOMES = {
     "hierarchical_advantages": "hiper.rl.hae",
     "load_episodes": "hiper.api",
     "make_env": "hiper.api",
+    "register_algorithm": "hiper.algos",
     "register_suite": "hiper.suites",
     "reinforce_pp_advantages": "hiper.rl.reinforce_pp",
     "returns_to_go": "hiper.rl.returns",
