@@ -143,7 +143,8 @@ def _prefect() -> Finding:
 
 
 def _config() -> Finding:
-    from hiper.config.compose import compose, config_dir
+    from hiper.config.compose import compose
+    from hiper.config.places import config_dir
     from hiper.errors import ConfigError
 
     try:

@@ -8,10 +8,10 @@ composed; `build` needs OmegaConf alone.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ from hiper.config import DEFAULT_ALGO, SUITE_SETTINGS, RunConfig
 from hiper.config.algo import AlgoConfig, broken_promise, flat
 from hiper.config.checks import REFERENCE, collect_problems
 from hiper.config.keys import describe, groups, known_keys, leaves, suggestion, unread
+from hiper.config.places import config_dirs
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.reading import check_yaml, read_yaml
 from hiper.runtime.records import read_value
@@ -41,44 +42,28 @@ its values and shared, so that no other setting can carry the contents of a vari
 _VARIABLE = re.compile(r"\$\{oc\.env:[A-Za-z_][A-Za-z0-9_]*(,[^${}]*)?\}")
 
 
-def config_dir() -> Path:
-    """The directory of YAML files: $HIPER_CONF, the checkout's `conf/`, or the copy inside an installed package.
+def register_schemas(directories: Sequence[Path] = ()) -> None:
+    """Tell Hydra's store about the dataclasses: `hiper_config`, `hiper_<group>` in each group, and `hiper_<name>` of each estimator.
 
-    Raises:
-        ConfigError: none of them exists.
-    """
-    package = Path(__file__).resolve().parents[1]
-    chosen = os.environ.get("HIPER_CONF")
-    candidates = [Path(chosen)] if chosen else [package.parent / "conf", package / "conf"]
-    for candidate in candidates:
-        if (candidate / "config.yaml").is_file():
-            return candidate.resolve()
-    looked = " and ".join(str(candidate) for candidate in candidates)
-    raise ConfigError(
-        f"no config.yaml in {looked}. Install with `pip install -e .` from a checkout, or set HIPER_CONF to its conf/ folder."
-    )
-
-
-def register_schemas(directory: Path | None = None) -> None:
-    """Tell Hydra's store about the dataclasses: `base_config`, `base_<group>` in each group, and `base_<name>` of each estimator.
+    The store is one for all of a process, and Hydra's plugins are read by every Hydra program of an environment: hence the prefix.
 
     Args:
-        directory: of YAML files; an estimator without a file in its algo/ can be chosen by its name all the same.
+        directories: of YAML files; an estimator without a file in their algo/ can be chosen by its name all the same.
     """
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
     store.store(
-        name="base_config", node=OmegaConf.structured(RunConfig(algo=AlgoConfig()))
+        name="hiper_config", node=OmegaConf.structured(RunConfig(algo=AlgoConfig()))
     )  # a part that any estimator's can be merged into
     for name, schema in groups().items():
         if name != "algo":
-            store.store(group=name, name=f"base_{name}", node=schema)
+            store.store(group=name, name=f"hiper_{name}", node=schema)
     for name, algorithm in algorithms().items():
-        store.store(group="algo", name=f"base_{name}", node=algorithm.settings)
-        if directory is not None:
-            store.repo["algo"].pop(f"{name}.yaml", None)  # of a directory that had no such file
-            if not (directory / "algo" / f"{name}.yaml").is_file():
+        store.store(group="algo", name=f"hiper_{name}", node=algorithm.settings)
+        if directories:
+            store.repo["algo"].pop(f"{name}.yaml", None)  # of directories that had no such file
+            if not any((directory / "algo" / f"{name}.yaml").is_file() for directory in directories):
                 store.store(group="algo", name=name, node=algorithm.settings)
 
 
@@ -87,7 +72,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
 
     Args:
         overrides: Hydra overrides: `key.path=value`, or `group=file`.
-        config_dir: directory of YAML files; unset: see `hiper.config.compose.config_dir`.
+        config_dir: the only directory of YAML files; unset: see `hiper.config.places.config_dirs`.
 
     Raises:
         ConfigError: overrides or values that cannot stand; the message lists all of them.
@@ -95,19 +80,22 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    directory = _default_config_dir() if config_dir is None else Path(config_dir).resolve()
+    directories = config_dirs() if config_dir is None else (Path(config_dir).resolve(),)
+    directory = directories[0]
     if not (directory / "config.yaml").is_file():
         raise ConfigError(f"no config.yaml in {directory}. Name a folder laid out like conf/.")
-    values = _check(overrides, directory)
-    files = _check_files(directory, overrides)
-    register_schemas(directory)
+    values = _check(overrides, directories)
+    files = _check_files(directories, overrides)
+    register_schemas(directories)
+    beside = ",".join(f"'file://{path}'" for path in directories[1:])
+    search = [f"hydra.searchpath=[{beside}]"] if beside else []
     # Which settings `algo` has is known once the estimator is: until then, values in it wait.
     late = [value for value in values if value.key.startswith("algo.")]
     waiting = {value.text for value in late}
     with _hydra_lock:
         try:
             with initialize_config_dir(str(directory), version_base="1.3"):
-                composed = hydra_compose("config", overrides=[text for text in overrides if text not in waiting])
+                composed = hydra_compose("config", overrides=[*search, *(text for text in overrides if text not in waiting)])
         except Exception as error:  # Hydra checks little of what it reads: a list for a mapping is an AssertionError
             raise ConfigError(_odd_file(files) or f"cannot compose {directory}: {_flat(error)}{_who_reads(error)}") from error
     _set(composed, late, "choose it by its file or name instead: write algo={}.")
@@ -158,7 +146,7 @@ def build(node: DictConfig) -> RunConfig:
             raise ConfigError(_flat(error)) from error
     _raise(problems)
     if not isinstance(config, RunConfig):
-        raise ConfigError(f"the composed config is a {type(config).__name__}, not a RunConfig: config.yaml must start with `base_config`.")
+        raise ConfigError(f"the composed config is a {type(config).__name__}, not a RunConfig: config.yaml must start with `hiper_config`.")
     _raise(list(_unread(config)))
     return config
 
@@ -218,7 +206,7 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """
     if not overrides:
         return config
-    values = _check(overrides, None)
+    values = _check(overrides, ())
     node = OmegaConf.structured(config)
     _set(node, values, "this config is composed for another. Compose one with algo={}.")
     return build(node)
@@ -301,7 +289,7 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, node
 
 
-def _check_files(directory: Path, overrides: Sequence[str]) -> list[Path]:
+def _check_files(directories: Sequence[Path], overrides: Sequence[str]) -> list[Path]:
     """Read the files that may be composed before Hydra does, which would wait for a pipe and unfold any alias.
 
     A file can only be chosen where its name stands, in an override or in a file that is chosen.
@@ -314,7 +302,7 @@ def _check_files(directory: Path, overrides: Sequence[str]) -> list[Path]:
     """
     files: list[Path] = []
     waiting: dict[str, list[Path]] = {}
-    for path in directory.rglob("*.yaml"):
+    for path in chain.from_iterable(directory.rglob("*.yaml") for directory in directories):
         waiting.setdefault(path.stem, []).append(path)
     said = " ".join(["config", *overrides])
     while named := set(_NAME.findall(said)) & waiting.keys():
@@ -353,16 +341,12 @@ def _who_reads(error: Exception) -> str:
     )
 
 
-def _default_config_dir() -> Path:
-    return config_dir()
-
-
-def _check(overrides: Sequence[str], directory: Path | None) -> list[_Value]:
+def _check(overrides: Sequence[str], directories: Sequence[Path]) -> list[_Value]:
     """Check each override alone, so that one message can name all that are wrong.
 
     Args:
         overrides: as typed.
-        directory: where group files lie; None: groups are refused.
+        directories: where group files lie; none: groups are refused.
 
     Returns:
         Each override that sets a value. Those in `algo` depend on the estimator and are only known to be of one that there is.
@@ -388,9 +372,9 @@ def _check(overrides: Sequence[str], directory: Path | None) -> list[_Value]:
             problems.append(f"{text!r}: settings cannot be added or deleted. Write {key}=value.")
         elif parsed.is_sweep_override():
             problems.append(f"{text!r} names several values; a run takes one. Quote a list as '{key}=[a,b]'.")
-        elif directory is not None and key and (key == "algo" or (directory / key).is_dir()):
-            problems += _group_problem(directory / key, key, parsed.value())
-        elif directory is None and key in (*groups(), "experiment"):
+        elif directories and key and (key == "algo" or any((directory / key).is_dir() for directory in directories)):
+            problems += _group_problem(directories, key, parsed.value())
+        elif not directories and key in (*groups(), "experiment"):
             problems.append(
                 f"{text!r} chooses a config file, but this run's config is already composed. Set single values, such as {key}.x=1."
             )
@@ -407,12 +391,13 @@ def _check(overrides: Sequence[str], directory: Path | None) -> list[_Value]:
     return values
 
 
-def _group_problem(folder: Path, group: str, choice: object) -> list[str]:
+def _group_problem(directories: Sequence[Path], group: str, choice: object) -> list[str]:
     names = algorithms() if group == "algo" else ()
-    options = sorted({*names, *(path.stem for path in folder.glob("*.yaml"))})
+    options = sorted({*names, *(path.stem for directory in directories for path in (directory / group).glob("*.yaml"))})
     if choice is None or choice in options:
         return []
-    return [f"there is no {group}={choice}{suggestion(str(choice), options)} conf/{group}/ has: {', '.join(options)}."]
+    looked = " and ".join(str(directory / group) for directory in directories)
+    return [f"there is no {group}={choice}{suggestion(str(choice), options)} {looked} has: {', '.join(options)}."]
 
 
 def _flat(error: Exception) -> str:

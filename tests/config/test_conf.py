@@ -16,7 +16,8 @@ from hiper.algos.gae import GAEConfig
 from hiper.algos.grpo import GRPOConfig
 from hiper.config import Constrain, Context, Pay, RunConfig
 from hiper.config.algo import KeepMode, KLEstimator, flat
-from hiper.config.compose import compose, config_dir, override
+from hiper.config.compose import compose, override
+from hiper.config.places import config_dir
 from hiper.errors import ConfigError
 from hiper.evaluation.reevaluate import load_plan
 from hiper.runs.run_dir import load_config, save_config
@@ -121,7 +122,7 @@ def test_an_override_that_agrees_with_a_preset_or_is_not_of_it_stands() -> None:
 
 def test_an_experiment_that_sets_what_the_estimator_does_not_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "config.yaml").write_text("defaults: [base_config, {algo: hae}, _self_, {experiment: null}]\n", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("defaults: [hiper_config, {algo: hae}, _self_, {experiment: null}]\n", encoding="utf-8")
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nalgo: {lam: 0.9}\n", encoding="utf-8")
     assert compose(["experiment=mine", "algo=gae"], tmp_path).algo == GAEConfig(lam=0.9)
     with pytest.raises(ConfigError, match=r"experiment/mine.*algo.lam is read by turn_gae, gae. An experiment's algo block holds"):
@@ -130,8 +131,8 @@ def test_an_experiment_that_sets_what_the_estimator_does_not_read_is_refused(tmp
 
 def test_a_preset_that_publishes_no_setting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "algo").mkdir()
-    (tmp_path / "config.yaml").write_text("defaults: [base_config, {algo: odd}, _self_]\n", encoding="utf-8")
-    (tmp_path / "algo" / "odd.yaml").write_text("defaults: [base_grpo, _self_]\npreset: odd\npublished: {lam_low: 1}\n", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("defaults: [hiper_config, {algo: odd}, _self_]\n", encoding="utf-8")
+    (tmp_path / "algo" / "odd.yaml").write_text("defaults: [hiper_grpo, _self_]\npreset: odd\npublished: {lam_low: 1}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="algo=odd publishes algo.lam_low=1: .*lam_low"):
         compose([], tmp_path)
 

@@ -11,7 +11,7 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from hiper.config.compose import config_dir
+from hiper.config.places import is_group, own_config_dir
 from hiper.errors import ConfigError, DataError
 from hiper.experiments.sweep.spec import SweepSpec, as_override
 from hiper.experiments.sweep.storage import shown
@@ -100,7 +100,7 @@ def write_best(spec: SweepSpec, slot: Slot, counted: Tally) -> Path:
         key, value = override.key_or_group, override.value()
         if key == "experiment":
             defaults.insert(0, value)
-        elif (config_dir() / key).is_dir():
+        elif is_group(key):
             defaults.append({f"override /{key}": value})
         else:
             _put(values, key.split("."), value)
@@ -171,7 +171,7 @@ def _importances(study: SweepStudy) -> dict[str, float]:
 
 
 def _best_file(spec: SweepSpec) -> Path:
-    return config_dir() / "experiment" / f"{spec.best_name}.yaml"
+    return own_config_dir() / "experiment" / f"{spec.best_name}.yaml"
 
 
 def _signature(spec: SweepSpec) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hiper.config import RunConfig
-from hiper.config.compose import compose, config_dir, override, read_settings
+from hiper.config.compose import compose, override, read_settings
+from hiper.config.places import is_group
 from hiper.errors import ConfigError
 from hiper.runs.fingerprint import fingerprint
 
@@ -136,7 +137,7 @@ class SweepSpec:
             ConfigError: settings that cannot stand together.
         """
         chosen = {key: as_override(key, value) for key, value in settings.items()}
-        files = [text for key, text in chosen.items() if (config_dir() / key).is_dir()]
+        files = [text for key, text in chosen.items() if is_group(key)]
         values = [text for text in chosen.values() if text not in files]
         return override(_composed(*self.base, *files), [*values, f"name={self.name}", f"seed={seed}", f"paths.run={run}"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config.compose import config_dir
+from hiper.config.places import config_dir
 from hiper.experiments.sweep.spec import Dimension, Pruner, PrunerName, Sampler, SamplerName, SweepSpec
 
 SETTINGS = [

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from hiper.config.compose import config_dir
+from hiper.config.places import config_dir
 from tests.experiments.sweep.conftest import SETTINGS
 from tests.postgres import Postgres
 
