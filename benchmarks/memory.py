@@ -20,6 +20,7 @@ from hiper.config.compose import compose
 from hiper.pipeline.stages import STAGES
 from hiper.report.charts import Series, line_chart, standalone
 from hiper.runs.run_dir import begin_run
+from hiper.runs.stage import before
 
 ITERATIONS = 200
 BAR_MB = 5.0
@@ -36,7 +37,7 @@ def main(overrides: Sequence[str], iterations: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="hiper-memory-") as folder:
         cfg = compose(["experiment=smoke", f"trainer.iterations={iterations}", *overrides, f"paths.run={folder}/run"])
         begin_run(cfg)
-        for name in ("games", "demos", "warm_start"):
+        for name in before("train"):
             STAGES[name](cfg)
         begun = time.perf_counter()
         STAGES["train"](cfg, note)

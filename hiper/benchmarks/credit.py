@@ -25,10 +25,11 @@ from hiper.config.compose import compose
 from hiper.errors import ConfigError, DataError
 from hiper.experiments.comparison.spec import Study
 from hiper.model.actor import Actor, load_actor, load_tokenizer
-from hiper.pipeline.stages import MODEL_FOLDER, check_upstream, game_index
+from hiper.pipeline.state import check_upstream, game_index
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import Trajectory
+from hiper.runs.stage import MODEL_FOLDER
 from hiper.runtime.device import pick_device
 from hiper.train.iteration import Encode, assess
 from hiper.train.learner import Learner

@@ -8,28 +8,24 @@ from typing import TYPE_CHECKING
 
 from hiper.cli.parsing import Commands, add_overrides, add_stage_options, say, settings
 from hiper.errors import ConfigError
+from hiper.runs.stage import STAGES
 
 if TYPE_CHECKING:
     from hiper.config import RunConfig
 
-STAGE_HELP = {
-    "games": "generate the games, or find and index the official ones",
-    "demos": "let the expert write plan-execute demonstrations",
-    "warm-start": "fine-tune the base model on the demonstrations",
-    "train": "train the model by reinforcement learning, with the estimator that algo names",
-    "report": "write the run's HTML page",
-}
-
 
 def add(commands: Commands) -> None:
-    """Add the stages' commands."""
-    for name, text in STAGE_HELP.items():
-        parser = commands.add(name, run_stage, text)
+    """Add the stages' commands, but for that of `hiper.cli.evaluate`, which can do more."""
+    for stage in STAGES.values():
+        if stage.name == "evaluate":
+            continue
+        parser = commands.add(stage.command, run_stage, stage.summary)
         add_stage_options(parser)
-        if name == "report":
-            parser.set_defaults(command=report)
+        if stage.dated:
             parser.add_argument("--no-timestamps", action="store_true", help="leave out when, how long and on what machine")
-        add_overrides(parser, "RUN | OVERRIDE" if name == "report" else "OVERRIDE")
+        if stage.name == "report":
+            parser.set_defaults(command=report)
+        add_overrides(parser, "RUN | OVERRIDE" if stage.name == "report" else "OVERRIDE")
 
 
 def report(options: argparse.Namespace) -> int:
@@ -55,7 +51,8 @@ def do_stage(cfg: RunConfig, options: argparse.Namespace) -> int:
     Raises:
         ConfigError: a stage it reads has not finished, or another process is at work in the run.
     """
-    from hiper.pipeline.stages import STAGES, check_needs, check_upstream, recover_run
+    from hiper.pipeline.stages import STAGES, check_needs, recover_run
+    from hiper.pipeline.state import check_upstream
     from hiper.runs.run_dir import begin_run
     from hiper.runtime.lock import locked
     from hiper.runtime.progress import track

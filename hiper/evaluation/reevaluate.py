@@ -15,6 +15,7 @@ from hiper.evaluation.evaluate import choose, evaluate
 from hiper.evaluation.write import EVALUATION, read_evaluation
 from hiper.integrations.dvc import fetch
 from hiper.runs.run_dir import config_beside, environment
+from hiper.runs.stage import MODEL_FOLDER
 from hiper.runs.stage_folder import digest
 from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress
@@ -159,15 +160,15 @@ def _files(one: Watched, work: Path) -> tuple[str, Path]:
     if one.run is None:
         assert one.model is not None and one.games is not None, "checked when the plan was read"
         return one.model, Path(one.games)
-    run = Path(one.run)
+    run = Path(one.run) if one.rev is None else work / "fetched"
+    model, games = run / "train" / MODEL_FOLDER, run / "games"
     if one.rev is not None:
-        run = work / "fetched"
-        for stage in ("train", "games"):
-            fetch(Path.cwd(), f"{one.run}/{stage}", one.rev, run / stage)
-    for folder in (run / "train" / "model", run / "games"):
+        for folder in (model.parent, games):
+            fetch(Path.cwd(), f"{one.run}/{folder.name}", one.rev, folder)
+    for folder in (model, games):
         if not folder.is_dir():
             raise ConfigError(f"{folder} is missing: {one.run} holds no trained model with its games. `dvc pull` may bring it.")
-    return str(run / "train" / "model"), run / "games"
+    return str(model), games
 
 
 def _index(games: Path, cfg: RunConfig) -> GameIndex:

@@ -8,31 +8,27 @@ from pathlib import Path
 
 from hiper.config import RunConfig
 from hiper.evaluation import read_evaluation
-from hiper.pipeline.stages import REPORT_FILE, STAGES, StageResult, check_needs, recover_run, up_to_date
-from hiper.runs.run_dir import begin_run
-from hiper.runtime.lock import locked
+from hiper.pipeline.stages import STAGES, StageResult, begun_run
+from hiper.pipeline.state import up_to_date
+from hiper.runs.stage import REPORT_FILE
 from hiper.runtime.progress import track
 
 logger = logging.getLogger(__name__)
 
 
-def run_stages(cfg: RunConfig, force: bool, compose_again: Callable[[], RunConfig] | None = None) -> list[StageResult]:
+def run_stages(cfg: RunConfig, force: bool, settings: Callable[[], RunConfig] | None = None) -> list[StageResult]:
     """Do all stages, in order.
 
     Args:
         cfg: everything.
         force: do finished stages again.
-        compose_again: gives the config as it stands once the run is held, where it comes from there.
+        settings: gives the config as it stands once the run is held, where it is saved there.
 
     Raises:
         ConfigError: another process is at work in the run, or this machine lacks something; nothing was begun.
     """
     results = []
-    with locked(Path(cfg.paths.run)):
-        cfg = compose_again() if compose_again is not None else cfg
-        recover_run(cfg)
-        check_needs(cfg, list(STAGES), force)
-        begin_run(cfg)
+    with begun_run(Path(cfg.paths.run), settings or (lambda: cfg), list(STAGES), force=force) as cfg:
         for name, stage in STAGES.items():
             with track(name) as progress:
                 results.append(stage(cfg, progress, force=force))

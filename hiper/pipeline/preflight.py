@@ -15,15 +15,12 @@ from urllib.parse import urlsplit
 
 from hiper.config import RunConfig, WandbMode
 from hiper.errors import ConfigError, HiperError
+from hiper.runs.stage import STAGES, Stage
 from hiper.suites import suite_of
 
 TIMEOUT = 10.0
 """Seconds a hub has for an answer."""
 
-_COMPUTING = ("warm_start", "train", "evaluate")
-_PLAYING = ("train", "evaluate")
-SHARED = ("games", "demos", "warm_start")
-"""Stages that `paths.base` takes from another run."""
 _INDEX = "model.safetensors.index.json"
 
 
@@ -32,7 +29,7 @@ def check(cfg: RunConfig, stages: Sequence[str]) -> None:
 
     Args:
         cfg: everything.
-        stages: names of the stages that are to be done, as in `hiper.pipeline.stages.STAGES`.
+        stages: names of the stages that are to be done, as in `hiper.runs.stage.STAGES`.
 
     Raises:
         ConfigError: something is missing; the message lists all of it.
@@ -45,8 +42,7 @@ def check(cfg: RunConfig, stages: Sequence[str]) -> None:
 
 
 def _packages(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
-    shared = SHARED if cfg.paths.base is not None else ()
-    for modules, what, advice in suite_of(cfg).packages(cfg, [stage for stage in stages if stage not in shared]):
+    for modules, what, advice in suite_of(cfg).packages(cfg, [stage for stage in stages if _own(cfg, stages, stage)]):
         yield from _missing(modules, what, advice)
     if _own(cfg, stages, "warm_start"):
         yield from _missing(("trl", "datasets", "accelerate"), "the warm start", "pip install trl datasets accelerate")
@@ -69,7 +65,7 @@ def _wandb_login(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
 
 
 def _device(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
-    if cfg.device == "cpu" or not _any(stages, _COMPUTING):
+    if cfg.device == "cpu" or not _any(stages, _computes):
         return
     several = "train" in stages and cfg.trainer.processes > 1
     if cfg.device == "auto" and not several:
@@ -86,7 +82,7 @@ def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     known = suite.splits
     watched = cfg.evaluate.splits[:1] if "evaluate" not in stages and cfg.trainer.eval_every > 0 else cfg.evaluate.splits
     unknown = [split for split in watched if split not in known]
-    if unknown and _any(stages, _PLAYING):
+    if unknown and _any(stages, _plays):
         yield f"evaluate.splits={unknown}: env.name={cfg.env.name} has {', '.join(known)}."
     if _own(cfg, stages, "demos"):
         yield from _said(lambda: suite.check(cfg))
@@ -151,12 +147,20 @@ def _cached(name: str) -> bool:
 
 
 def _own(cfg: RunConfig, stages: Sequence[str], stage: str) -> bool:
-    """Whether a stage is done here, and not taken from `paths.base`; of the stages that can be."""
-    return stage in stages and cfg.paths.base is None
+    """Whether a stage is done here, and not taken from `paths.base`."""
+    return stage in stages and not (STAGES[stage].shared and cfg.paths.base is not None)
 
 
-def _any(stages: Sequence[str], of: Sequence[str]) -> bool:
-    return any(stage in of for stage in stages)
+def _any(stages: Sequence[str], what: Callable[[Stage], bool]) -> bool:
+    return any(what(STAGES[name]) for name in stages)
+
+
+def _computes(stage: Stage) -> bool:
+    return stage.gpu
+
+
+def _plays(stage: Stage) -> bool:
+    return stage.plays
 
 
 def _missing(modules: Sequence[str], what: str, advice: str) -> Iterator[str]:

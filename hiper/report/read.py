@@ -19,12 +19,12 @@ from hiper.errors import DataError, HiperError
 from hiper.evaluation.write import TRAJECTORIES, read_evaluation
 from hiper.rollout.trajectory import Trajectory, read_trajectories
 from hiper.runs.run_dir import load_config
+from hiper.runs.stage import before
 from hiper.runs.stage_folder import ENVIRONMENT, TIMES
 from hiper.runtime.reading import open_file, parse_json, read_json, read_json_object, read_lines
 from hiper.runtime.records import read_value
 from hiper.runtime.text import visible
 
-STAGES = ("games", "demos", "warm_start", "train", "evaluate")
 LARGEST = 1e100
 """Numbers from here on are damage, and no chart could show them."""
 TRAINED = "trained"
@@ -161,7 +161,7 @@ def _read_alarms(path: Path) -> list[dict[str, Any]]:
 
 def _seconds(run: Path, missing: list[str]) -> dict[str, float]:
     found = {}
-    for stage in STAGES:
+    for stage in before("report"):
         path = run / stage / TIMES
         if not os.path.lexists(path):
             continue

@@ -10,42 +10,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 from hiper import __version__
 from hiper.config import RunConfig
 from hiper.config.algo import PROMISE
-from hiper.suites import suite_of
-
-UPSTREAM: Mapping[str, tuple[str, ...]] = {
-    "games": (),
-    "demos": ("games",),
-    "warm_start": ("demos",),
-    "train": ("games", "warm_start"),
-    "evaluate": ("games", "warm_start", "train"),
-    "report": ("train", "evaluate"),
-}
-"""Every stage, in order, and the stages whose files it reads."""
-
-SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "games": ("games",),
-    "demos": ("demos", "env", "protocol"),
-    "warm_start": ("warm_start", "model", "protocol", "rollout.constrain", "seed"),
-    "train": ("algo", "trainer", "rollout", "env", "protocol", "model", "seed"),
-    "evaluate": ("evaluate", "rollout", "env", "protocol", "model"),
-    "report": ("name", "seed"),
-}
-"""The settings, or groups of them, that each stage's files depend on. Device, threads, tracking and paths change no result that is meant to
-be one. Nor do alarms, so that a run which one has stopped can be resumed under others."""
-
-NEUTRAL = ("trainer.save_every", "trainer.keep_last", "warm_start.save_every", "evaluate.save_every")
-"""Settings within these that change how often work is saved, and no result."""
-
-EXTENDABLE = ("trainer.iterations", "trainer.env_turns")
-"""Settings that say how long training goes on: more of them continues a training, finished or not."""
-
-ADDED: Mapping[str, Any] = {"trainer.processes": 1, "algo.lam_end": 0.0}
-"""Settings that came after trainings had been made, and the value under which a training from before is not another one."""
+from hiper.runs.stage import STAGES, Stage
+from hiper.suites.registry import suite_named, suite_of, suites
 
 Settings = Mapping[str, Any]
 """Dotted key -> value, JSON."""
@@ -53,18 +25,28 @@ Settings = Mapping[str, Any]
 
 def stage_settings(cfg: RunConfig, stage: str) -> dict[str, Any]:
     """The settings that decide a stage's files, by dotted key; those of the stages it reads are not among them."""
-    every = _flat(dataclasses.asdict(cfg))
-    chosen = {key: value for name in SETTINGS[stage] for key, value in every.items() if key == name or key.startswith(f"{name}.")}
-    if stage == "warm_start":
-        chosen["seed"] = cfg.warm_start_seed
-        del chosen["warm_start.seed"]
-    for key in NEUTRAL:
-        chosen.pop(key, None)
-    chosen = {key: value for key, value in chosen.items() if not key.startswith(PROMISE)}
-    if stage == "train":
-        chosen = {key: value for key, value in chosen.items() if key not in ADDED or value != ADDED[key]}
-    own = {key: value for key, value in suite_of(cfg).settings(cfg, stage).items() if key not in chosen}
-    return json.loads(json.dumps({**chosen, **_flat(own)}, default=str))  # type: ignore[no-any-return]  # enums become their values, as they are read back
+    one, every = STAGES[stage], _flat(dataclasses.asdict(cfg))
+    chosen = {key: value for name in one.settings for key, value in every.items() if key == name or key.startswith(f"{name}.")}
+    own_seed = chosen.pop(one.own_seed) if one.own_seed is not None else None
+    if own_seed is not None:
+        chosen["seed"] = own_seed
+    chosen = {key: value for key, value in chosen.items() if key not in one.neutral and not key.startswith(PROMISE)}
+    chosen = {key: value for key, value in chosen.items() if key not in one.added or value != one.added[key]}
+    own = {key: value for key, value in _suite_settings(cfg, one, every).items() if key not in chosen}
+    return json.loads(json.dumps({**chosen, **own}, default=str))  # type: ignore[no-any-return]  # enums become their values, as they are read back
+
+
+def watched_settings(stage: str) -> list[str]:
+    """The settings, or whole groups of them, in which two configs must agree for a stage to be the same under both.
+
+    For tools that compare settings and know nothing of `stage_settings`. In two cases they do more than need be: `seed` is among them also
+    where `own_seed` is set and stands for it, and with the whole of `algo` what a preset promises, which changes no result by itself.
+    """
+    one = STAGES[stage]
+    found = [key for name in one.settings for key in _without(name, one.neutral)]
+    suite = ["env.name"] if one.suite and "env" not in found else []
+    own = [key for name in suites() for key in suite_named(name).own.of(one.suite)]
+    return list(dict.fromkeys([*found, *suite, *own]))
 
 
 def stage_fingerprint(cfg: RunConfig, stage: str, but: Collection[str] = ()) -> str:
@@ -76,8 +58,13 @@ def stage_fingerprint(cfg: RunConfig, stage: str, but: Collection[str] = ()) -> 
         but: settings of its own that are left out.
     """
     settings = {key: value for key, value in stage_settings(cfg, stage).items() if key not in but}
-    upstream = [stage_fingerprint(cfg, name) for name in UPSTREAM[stage]]
+    upstream = [stage_fingerprint(cfg, name) for name in STAGES[stage].upstream]
     return fingerprint({"settings": settings, "upstream": upstream, "version": __version__})
+
+
+def stage_lineage(cfg: RunConfig, stage: str) -> str:
+    """The fingerprint without the settings that may be extended: work of the same lineage can be continued."""
+    return stage_fingerprint(cfg, stage, but=STAGES[stage].extendable)
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
@@ -106,3 +93,24 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
     return flat
+
+
+def _suite_settings(cfg: RunConfig, stage: Stage, every: Settings) -> dict[str, Any]:
+    """What decides a stage's files beside the settings that all suites share."""
+    suite, name = suite_of(cfg), cfg.env.name
+    found = {key: every[key] for key in suite.own.of(stage.suite)}
+    if stage.suite and name != _defaults()["env.name"] and not any(key.startswith(f"{name}.") for key in found):
+        found["env.name"] = name  # nothing else tells this suite's files from another's
+    return {**found, **(suite.source(cfg) if "tasks" in stage.suite else {})}
+
+
+@cache
+def _defaults() -> Settings:
+    return _flat(dataclasses.asdict(RunConfig()))
+
+
+def _without(name: str, left_out: Collection[str]) -> list[str]:
+    """A group as its settings without some of them; as a whole, where it has none of them."""
+    if not any(key.startswith(f"{name}.") for key in left_out):
+        return [name]
+    return [key for key in _defaults() if key.startswith(f"{name}.") and key not in left_out]

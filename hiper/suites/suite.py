@@ -28,6 +28,22 @@ class Wording:
     """What demonstrations with a lapse leave out; see `demos.lapses`."""
 
 
+@dataclass(frozen=True)
+class OwnSettings:
+    """The settings that no other suite reads, by what they decide: dotted keys."""
+
+    tasks: tuple[str, ...] = ()
+    """Which tasks there are."""
+    text: tuple[str, ...] = ()
+    """What an agent reads and writes."""
+    reward: tuple[str, ...] = ()
+    """What an episode pays."""
+
+    def of(self, parts: Sequence[str]) -> list[str]:
+        """Those that decide some of `tasks`, `text` and `reward`."""
+        return [name for part in parts for name in getattr(self, part)]
+
+
 class Suite(ABC):
     """One package under `hiper/suites`, or somebody else's: see `hiper.suites.registry`."""
 
@@ -36,11 +52,13 @@ class Suite(ABC):
     wording: Wording = Wording()
     splits: tuple[str, ...] = ("train", "valid", "test")
     """Names of its splits; `train` is among them."""
+    own: OwnSettings = OwnSettings()
+    """Which of its settings decide a stage's files beside those that all suites share."""
     reads: tuple[str, ...] = ()
     """Which of `hiper.config.SUITE_SETTINGS` it reads: keys, or sections. Those it does not read are refused."""
 
-    def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
-        """What decides a stage's files beside the settings that all suites share: nothing, unless it says otherwise."""
+    def source(self, cfg: RunConfig) -> Mapping[str, Any]:
+        """What decides the tasks beside settings, such as where official ones lie when the config leaves that to the machine: nothing."""
         return {}
 
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:

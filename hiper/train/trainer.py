@@ -38,7 +38,8 @@ from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import Levels
-from hiper.runs.fingerprint import EXTENDABLE, differences, stage_settings, told
+from hiper.runs.fingerprint import differences, stage_settings, told
+from hiper.runs.stage import STAGES
 from hiper.runtime.device import pick_device
 from hiper.runtime.distributed import ALONE, Group
 from hiper.runtime.files import cut, sync, write_json
@@ -470,7 +471,7 @@ class _Run:
             CheckpointError: other settings, other weights or other games; the message names them.
         """
         changed = differences(state["settings"], stage_settings(self.cfg, "train"))
-        other = {key: values for key, values in changed.items() if key not in EXTENDABLE}
+        other = {key: values for key, values in changed.items() if key not in STAGES["train"].extendable}
         if other:
             raise CheckpointError(f"{path} belongs to another training: {told(other)}. Resume the run it was written by.")
         if state["origin"] != self.origin:

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from hiper.errors import DataError
-from hiper.pipeline.stages import REPORT_FILE, STAGES
 from hiper.report import write_report
+from hiper.runs.stage import REPORT_FILE, STAGES
 from hiper.runs.stage_folder import verify_stage
 
 Files = dict[str, bytes]

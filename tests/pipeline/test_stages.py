@@ -15,10 +15,11 @@ import pytest
 from hiper.cli.main import main
 from hiper.config import RunConfig
 from hiper.config.compose import override
-from hiper.errors import DataError
-from hiper.pipeline import stages
+from hiper.errors import ConfigError, DataError
+from hiper.pipeline.stages import STAGES, begun_run
 from hiper.runs.run_dir import load_config
 from hiper.runs.stage_folder import read_stage
+from hiper.runtime.lock import lock_tokens, locked
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_a_finished_stage_with_a_damaged_file_is_not_done(
     damage(damaged)
     cfg = settings(run)
     with pytest.raises(DataError, match=rf"{damaged.name}.*hiper {stage.replace('_', '-')} --config .* --force"):
-        for do in stages.STAGES.values():
+        for do in STAGES.values():
             do(cfg)
     assert main(["verify", str(run)]) == 2
     assert f"{stage}: DAMAGED" in capsys.readouterr().out
@@ -74,7 +75,7 @@ def test_a_damaged_stage_can_be_made_anew_and_later_ones_stay_valid(run: Path) -
     before = read_stage(run, "games")
     assert main(["games", "--config", str(run), f"paths.run={run}", "--force"]) == 0
     assert read_stage(run, "games") == before
-    assert all(do(settings(run)).reused for do in stages.STAGES.values())
+    assert all(do(settings(run)).reused for do in STAGES.values())
     assert main(["verify", str(run)]) == 0
 
 
@@ -86,7 +87,7 @@ def test_one_stage_alone_finds_what_a_killed_process_was_about_to_put_in_place(r
 
 def test_a_longer_training_goes_on_where_the_shorter_one_ended(run: Path) -> None:
     begun: list[int] = []
-    result = stages.train(settings(run, "trainer.iterations=3"), lambda done, total: begun.append(done))
+    result = STAGES["train"](settings(run, "trainer.iterations=3"), lambda done, total: begun.append(done))
     assert begun == [3] and result.facts["iterations"] == 3
     assert [json.loads(line)["iteration"] for line in (run / "train" / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
     assert not list(run.glob("*.partial*"))
@@ -94,8 +95,32 @@ def test_a_longer_training_goes_on_where_the_shorter_one_ended(run: Path) -> Non
 
 def test_a_shorter_training_is_another_one(run: Path) -> None:
     begun: list[int] = []
-    stages.train(settings(run, "trainer.iterations=1"), lambda done, total: begun.append(done))
+    STAGES["train"](settings(run, "trainer.iterations=1"), lambda done, total: begun.append(done))
     assert begun == [1]
+
+
+def test_a_saved_config_is_read_once_its_run_is_held(run: Path) -> None:
+    """What another command saves there before that counts, and nothing after."""
+
+    def saved() -> RunConfig:
+        with pytest.raises(ConfigError, match="another process works in"), locked(run):
+            pass
+        return settings(run)
+
+    with begun_run(run, saved, list(STAGES)) as cfg:
+        assert load_config(run) == cfg
+        with locked(run, tokens=lock_tokens()):
+            pass
+    with locked(run):
+        pass
+
+
+def test_a_run_that_cannot_be_done_here_keeps_its_config(run: Path) -> None:
+    before = load_config(run)
+    odd = settings(run, "evaluate.splits=[nowhere]")
+    with pytest.raises(ConfigError, match="nowhere"), begun_run(run, lambda: odd, list(STAGES)):
+        pytest.fail("it was begun")
+    assert load_config(run) == before
 
 
 class Stopped(Exception):
@@ -112,9 +137,9 @@ def test_unfinished_training_under_other_settings_is_set_aside(
 ) -> None:
     """It was deleted without a word."""
     with pytest.raises(Stopped):
-        stages.train(settings(run, "algo.gamma=0.9", "trainer.save_every=1"), stop_after_one)
+        STAGES["train"](settings(run, "algo.gamma=0.9", "trainer.save_every=1"), stop_after_one)
     begun: list[int] = []
-    stages.train(settings(run, "algo.gamma=0.8"), lambda done, total: begun.append(done))
+    STAGES["train"](settings(run, "algo.gamma=0.8"), lambda done, total: begun.append(done))
     assert begun == [1, 2]
     assert "algo.gamma was 0.9 and is 0.8" in caplog.text
     assert (run / "train.partial.1" / "checkpoints" / "iteration-000001").is_dir()
@@ -127,7 +152,7 @@ def test_unfinished_training_under_other_settings_is_set_aside(
 @pytest.mark.parametrize("change", ["trainer.save_every=2", "trainer.keep_last=5", "alarms.patience=9", "trainer.iterations=3"])
 def test_what_may_change_half_way_does(run: Path, change: str) -> None:
     with pytest.raises(Stopped):
-        stages.train(settings(run, "algo.gamma=0.9", "trainer.save_every=1"), stop_after_one)
+        STAGES["train"](settings(run, "algo.gamma=0.9", "trainer.save_every=1"), stop_after_one)
     begun: list[int] = []
-    stages.train(settings(run, "algo.gamma=0.9", "trainer.save_every=1", change), lambda done, total: begun.append(done))
+    STAGES["train"](settings(run, "algo.gamma=0.9", "trainer.save_every=1", change), lambda done, total: begun.append(done))
     assert begun[0] == 2

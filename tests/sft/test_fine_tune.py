@@ -23,8 +23,8 @@ from hiper.errors import CheckpointError, CollapseError, DataError, ModelError
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
 from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
-from hiper.pipeline.stages import stage_fingerprint
 from hiper.rollout.chat import ChatCodec
+from hiper.runs.fingerprint import stage_fingerprint
 from hiper.sft.demos import Conversation, read_demos
 from hiper.sft.fine_tune import CHECKPOINTS, IGNORED, encode, warm_start
 from hiper.train.checkpoint import list_checkpoints, load_checkpoint

@@ -51,9 +51,11 @@ from hiper.config import (
 from hiper.config.compose import compose, override
 from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
-from hiper.pipeline.stages import STAGES, game_index, stage_fingerprint
+from hiper.pipeline.stages import STAGES
+from hiper.pipeline.state import game_index
 from hiper.rollout.batch import make_batch
 from hiper.rollout.episode import Episode
+from hiper.runs.fingerprint import stage_fingerprint
 from hiper.runs.run_dir import begin_run, load_config
 from hiper.runtime.distributed import ALONE, Group, check_processes, joined, loopback_interface
 from hiper.train import checkpoint as ckpt

@@ -17,7 +17,8 @@ from typing import Self
 from hiper.errors import ConfigError, WorkflowError
 from hiper.evaluation.write import EVALUATION
 from hiper.experiments.comparison.spec import Cell, Study
-from hiper.pipeline.stages import MODEL_FOLDER, game_index
+from hiper.pipeline.state import game_index
+from hiper.runs.stage import MODEL_FOLDER, STAGES
 from hiper.runs.stage_folder import STAGE
 from hiper.runtime.lock import locked
 from hiper.runtime.module import module_command
@@ -101,7 +102,7 @@ def _warm_start(study: Study, work: _Processes) -> None:
     """Games, demonstrations and warm start, and that evaluated as every cell's policy will be."""
     cfg, log = study.base_cfg, study.folder / "base.log"
     run, out = Path(cfg.paths.run), warm_start_evaluation(Path(cfg.paths.run))
-    commands = [[stage, *study.base, f"paths.run={run}"] for stage in ("games", "demos", "warm-start")]
+    commands = [[stage.command, *study.base, f"paths.run={run}"] for stage in STAGES.values() if stage.shared]
     for command in commands:
         logger.info("%s of study %s", command[0], study.name)
         _succeed(work.hiper(command, log), study, log)

@@ -17,12 +17,13 @@ from omegaconf import OmegaConf
 from hiper.config import RunConfig
 from hiper.errors import ConfigError
 from hiper.experiments.comparison.spec import BASE, Study
-from hiper.runs.fingerprint import SETTINGS
+from hiper.runs.fingerprint import watched_settings
+from hiper.runs.stage import STAGES
 from hiper.runtime.files import write_text
 
-START = ("games", "demos", "warm_start")
+START = tuple(name for name, stage in STAGES.items() if stage.shared)
 """Stages of the base; or of each cell, where it has a warm start of its own."""
-AFTER = ("train", "evaluate")
+AFTER = tuple(name for name, stage in STAGES.items() if not stage.shared and not stage.dated)
 """Stages of each cell. Its report is not versioned: it has times of day in it."""
 OWN = ("seed", "warm_start.seed", "evaluate.baseline", "paths.run", "paths.base")
 """Settings in which every cell differs from the base; the stages' commands have them."""
@@ -89,7 +90,7 @@ def _container(cfg: RunConfig) -> dict[str, Any]:
 
 def _settings(*stages: str) -> list[str]:
     """The base's settings that stages depend on."""
-    return [f"base.{name}" for name in sorted({name for stage in stages for name in SETTINGS[stage]} - {"seed"})]
+    return [f"base.{name}" for name in sorted({name for stage in stages for name in watched_settings(stage)} - {"seed"})]
 
 
 def _stages(study: Study, command: str, place: Path) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from hiper.evaluation.history import history
 from hiper.experiments.sweep.spec import SweepSpec
 from hiper.experiments.sweep.storage import StorageAway
 from hiper.experiments.sweep.study import TURNS, Claim, TrialLost
-from hiper.pipeline import stages
-from hiper.pipeline.preflight import SHARED
+from hiper.pipeline.stages import STAGES
 from hiper.report.curves import evaluations
+from hiper.runs.fingerprint import stage_fingerprint
 from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress, track
 from hiper.tracking import read_metrics
@@ -56,7 +56,7 @@ def run_trial(spec: SweepSpec, claim: Claim, check: Callable[[], None]) -> float
             watch = _Watch(spec, claim, cfg, check, turns, number * cfg.trainer.iterations)
             cfg = override(cfg, [f"paths.base={shared_stages(spec, cfg)}"])
             with locked(run, wait=True):  # a worker that was taken for dead leaves at its next report
-                stages.train(cfg, watch)
+                STAGES["train"](cfg, watch)
             scores.append(watch.finish())
             turns = watch.turns
     except UpdateFinishedTrialError as error:
@@ -83,11 +83,12 @@ def suggest(spec: SweepSpec, trial: Trial) -> dict[str, Any]:
 
 def shared_stages(spec: SweepSpec, cfg: RunConfig, progress: Progress | None = None) -> Path:
     """The run that holds the games, demonstrations and warm start of a config; made now if it is the first that needs them."""
-    base = spec.place / "base" / stages.stage_fingerprint(cfg, "warm_start")
+    base = spec.place / "base" / stage_fingerprint(cfg, "warm_start")
     own = override(cfg, [f"paths.run={base}"])
     with locked(base, wait=True):
-        for name in SHARED:
-            stages.STAGES[name](own, progress)
+        for stage in STAGES.values():
+            if stage.shared:
+                stage(own, progress)
     return base
 
 
@@ -95,7 +96,7 @@ def prepare(spec: SweepSpec) -> None:
     """Make what trials share before they begin, unless the space itself changes it."""
     for seed in spec.seeds:
         cfg = spec.compose({}, seed, spec.place)
-        if all(stages.stage_fingerprint(end, "warm_start") == stages.stage_fingerprint(cfg, "warm_start") for end in spec.ends(seed)):
+        if all(stage_fingerprint(end, "warm_start") == stage_fingerprint(cfg, "warm_start") for end in spec.ends(seed)):
             with track("warm start") as progress:
                 shared_stages(spec, cfg, progress)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ from hiper.config.compose import compose, override
 from hiper.errors import WorkflowError
 from hiper.integrations.dvc import versioned_settings
 from hiper.integrations.prefect.tasks import How, do_stages
-from hiper.pipeline.stages import STAGES, StageResult, check_needs, finished_at, finished_result, recover_run
-from hiper.runs.run_dir import begin_run, load_config
-from hiper.runtime.lock import lock_tokens, locked
+from hiper.pipeline.stages import STAGES, StageResult, begun_run, finished_result
+from hiper.pipeline.state import finished_at
+from hiper.runs.run_dir import load_config
+from hiper.runs.stage import before, split_at_gpu
+from hiper.runtime.lock import lock_tokens
 
-TO_MODEL = ("games", "demos", "warm_start", "train")
-FROM_MODEL = ("evaluate", "report")
+EVERY = list(STAGES)
+TO_MODEL = list(before("evaluate"))
+FROM_MODEL = EVERY[len(TO_MODEL) :]
+"""What the flows `train` and `evaluate` do."""
 
 
 def settings(overrides: list[str], *, experiment: str | None = None, seed: int | None = None, run: str | None = None) -> RunConfig:
@@ -42,6 +47,7 @@ def pipeline(
     force: bool = False,
     how: How = How.auto,
     gpu: str | None = None,
+    lock: str | None = None,
 ) -> list[StageResult]:
     """Games, demos, warm start, training, evaluation and report.
 
@@ -53,20 +59,16 @@ def pipeline(
         force: do finished stages again.
         how: in which process stages are done; `versioned`: by DVC.
         gpu: name of the deployments of `train` and `evaluate` that do the work on a GPU worker, which shares this file system.
+        lock: the tokens of a command that holds `run` and has this flow work for it.
 
     Returns:
         What each stage reported, in order.
     """
-    here = list(STAGES) if gpu is None else ["games", "demos"]
-    with _run_of(overrides, experiment, seed, run, here, force, how) as cfg:
-        if gpu is None:
-            return do_stages(cfg, list(STAGES), how, force)
-        first = do_stages(cfg, ["games", "demos"], how, force)
-        before = {name: finished_at(Path(cfg.paths.run), name) for name in STAGES}
-        for name in ("train", "evaluate"):
-            parameters = {"run": str(Path(cfg.paths.run).resolve()), "how": how, "force": force, "lock": lock_tokens()}
-            _deployed(f"{name}/{gpu}", parameters)
-        return [*first, *(finished_result(cfg, name, before[name]) for name in list(STAGES)[2:])]
+    first, rest = split_at_gpu(EVERY)
+    asked = partial(settings, overrides or [], experiment=experiment, seed=seed, run=run)
+    with _run_of(asked, run is not None, EVERY if gpu is None else first, force, how, lock) as cfg:
+        done = do_stages(cfg, first, how, force)
+        return done + (do_stages(cfg, rest, how, force) if gpu is None else _do_elsewhere(cfg, rest, how, force, gpu))
 
 
 @flow(name="train", persist_result=False, validate_parameters=True)
@@ -81,10 +83,12 @@ def train(
 ) -> list[StageResult]:
     """The training, and what it needs that has not finished.
 
-    Parameters are those of `pipeline`, and `lock`: the tokens of a flow that holds the run and has this one work for it.
+    Parameters are those of `pipeline`; `lock` is of a flow that holds the run and has this one work for it.
     """
-    with _run_of(overrides, experiment, seed, run, TO_MODEL, force, how, lock) as cfg:
-        return [*do_stages(cfg, TO_MODEL[:2], how), *do_stages(cfg, TO_MODEL[2:], how, force)]
+    first, rest = split_at_gpu(TO_MODEL)
+    asked = partial(settings, overrides or [], experiment=experiment, seed=seed, run=run)
+    with _run_of(asked, run is not None, TO_MODEL, force, how, lock) as cfg:
+        return [*do_stages(cfg, first, how), *do_stages(cfg, rest, how, force)]
 
 
 @flow(name="evaluate", persist_result=False, validate_parameters=True)
@@ -98,32 +102,42 @@ def evaluate(
     lock: str | None = None,
 ) -> list[StageResult]:
     """Evaluation and report of a run that was trained; parameters as of `train`."""
-    with _run_of(overrides, experiment, seed, run, FROM_MODEL, force, how, lock) as cfg:
+    asked = partial(settings, overrides or [], experiment=experiment, seed=seed, run=run)
+    with _run_of(asked, run is not None, FROM_MODEL, force, how, lock) as cfg:
         return do_stages(cfg, FROM_MODEL, how, force)
 
 
 @contextmanager
 def _run_of(
-    overrides: list[str] | None,
-    experiment: str | None,
-    seed: int | None,
-    run: str | None,
-    names: Sequence[str],
-    force: bool,
-    how: How,
-    lock: str | None = None,
+    asked: Callable[[], RunConfig], saved: bool, names: Sequence[str], force: bool, how: How, lock: str | None
 ) -> Iterator[RunConfig]:
-    """The run a flow works on, held and begun, on a machine that has what these stages need; the flow run is named after it and tagged."""
-    cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)
-    _label(f"{cfg.name}-seed-{cfg.seed}", [f"experiment:{cfg.name}", f"seed:{cfg.seed}", f"algo:{cfg.algo.name}"])
-    with locked(Path(cfg.paths.run), tokens=lock):  # over all stages: nobody changes what is asked for between two of them
-        if run is not None:
-            cfg = settings(overrides or [], experiment=experiment, seed=seed, run=run)  # as it stands now that it stays so
-        recover_run(cfg)
-        check_needs(cfg, names, force)
-        begin_run(cfg)
-        with versioned_settings(Path.cwd(), cfg) if how is How.versioned else nullcontext():
-            yield cfg
+    """The run a flow works on, held and begun, on a machine that has what these stages need; the flow run is named after it and tagged.
+
+    Args:
+        asked: gives its config.
+        saved: whether that lies in its directory, and so is asked for again once the directory is held; else it is composed once.
+        names: stages that are to be done.
+        force: do finished ones again.
+        how: in which process stages are done.
+        lock: the tokens of a command that holds the run.
+    """
+    composed = asked()
+    _label(
+        f"{composed.name}-seed-{composed.seed}",
+        [f"experiment:{composed.name}", f"seed:{composed.seed}", f"algo:{composed.algo.name}"],
+    )
+    held = begun_run(Path(composed.paths.run), asked if saved else lambda: composed, names, force=force, tokens=lock)
+    with held as cfg, versioned_settings(Path.cwd(), cfg) if how is How.versioned else nullcontext():
+        yield cfg
+
+
+def _do_elsewhere(cfg: RunConfig, names: Sequence[str], how: How, force: bool, place: str) -> list[StageResult]:
+    """Have the deployments of `train` and `evaluate` at a place do stages, under this flow's hold on the run."""
+    run = Path(cfg.paths.run)
+    earlier = {name: finished_at(run, name) for name in names}
+    for half in (train, evaluate):
+        _deployed(f"{half.name}/{place}", {"run": str(run.resolve()), "how": how, "force": force, "lock": lock_tokens()})
+    return [finished_result(cfg, name, earlier[name]) for name in names]
 
 
 def _label(name: str, tags: Sequence[str]) -> None:

@@ -40,9 +40,9 @@ class ALFWorld(Suite):
         *(f"demos.{name}" for name in ("fresh", "renumber", "scatter", "detours")),
     )
 
-    def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
-        """Where official games lie, when the config leaves that to the machine."""
-        if stage != "games" or cfg.games.source is not Source.official:
+    def source(self, cfg: RunConfig) -> Mapping[str, Any]:
+        """Where official games lie."""
+        if cfg.games.source is not Source.official:
             return {}
         # `alfworld` sets the variable to its default when it is imported: unset and that default are the same place
         return {"data": cfg.games.data or os.environ.get("ALFWORLD_DATA") or str(Path("~/.cache/alfworld").expanduser())}

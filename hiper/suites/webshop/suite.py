@@ -13,7 +13,7 @@ from hiper.config import RunConfig, Source
 from hiper.errors import DataError
 from hiper.runtime.progress import Progress
 from hiper.suites.base import TextEnv
-from hiper.suites.suite import Suite, Wording
+from hiper.suites.suite import OwnSettings, Suite, Wording
 from hiper.suites.tasks import GameEntry, GameIndex
 from hiper.suites.webshop.env import ShopEnv
 from hiper.suites.webshop.expert import Expert
@@ -31,24 +31,19 @@ class WebShop(Suite):
     wording = Wording("goal", "goals", lapses="the choice of options")
     splits: tuple[str, ...] = (TRAIN, VALID, TEST)
     reads: tuple[str, ...] = ("webshop",)
+    own: OwnSettings = OwnSettings(
+        tasks=("webshop.products", "webshop.goal_seed", "webshop.human", "webshop.test", "webshop.valid"),
+        text=("webshop.labels", "webshop.mended"),
+        reward=("webshop.pay",),
+    )
     scene = (
         "You shop in an online store, in text: search[words] looks for products where there is a search bar, click[text] follows what the "
         "page names. Find what the task asks for, choose its options, and buy it."
     )
 
-    def settings(self, cfg: RunConfig, stage: str) -> Mapping[str, Any]:
-        """WebShop's own section, as far as a stage has to do with it."""
-        own = vars(cfg.webshop)
-        names = {
-            "games": ("products", "goal_seed", "human", "test", "valid"),
-            "demos": ("labels", "mended"),
-            "train": ("labels", "mended", "pay"),
-            "evaluate": ("labels", "mended"),
-        }.get(stage, ())
-        found: dict[str, Any] = {f"webshop.{name}": own[name] for name in names}
-        if stage == "games" and cfg.games.source is Source.official:
-            found["data"] = cfg.games.data or os.environ.get(VARIABLE)
-        return found
+    def source(self, cfg: RunConfig) -> Mapping[str, Any]:
+        """Where the official catalogue lies."""
+        return {} if cfg.games.source is not Source.official else {"data": cfg.games.data or os.environ.get(VARIABLE)}
 
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
         """Who told the nouns, and how pages were worded."""

@@ -24,7 +24,7 @@ from hiper.experiments.sweep.outcome import tally
 from hiper.experiments.sweep.spec import SweepSpec, load_spec
 from hiper.experiments.sweep.study import WORKER, SweepStudy, slot_number
 from hiper.experiments.sweep.trial import folder, shared_stages
-from hiper.pipeline import stages
+from hiper.pipeline.stages import STAGES
 from hiper.report.curves import evaluations
 from hiper.tracking import read_metrics
 
@@ -137,5 +137,5 @@ def _wait_until_half(spec: SweepSpec, process: subprocess.Popen[bytes]) -> tuple
 
 def _train(spec: SweepSpec, cfg: Any) -> Path:
     run = Path(cfg.paths.run)
-    stages.train(override(cfg, [f"paths.base={shared_stages(spec, cfg)}"]))
+    STAGES["train"](override(cfg, [f"paths.base={shared_stages(spec, cfg)}"]))
     return run / "train" / "metrics.jsonl"

@@ -17,8 +17,9 @@ from hiper.experiments.sweep.spec import SweepSpec
 from hiper.experiments.sweep.study import SweepStudy, TrialLost
 from hiper.experiments.sweep.trial import folder, run_trial, shared_stages
 from hiper.experiments.sweep.worker import IN_A_ROW, work
-from hiper.pipeline import stages
+from hiper.pipeline.stages import STAGES
 from hiper.report.curves import evaluations
+from hiper.runs.fingerprint import stage_fingerprint
 from hiper.runs.run_dir import load_config
 from hiper.runtime.lock import locked
 from hiper.tracking import read_metrics
@@ -73,7 +74,7 @@ def test_the_best_settings_compose_and_train_to_their_objective(
         run = tmp_path / str(seed)
         cfg = compose(["experiment=small_best", f"seed={seed}", f"paths.run={run}"])
         assert cfg.algo.kl_coef == best.last.params["algo.kl_coef"]
-        stages.train(override(cfg, [f"paths.base={shared_stages(spec, cfg)}"]))
+        STAGES["train"](override(cfg, [f"paths.base={shared_stages(spec, cfg)}"]))
         metrics = run / "train" / "metrics.jsonl"
         assert metrics.read_bytes() == (folder(spec, best.number) / f"seed-{seed}" / "train" / "metrics.jsonl").read_bytes()
         scores.append(statistics.fmean(value for _, value in evaluations(read_metrics(metrics))[-spec.last :]))
@@ -139,7 +140,8 @@ def test_a_collapsed_training_counts_as_pruned(begun: tuple[SweepSpec, SweepStud
     def collapse(*_: object) -> None:
         raise CollapseError("every turn is KEEP")
 
-    monkeypatch.setattr("hiper.pipeline.stages.train", collapse)
+    collapsing = dataclasses.replace(STAGES["train"], work=collapse)
+    monkeypatch.setattr("hiper.experiments.sweep.trial.STAGES", {**STAGES, "train": collapsing})
     claim = study.claim()
     assert claim is not None
     with pytest.raises(TrialPruned, match="every turn is KEEP"):
@@ -183,5 +185,5 @@ def test_a_changed_warm_start_is_made_anew(begun: tuple[SweepSpec, SweepStudy]) 
     spec, _ = begun
     before = {path.name for path in (spec.place / "base").iterdir()}
     cfg = spec.compose({"warm_start.lr": 0.5}, 0, spec.place / "run")
-    assert stages.stage_fingerprint(cfg, "warm_start") not in before
-    assert stages.stage_fingerprint(spec.compose({}, 0, spec.place), "warm_start") in before
+    assert stage_fingerprint(cfg, "warm_start") not in before
+    assert stage_fingerprint(spec.compose({}, 0, spec.place), "warm_start") in before

@@ -1,6 +1,6 @@
 """Versioned runs.
 
-Rules: dvc.yaml says of each stage what `hiper.pipeline.stages` says; a stage done twice leaves the same bytes; and, slowly, with the
+Rules: a stage done twice leaves the same bytes; and, slowly, with the
 programs themselves: a clean clone pulls and has nothing to do, a changed setting does what depends on it, models are listed.
 """
 
@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -19,20 +18,10 @@ from hiper.cli.main import main
 from hiper.config.compose import compose
 from hiper.errors import ConfigError
 from hiper.integrations.dvc import LOCK, PARAMS, models
-from hiper.pipeline.stages import SETTINGS, STAGES, UPSTREAM, evaluate, report
+from hiper.pipeline.stages import STAGES
 from hiper.runs.run_dir import begin_run, load_config, save_config
 from hiper.runs.stage_folder import read_stage
 from tests.checkout import ROOT, commit, done, dvc, make_checkout, run
-
-
-def test_dvc_yaml_says_what_the_stages_say(root: Path) -> None:
-    written: Any = OmegaConf.to_container(OmegaConf.load(root / "dvc.yaml"), resolve=False)
-    assert list(written["stages"]) == list(STAGES)
-    for name, stage in written["stages"].items():
-        assert stage["cmd"].split()[1] == name.replace("_", "-")
-        assert tuple(stage["params"]) == SETTINGS[name]
-        assert stage["deps"] == ["hiper/__init__.py", *(f"${{paths.run}}/{upstream}" for upstream in UPSTREAM[name])]
-        assert stage["outs"] == [f"${{paths.run}}/{name}"]
 
 
 def test_the_settings_dvc_runs_under_are_of_this_version(root: Path, tmp_path: Path) -> None:
@@ -52,8 +41,8 @@ def test_stages_done_twice_leave_the_same_bytes(finished_run: Path, tmp_path: Pa
         cfg = load_config(Path("run"))
         cfg.paths.run = "run"
         begin_run(cfg)
-        evaluate(cfg, force=True)
-        report(cfg, force=True, timestamps=False)
+        STAGES["evaluate"](cfg, force=True)
+        STAGES["report"](cfg, force=True, timestamps=False)
         monkeypatch.chdir(tmp_path)
     files = sorted(path.relative_to("one") for path in Path("one/run").glob("*/**/*") if path.is_file())
     assert len(files) > 40
@@ -107,7 +96,7 @@ def test_a_bad_lock_in_history_is_named_and_left_out(
     bad = run("git", "rev-parse", "--short=9", "HEAD", cwd=folder).strip()
     lock.write_text(LOCK_TEXT % ("second", "b" * 32), encoding="utf-8")
     commit(folder, "good again")
-    monkeypatch.setattr("hiper.integrations.dvc._metrics", lambda root: None)  # seconds of DVC; see the slow test below
+    monkeypatch.setattr("hiper.integrations.dvc.versions._metrics", lambda root: None)  # seconds of DVC; see the slow test below
     assert [one.path for one in models(folder)] == ["runs/second/train/model", "runs/first/train/model"]
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == (0 if damaged is None else 1)

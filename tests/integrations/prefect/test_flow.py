@@ -7,20 +7,24 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hiper.cli import main as cli
+from hiper.config import RunConfig
 from hiper.config.compose import compose
 from hiper.errors import ConfigError, DataError, WorkflowError
 from hiper.integrations.prefect import artifacts as shared
 from hiper.integrations.prefect import tasks as module
-from hiper.integrations.prefect.pipeline import evaluate, pipeline, settings
+from hiper.integrations.prefect.pipeline import FROM_MODEL, TO_MODEL, evaluate, pipeline, settings
 from hiper.integrations.prefect.tasks import How, result_table
 from hiper.pipeline.stages import STAGES
-from hiper.runs.run_dir import begin_run, save_config
+from hiper.runs.run_dir import begin_run, load_config, save_config
 from hiper.runs.stage_folder import read_stage
+from hiper.runtime.lock import locked
 from hiper.runtime.process import run_process
 
 
@@ -32,10 +36,21 @@ def test_a_task_is_a_call_into_the_library(tmp_path: Path, small_settings: list[
         patch.setattr(shared, "create_progress_artifact", lambda progress, **rest: reports.append(progress))
         patch.setattr(shared, "update_progress_artifact", lambda progress, **rest: reports.append(progress))
         patch.setattr(shared, "_id", lambda created: created)
-        result = module.games.fn(cfg, How.here)
+        result = module.TASKS["games"].fn(cfg, How.here)
     assert (result.stage, result.directory, result.reused) == ("games", run / "games", False)
     assert read_stage(run, "games") is not None
     assert reports[-1] == 100.0
+
+
+def test_every_stage_is_a_task_of_its_name() -> None:
+    assert [task.name for task in module.TASKS.values()] == ["games", "demos", "warm-start", "train", "evaluate", "report"]
+    assert [name for name, task in module.TASKS.items() if task.retry_condition_fn is not None] == ["games"]
+    assert len({task.task_key for task in module.TASKS.values()}) == len(STAGES)
+
+
+def test_the_flows_are_halves_of_the_whole() -> None:
+    assert [*TO_MODEL, *FROM_MODEL] == list(STAGES)
+    assert (TO_MODEL[-1], FROM_MODEL[0]) == ("train", "evaluate")
 
 
 def test_settings_are_composed_or_loaded(tmp_path: Path) -> None:
@@ -81,6 +96,62 @@ def test_the_flow_does_what_is_not_done_and_shows_it(prefect_server: None, finis
     rows = result_table(run / "evaluate")
     kinds = {(row["model"], row["split"]): row["games"] for row in rows if row["tasks"] == "all"}
     assert kinds == {(model, split): 2 for model in ("trained", "warm_start") for split in ("valid_seen", "valid_unseen")}
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The overrides of each config that is composed from here on."""
+    made: list[Sequence[str]] = []
+
+    def counting(overrides: Sequence[str] = ()) -> RunConfig:
+        made.append(overrides)
+        return compose(overrides)
+
+    monkeypatch.setattr("hiper.config.compose.compose", counting)
+    monkeypatch.setattr("hiper.integrations.prefect.pipeline.compose", counting)
+    return made
+
+
+def test_the_command_composes_once_and_hands_the_flow_a_held_run(
+    prefect_server: None,
+    finished_run: Path,
+    tmp_path: Path,
+    small_settings: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    composed: list[Sequence[str]],
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    given: list[dict[str, Any]] = []
+    saved: list[int | None] = []
+
+    def flow(**parameters: Any) -> Any:
+        given.append(parameters)
+        with pytest.raises(ConfigError, match="another process works in"), locked(run):
+            pass
+        saved.append(load_config(run).evaluate.limit)
+        return pipeline(**parameters)
+
+    monkeypatch.setattr("hiper.integrations.prefect.start.start_prefect", lambda: None)
+    monkeypatch.setattr("hiper.integrations.prefect.pipeline.pipeline", flow)
+    assert cli.main(["run", *small_settings, "evaluate.limit=2", f"paths.run={run}"]) == 0
+    assert len(composed) == 1
+    assert cli.main(["resume", str(run), "evaluate.limit=1"]) == 0
+    assert len(composed) == 1, "a saved config is not composed"
+    assert [parameters.keys() for parameters in given] == [{"run", "force", "how", "lock"}] * 2
+    assert saved == [2, 1], "under the lock"
+    record = read_stage(run, "evaluate")
+    assert record is not None and record.settings["evaluate.limit"] == 1
+    with locked(run):
+        pass
+
+
+def test_a_deployments_flow_composes_once(
+    prefect_server: None, finished_run: Path, tmp_path: Path, small_settings: list[str], composed: list[Sequence[str]]
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    results = pipeline(overrides=[*small_settings, f"paths.run={run}"])
+    assert all(result.reused for result in results)
+    assert len(composed) == 1
 
 
 def test_a_mistake_comes_out_of_the_flow_as_it_is(prefect_server: None) -> None:

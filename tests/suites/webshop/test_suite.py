@@ -12,6 +12,8 @@ import pytest
 from hiper.config import DemosConfig, EnvConfig, GamesConfig, ProtocolConfig, RunConfig, Source, Style, WebShopConfig
 from hiper.errors import DataError
 from hiper.protocol import parse
+from hiper.runs.fingerprint import stage_settings
+from hiper.runs.stage import STAGES
 from hiper.sft.demos import write_demos
 from hiper.suites import make_env, suite_of
 from hiper.suites.tasks import GameIndex
@@ -70,12 +72,11 @@ def test_official_data_is_named_or_asked_for(cfg: RunConfig, index: GameIndex, m
         suite_of(official).data(tmp_path, official)
     monkeypatch.setenv("WEBSHOP_DATA", str(index.root))
     assert suite_of(official).data(tmp_path, official) == index.root
-    assert suite_of(official).settings(official, "games")["data"] == str(index.root)
+    assert suite_of(official).source(official)["data"] == str(index.root)
 
 
 def test_settings_belong_to_their_stages(cfg: RunConfig) -> None:
-    suite = suite_of(cfg)
-    found = {stage: set(suite.settings(cfg, stage)) for stage in ("games", "demos", "warm_start", "train", "evaluate", "report")}
+    found = {stage: {key for key in stage_settings(cfg, stage) if key.startswith("webshop.")} for stage in STAGES}
     assert "webshop.products" in found["games"]
     assert "webshop.pay" in found["train"]
     assert "webshop.pay" not in found["games"] | found["demos"] | found["evaluate"]

@@ -1,0 +1,135 @@
+"""What each stage does: a function of its name, typed config in, files in the stage's folder out, a few facts back.
+
+What they need is imported where they use it, so that a stage asks only for the packages it needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiper.config import RunConfig
+from hiper.errors import CheckpointError
+from hiper.pipeline.state import finished_folder, game_index
+from hiper.runs.stage import DEMOS_FILE, INDEX_FILE, METRICS_FILE, MODEL_FOLDER, REPORT_FILE
+from hiper.runs.stage_folder import CHECKPOINTS, Fact, StageFolder, remove
+from hiper.runtime.files import write_json
+from hiper.runtime.progress import Progress
+from hiper.suites import suite_of
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a stage is to do."""
+
+    cfg: RunConfig
+    folder: StageFolder
+    """Where it works; it puts its facts there."""
+    progress: Progress | None
+    timestamps: bool
+    """Say when, how long and on what machine, in a stage whose files have room for it."""
+
+
+def games(order: Order) -> None:
+    """Generate the games, or find (and fetch, when missing) the official ones, and index them.
+
+    Raises:
+        DataError: an official directory without games, or a game file that cannot be played.
+    """
+    cfg, folder = order.cfg, order.folder
+    suite = suite_of(cfg)
+    index = suite.index(suite.data(folder.path / "data", cfg, order.progress), cfg)
+    index.save(folder.path / INDEX_FILE)
+    folder.facts.update({split: sum(counts.values()) for split, counts in index.counts().items()})
+
+
+def demos(order: Order) -> None:
+    """Let the expert play training games and write what it did as plan-execute conversations."""
+    from hiper.sft.demos import write_demos
+
+    summary = write_demos(game_index(order.cfg), order.cfg, order.folder.path / DEMOS_FILE, order.progress)
+    order.folder.facts.update(_facts(summary))
+
+
+def warm_start(order: Order) -> None:
+    """Fine-tune the base model on the demonstrations."""
+    from hiper.sft.fine_tune import warm_start as fine_tune
+
+    cfg, folder = order.cfg, order.folder
+    demos = finished_folder(cfg, "demos") / DEMOS_FILE
+    summary = fine_tune(cfg, demos, folder.path / MODEL_FOLDER, order.progress, resume=folder.resumed)
+    folder.facts.update(_facts(summary))
+
+
+def train(order: Order) -> None:
+    """Train with the chosen estimator; continues from the newest good checkpoint of an unfinished attempt."""
+    from hiper.runtime.device import uses_cuda
+    from hiper.runtime.distributed import check_processes
+    from hiper.train.launch import train_in_processes
+    from hiper.train.trainer import train as train_here
+
+    cfg, folder = order.cfg, order.folder
+    check_processes(cfg.trainer.processes, uses_cuda(cfg))
+    optimise = train_here if cfg.trainer.processes == 1 else train_in_processes
+    model = finished_folder(cfg, "warm_start") / MODEL_FOLDER
+    summary = optimise(cfg, model, game_index(cfg), folder.path, resume=folder.resumed, progress=order.progress)
+    folder.facts.update(_facts(summary))
+
+
+def evaluate(order: Order) -> None:
+    """Play the full splits with the trained model, and with the warm start it came from."""
+    from hiper.evaluation import evaluate as play
+    from hiper.evaluation.chunks import FOLDER as CHUNKS
+
+    cfg, folder = order.cfg, order.folder
+    index = game_index(cfg)
+    models = {"trained": finished_folder(cfg, "train") / MODEL_FOLDER}
+    if cfg.evaluate.baseline:
+        models = {"warm_start": finished_folder(cfg, "warm_start") / MODEL_FOLDER, **models}
+    found: dict[str, dict[str, float]] = {}
+    made: list[Path] = []
+    for name, model in models.items():
+        summary = play(cfg, model, index, folder.path / name, order.progress, keep_chunks=True)
+        found[name] = _success(summary)
+        found["games"] = {split: result.games for split, result in summary.splits.items()}
+        folder.facts.update({f"{name} {split}": value for split, value in _success(summary).items()})
+        made.append(folder.path / name / CHUNKS)
+    write_json(folder.path / METRICS_FILE, found)
+    for chunks in made:
+        remove(chunks)
+
+
+def report(order: Order) -> None:
+    """Write one self-contained page about the run, and its curves as SVG and CSV files."""
+    from hiper.report import write_report
+
+    if order.progress is not None:
+        order.progress(0, 1)
+    write_report(Path(order.cfg.paths.run), order.folder.path / REPORT_FILE, timestamps=order.timestamps)
+    order.folder.facts["page"] = f"report/{REPORT_FILE}"
+    if order.progress is not None:
+        order.progress(1, 1)
+
+
+def not_beyond(partial: Path, cfg: RunConfig) -> bool:
+    """Whether a training has not gone further than it is asked to go."""
+    from hiper.train.checkpoint import latest_checkpoint, load_state
+
+    try:
+        newest = latest_checkpoint(partial / CHECKPOINTS)
+        state = load_state(newest) if newest is not None else {"iteration": 0, "env_turns": 0}
+    except CheckpointError:
+        return True  # the training itself says what is wrong with them
+    turns = cfg.trainer.env_turns
+    return bool(state["iteration"] <= cfg.trainer.iterations and (turns is None or state["env_turns"] <= turns))
+
+
+def _facts(summary: Any) -> dict[str, Fact]:
+    """The figures of a library summary; its paths are no facts, they move with the run."""
+    return {name: value for name, value in dataclasses.asdict(summary).items() if isinstance(value, (int, float))}
+
+
+def _success(summary: Any) -> dict[str, float]:
+    return {split: result.success for split, result in summary.splits.items()}
