@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench prove-resume prove-durable prove-lock fuzz server deploy worker clean
+.PHONY: help run test lint bench dvc.yaml prove-resume prove-durable prove-lock fuzz server deploy worker clean
 
 # Prefect on this machine alone, where the server's password is found by itself: see docs/orchestration.md.
 PORT            ?= 4200
@@ -19,6 +19,7 @@ help:
 	@echo "make test   the tests"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and exactness of ALFWorld, WebShop and HAE"
+	@echo "make dvc.yaml  written anew from the table of the stages, hiper/runs/stage.py"
 	@echo "make prove-resume  a run killed in 26 ways and resumed ends with the bits of an undisturbed run; twelve minutes"
 	@echo "make prove-durable the power cut at 20 moments in all stages: what is said to be done is not lost; ten minutes, mounts a file as root"
 	@echo "make prove-lock two commands want one directory at 50 random moments: one works, the other is refused; ten minutes"
@@ -41,6 +42,9 @@ bench: $(STAMP)
 	$(BIN)/hiper benchmark alfworld
 	$(BIN)/hiper benchmark hae
 	$(BIN)/hiper benchmark webshop
+
+dvc.yaml: $(STAMP)
+	$(BIN)/python -m hiper.integrations.dvc
 
 prove-resume: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s tests/crash/test_kills.py tests/crash/test_damaged_checkpoints.py
