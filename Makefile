@@ -72,7 +72,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt scripts/check_build.py
 	@$(PYTHON) scripts/check_build.py $(VENV)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --quiet "$$(grep '^torch==' requirements/constraints.txt)"
-	$(PIP) --quiet -e '.[test]'
+	$(PIP) --quiet -e '.[dev]'
 	@touch $@
 
 clean:

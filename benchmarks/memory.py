@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.pipeline.stages import STAGES
 from hiper.report.charts import Series, line_chart, standalone
 from hiper.runs.run_dir import begin_run

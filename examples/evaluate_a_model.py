@@ -30,4 +30,4 @@ if __name__ == "__main__":
     else:
         run = Path("runs/example")
         hiper.run(["experiment=smoke", f"paths.run={run}"])
-        main(run / "train" / "model", run / "games" / "data", run / "example")
+        main(run / "train" / "model", run / "tasks" / "data", run / "example")

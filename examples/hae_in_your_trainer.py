@@ -32,7 +32,7 @@ def play(policy: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         live, position = ~over, (position + 2 * move - 1).clamp(0, CELLS - 1)
         key = key | (position == 0)
         over = over | (key & (position == CELLS - 1))
-        seen.append({"rewards": (live & over).float(), "starts": switch.bool() & live, "mask": live})
+        seen.append({"rewards": (live & over).float(), "segment_starts": switch.bool() & live, "mask": live})
     batch = {name: torch.stack([one[name] for one in seen], 1) for name in seen[0]}
     return {**batch, "terminated": over}, {name: torch.stack([one[name] for one in learned], 1) for name in learned[0]}
 
@@ -46,8 +46,8 @@ def train(iterations: int = 80, seed: int = 0) -> list[float]:
         values = {name: out[name].detach() for name in ("v_low", "v_high", "v_switch")}
         credit = hierarchical_advantages(**batch, **values, gamma=0.95, lam_low=0.95, lam_high=0.95, bootstrap="none")
         loss = -(out["low"] * credit.low + out["high"] * credit.high + out["switch"] * credit.switch)[batch["mask"]].mean()
-        for level, starts in (("low", batch["mask"]), ("high", batch["starts"]), ("switch", batch["mask"])):
-            loss = loss + (out[f"v_{level}"] - getattr(credit, f"{level}_target"))[starts].square().mean()
+        for level, segment_starts in (("low", batch["mask"]), ("high", batch["segment_starts"]), ("switch", batch["mask"])):
+            loss = loss + (out[f"v_{level}"] - getattr(credit, f"{level}_target"))[segment_starts].square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -14,7 +14,7 @@ from hiper.experiments.sweep.sweep import SweepSummary, sweep
 
 SPEC = {
     "name": "example",
-    "base": ["experiment=smoke", "trainer.iterations=2", "trainer.eval_every=1", "trainer.eval_games=2"],
+    "base": ["experiment=smoke", "trainer.iterations=2", "trainer.eval_every=1", "trainer.eval_tasks=2"],
     "space": {
         "algo.lam_high": {"low": 0.5, "high": 1.0},
         "trainer.lr_actor": {"low": 1.0e-5, "high": 1.0e-3, "log": True},

@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hiper.algos import register_algorithm
     from hiper.api import evaluate, load_episodes, make_env, run
+    from hiper.composition.compose import compose
     from hiper.config import RunConfig
-    from hiper.config.compose import compose
     from hiper.errors import HiperError
     from hiper.rl.gae import turn_advantages
     from hiper.rl.gigpo import gigpo_advantages
@@ -51,7 +51,7 @@ __all__ = [
 _HOMES = {
     "HiperError": "hiper.errors",
     "RunConfig": "hiper.config",
-    "compose": "hiper.config.compose",
+    "compose": "hiper.composition.compose",
     "evaluate": "hiper.api",
     "gigpo_advantages": "hiper.rl.gigpo",
     "grpo_advantages": "hiper.rl.grpo",

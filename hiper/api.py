@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hiper.config import GamesConfig, RunConfig
-from hiper.config.compose import compose, override
+from hiper.composition.compose import compose, override
+from hiper.config import RunConfig, TasksConfig
 from hiper.errors import DataError, ModelError
 from hiper.runs.run_dir import config_beside
 from hiper.runtime.progress import Progress
@@ -55,7 +55,7 @@ def evaluate(
 
     Args:
         model: a directory that `AutoModelForCausalLM` loads.
-        data: tasks as their suite lays them out: the folder `games/data` of a run, or official data.
+        data: tasks as their suite lays them out: the folder `tasks/data` of a run, or official data.
         out: where evaluation.json and the trajectories go.
         overrides: changes: `["evaluate.splits=[valid_seen]", "evaluate.limit=20"]`.
         planner: another model, which writes switch and subgoal of every reply; `model` then writes the action alone.
@@ -73,7 +73,7 @@ def evaluate(
             raise ModelError(f"{path} is not a directory. Name one that AutoModelForCausalLM loads, such as RUN/train/model.")
     saved = config_beside(model)
     cfg = override(saved, overrides) if saved is not None else compose(overrides)
-    index = suite_of(cfg).index(data, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
+    index = suite_of(cfg).index(data, replace(cfg, tasks=TasksConfig()), cfg.evaluate.splits)
     for split in cfg.evaluate.splits:
         index.split(split)  # an empty one is refused before the model is loaded
     return play(cfg, model, index, Path(out), progress, planner)
@@ -83,7 +83,7 @@ def make_env(task: Path | str, overrides: Sequence[str] = ()) -> TextEnv:
     """An environment for one task.
 
     Args:
-        task: its path as the suite names it, such as a `game.tw-pddl` file.
+        task: its path as the suite names it, such as a file that `hiper play` takes.
         overrides: which suite, and its settings: `["env=webshop"]`.
     """
     cfg = compose(overrides)

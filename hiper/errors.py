@@ -18,11 +18,11 @@ class ConfigError(HiperError, ValueError):
 
 
 class DataError(HiperError, ValueError):
-    """A file of games, demonstrations or trajectories is missing, damaged or not what it should be."""
+    """A file of tasks, demonstrations or trajectories is missing, damaged or not what it should be."""
 
 
-class GameError(DataError):
-    """A game file cannot be played: corrupt, or written for a domain or grammar this engine does not know."""
+class TaskError(DataError):
+    """A task file cannot be played: corrupt, or written for a domain or grammar this engine does not know."""
 
 
 class ModelError(HiperError, ValueError):

@@ -4,6 +4,6 @@ Hydra imports every module of `hydra_plugins` when it sets itself up, also in th
 composes `conf/` without ever importing `hiper`, and finds the schemas because this module was read.
 """
 
-from hiper.config.compose import register_schemas
+from hiper.composition.compose import register_schemas
 
 register_schemas()

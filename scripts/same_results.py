@@ -21,9 +21,9 @@ OVERRIDES: Mapping[str, str] = {"algo.resample": "algo.dynamic_sampling", "algo.
 """Beginnings of overrides as they are written in OLD, and in NEW."""
 SHOP = {"experiment=smoke": "experiment=webshop_smoke", "env=webshop": "name=smoke"}
 """Likewise, for runs with WebShop: its smoke experiment is one of its own, since settings of the other suite are refused."""
-FILES: Mapping[str, str] = {}
+FILES: Mapping[str, str] = {"evaluate/warm_start": "evaluate/sft", "warm_start": "sft"}
 """Folders of a run, likewise."""
-KEYS: Mapping[str, str] = {"benchmark": "suite"}
+KEYS: Mapping[str, str] = {"benchmark": "suite", "games": "tasks", "game": "task_id"}
 """Keys of metrics, evaluations and trajectories, likewise."""
 NEW_KEYS = ("model",)
 """Keys that only NEW writes, or that name a place."""

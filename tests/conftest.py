@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hiper.integrations.prefect.server import EmbeddedServer
     from hiper.model.actor import Actor
-    from hiper.suites.tasks import GameIndex
+    from hiper.suites.tasks import TaskIndex
     from tests.postgres import Postgres
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -55,7 +55,7 @@ def shared(root: Path) -> Path:
 def official_games(shared: Path) -> Path:
     """The official games unpacked: `2.1.1/` and `2.1.2/`, each laid out as $ALFWORLD_DATA."""
     command = shared / "data" / "unpack"
-    if not command.is_file():  # 4,000 games of other people's, not ours to carry
+    if not command.is_file():  # 4,000 tasks of other people's, not ours to carry
         pytest.skip(f"no official games: {command} is missing")
     return Path(subprocess.run([str(command)], check=True, capture_output=True, text=True).stdout.strip())
 
@@ -63,11 +63,11 @@ def official_games(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def generated_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few small generated games in the official layout; shared by all tests, so nobody writes in it."""
-    from hiper.config import GamesConfig
+    from hiper.config import TasksConfig
     from hiper.suites.alfworld.generate import generate_games
 
-    folder = tmp_path_factory.mktemp("games") / "data"
-    generate_games(folder, GamesConfig(train=12, valid_seen=6, valid_unseen=6, max_receptacles=8, max_objects=12))
+    folder = tmp_path_factory.mktemp("tasks") / "data"
+    generate_games(folder, TasksConfig(train=12, valid_seen=6, valid_unseen=6, max_receptacles=8, max_objects=12))
     return folder
 
 
@@ -116,10 +116,10 @@ def database(postgres: Postgres) -> str:
 
 SMALL = [
     "experiment=smoke",
-    "games.train=12",
+    "tasks.train=12",
     "demos.count=16",
     "env.max_turns=6",
-    "warm_start.max_steps=2",
+    "sft.max_steps=2",
     "rollout.trajectories=4",
     "trainer.iterations=2",
     "trainer.eval_every=0",
@@ -135,7 +135,7 @@ def small_settings() -> list[str]:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, small_settings: list[str]) -> Path:
     """A finished run under `small_settings`; shared by all tests, so whoever changes something works on a copy."""
-    from hiper.config.compose import compose
+    from hiper.composition.compose import compose
     from hiper.pipeline.stages import STAGES
     from hiper.runs.run_dir import begin_run
 
@@ -147,7 +147,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, small_settings: list[
 
 
 @pytest.fixture(scope="session")
-def game_index(generated_games: Path) -> GameIndex:
+def task_index(generated_games: Path) -> TaskIndex:
     """The generated games, indexed."""
     from hiper.suites.alfworld.games import index_games
 
@@ -155,13 +155,13 @@ def game_index(generated_games: Path) -> GameIndex:
 
 
 @pytest.fixture(scope="session")
-def demos(game_index: GameIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demos(task_index: TaskIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Demonstrations of the generated games, tersely prompted: each game as it is, then once renumbered."""
     from hiper.config import DemosConfig, ProtocolConfig, RunConfig, Style
     from hiper.sft.demos import write_demos
 
     out = tmp_path_factory.mktemp("demos") / "demos.jsonl"
-    write_demos(game_index, RunConfig(demos=DemosConfig(count=24), protocol=ProtocolConfig(style=Style.terse)), out)
+    write_demos(task_index, RunConfig(demos=DemosConfig(count=24), protocol=ProtocolConfig(style=Style.terse)), out)
     return out
 
 

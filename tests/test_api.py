@@ -38,9 +38,9 @@ def test_a_run_its_episodes_and_an_evaluation(finished_run: Path, small_settings
     episodes = hiper.load_episodes(run)
     assert episodes
     assert len(hiper.load_episodes(run / "train" / "samples.jsonl")[0].turns) > 0
-    model, data = run / "train" / "model", run / "games" / "data"
+    model, data = run / "train" / "model", run / "tasks" / "data"
     summary = hiper.evaluate(model, data, tmp_path / "out", ["evaluate.splits=[valid_seen]", "evaluate.limit=2"])
-    assert summary.splits["valid_seen"].games == 2
+    assert summary.splits["valid_seen"].tasks == 2
     env = hiper.make_env(next((data / "valid_seen").glob("*/*/game.tw-pddl")))
     assert env.reset() and "look" in env.admissible_commands
     with pytest.raises(ModelError, match="is not a directory"):

@@ -161,7 +161,7 @@ def test_a_killed_sweep_leaves_nothing(tmp_path: Path, small_settings: list[str]
     """With Prefect's embedded server, and two workers at their trials."""
     spec = {
         "name": "small",
-        "base": [*small_settings, LONG, "trainer.eval_games=2", "trainer.eval_every=1"],
+        "base": [*small_settings, LONG, "trainer.eval_tasks=2", "trainer.eval_every=1"],
         "space": {"algo.kl_coef": {"low": 0.001, "high": 1.0, "log": True}},
         "trials": 4,
         "directory": "sweep",

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 MINE = "# @package _global_\ndefaults: [smoke]\nname: mine\ntrainer: {iterations: 1}\n"
 SWEEP = """name: small
-base: [experiment=smoke, trainer.iterations=1, trainer.eval_every=1, trainer.eval_games=2]
+base: [experiment=smoke, trainer.iterations=1, trainer.eval_every=1, trainer.eval_tasks=2]
 space: {algo.lam_high: {low: 0.5, high: 1.0}}
 trials: 2
 last: 1

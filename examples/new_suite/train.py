@@ -17,7 +17,7 @@ import hiper
 from hiper.config import RunConfig
 from hiper.runtime.progress import Progress
 from hiper.suites.suite import Suite, Wording
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 COUNTS = {"train": 40, "valid": 10, "test": 10}
 
@@ -32,14 +32,14 @@ class VaultSuite(Suite):
         folder.mkdir(parents=True)  # vaults need no files: their numbers say it all
         return folder
 
-    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
-        entries = [GameEntry(f"{split}/{n:04d}", split, "vault") for split in splits or COUNTS for n in range(COUNTS[split])]
-        return GameIndex(root, tuple(entries))
+    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
+        entries = [Task(f"{split}/{n:04d}", split, "vault") for split in splits or COUNTS for n in range(COUNTS[split])]
+        return TaskIndex(root, tuple(entries))
 
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> Vault:
         return Vault(1000 * list(COUNTS).index(path.parent.name) + int(path.name))
 
-    def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> VaultExpert:
+    def expert(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> VaultExpert:
         return VaultExpert(rng)
 
 
@@ -50,8 +50,8 @@ def register() -> None:
 SMOKE = (
     "name=vault env.name=vault evaluate.splits=[valid,test] env.max_turns=8 threads=1 rollout=grammar protocol.style=terse "
     "model.tiny.hidden=64 model.tiny.layers=2 model.tiny.intermediate=128 demos.count=200 "
-    "warm_start.max_steps=60 warm_start.batch_size=8 warm_start.lr=2.0e-3 rollout.trajectories=8 rollout.slots=8 "
-    "trainer.iterations=2 trainer.minibatch=4 trainer.lr_actor=1.0e-4 trainer.eval_every=1 trainer.eval_games=4"
+    "sft.max_steps=60 sft.batch_size=8 sft.lr=2.0e-3 rollout.trajectories=8 rollout.slots=8 "
+    "trainer.iterations=2 trainer.minibatch=4 trainer.lr_actor=1.0e-4 trainer.eval_every=1 trainer.eval_tasks=4"
 )
 
 if __name__ == "__main__":

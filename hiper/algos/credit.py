@@ -44,12 +44,12 @@ def assign_credit(estimator: Estimator[Any], batch: Batch, forward: ForwardOutpu
     if cfg.kl_in is KLPlace.reward:
         shaped = shaped - cfg.kl_coef * _turn_kl(batch, forward, cfg)
     estimate = estimator.estimate(shaped, batch, forward)
-    advantages, trained = _on_tokens(estimate, batch, cfg.needs)
-    trained &= ~batch.forced
+    advantages, loss_mask = _on_tokens(estimate, batch, cfg.needs)
+    loss_mask &= ~batch.forced
     if cfg.tis_cap is not None:
-        advantages = advantages * truncated_weights(forward.logprobs, batch.sampled_logprobs, trained, cap=cfg.tis_cap)
+        advantages = advantages * truncated_weights(forward.logprobs, batch.sampled_logprobs, loss_mask, cap=cfg.tis_cap)
     target = None if estimate.tokens is None else estimate.tokens[1]
-    return Credit(shaped, estimate.levels, estimate.values, advantages, trained, target)
+    return Credit(shaped, estimate.levels, estimate.values, advantages, loss_mask, target)
 
 
 def _turn_kl(batch: Batch, forward: ForwardOutputs, cfg: AlgoConfig) -> Tensor:
@@ -77,34 +77,34 @@ def _by_block(levels: Mapping[Level, Tensor], batch: Batch, needs: Needs) -> tup
     """(N,) advantages and mask: each block of a reply has the credit of its level."""
     of = {level: levels[level] for level in Level}
     if needs.standardise:
-        kept = level_turns(batch.turns, batch.blocks, batch.starts, batch.mask)
+        kept = level_turns(batch.turns, batch.blocks, batch.segment_starts, batch.mask)
         of = {level: normalize(of[level], keep) for level, keep in zip(Level, kept, strict=True)}
-    tokens = spread(of[Level.low], of[Level.high], of[Level.switch], batch.turns, batch.blocks, batch.starts, batch.mask)
+    tokens = spread(of[Level.low], of[Level.high], of[Level.switch], batch.turns, batch.blocks, batch.segment_starts, batch.mask)
     learns = torch.isin(batch.blocks, torch.tensor([_BLOCK[level] for level in needs.learns], device=batch.blocks.device))
-    return batch.flat(tokens.advantages), batch.flat(tokens.trained & learns)
+    return batch.flat(tokens.advantages), batch.flat(tokens.loss_mask & learns)
 
 
 def credit_metrics(batch: Batch, forward: ForwardOutputs, credit: Credit) -> dict[str, float]:
     """What the estimator saw: coverage of its masks, size of its advantages, quality of its critics, entropies."""
-    coverage = mask_coverage(batch.turns, batch.blocks, batch.starts, batch.mask)
+    coverage = mask_coverage(batch.turns, batch.blocks, batch.segment_starts, batch.mask)
     blocks = batch.flat(batch.blocks)
     turns = float(batch.mask.sum())
-    switch_entropy = forward.entropies[credit.trained & (blocks == BlockId.switch)].sum()
+    switch_entropy = forward.entropies[credit.loss_mask & (blocks == BlockId.switch)].sum()
     metrics = {
         "hae/mask_coverage": float(coverage.turns),
         "hae/mask_coverage_subgoal": float(coverage.subgoal),
-        "optim/entropy": float(forward.entropies[credit.trained].mean()) if bool(credit.trained.any()) else 0.0,
+        "optim/entropy": float(forward.entropies[credit.loss_mask].mean()) if bool(credit.loss_mask.any()) else 0.0,
         "switch/entropy": float(switch_entropy) / max(turns, 1.0),
         "rollout/logprob_gap": float((forward.logprobs - batch.sampled_logprobs).abs().mean()),
     }
     for level in Level:
-        advantages = credit.levels[level][batch.mask & batch.starts if level is Level.high else batch.mask]
+        advantages = credit.levels[level][batch.mask & batch.segment_starts if level is Level.high else batch.mask]
         metrics[f"hae/adv_{level}_mean"] = float(advantages.mean())
         metrics[f"hae/adv_{level}_std"] = float(advantages.std(correction=0))
     for level, target, mask in credit.values:
         metrics[f"value/explained_variance_{level}"] = float(explained_variance(forward.value(level), target, mask))
         metrics[f"value/mean_{level}"] = float(forward.value(level)[mask].mean())
     if credit.token_target is not None:
-        metrics["value/explained_variance_low"] = float(explained_variance(forward.token_values, credit.token_target, credit.trained))
-        metrics["value/mean_low"] = float(forward.token_values[credit.trained].mean())
+        metrics["value/explained_variance_low"] = float(explained_variance(forward.token_values, credit.token_target, credit.loss_mask))
+        metrics["value/mean_low"] = float(forward.token_values[credit.loss_mask].mean())
     return metrics

@@ -71,7 +71,7 @@ class HAE(Estimator[HAEConfig]):
             forward.value(Level.low),
             forward.value(Level.high),
             forward.value(Level.switch),
-            batch.starts,
+            batch.segment_starts,
             batch.terminated,
             batch.mask,
             gamma=cfg.gamma,
@@ -87,7 +87,7 @@ class HAE(Estimator[HAEConfig]):
         )
         targets = {
             Level.low: ValueTarget(Level.low, found.low_target, batch.mask),
-            Level.high: ValueTarget(Level.high, found.high_target, batch.mask & batch.starts),
+            Level.high: ValueTarget(Level.high, found.high_target, batch.mask & batch.segment_starts),
             Level.switch: ValueTarget(Level.switch, found.switch_target, batch.mask),
         }
         levels = {Level.low: found.low, Level.high: found.high, Level.switch: found.switch}

@@ -19,4 +19,4 @@ def switch_probability(batch: Batch, logprobs: Tensor) -> Tensor:
     in_switch = batch.flat(batch.blocks) == BlockId.switch
     chosen = torch.where(in_switch & ~batch.forced, logprobs, 0.0)
     written = torch.zeros_like(batch.rewards).scatter_add(1, batch.turns, batch.by_row(chosen)).exp()
-    return torch.where(batch.starts, written, 1 - written)
+    return torch.where(batch.segment_starts, written, 1 - written)

@@ -80,7 +80,7 @@ class Credit(NamedTuple):
     values: tuple[ValueTarget, ...]
     advantages: Tensor
     """(N,) float. Of each reply token, standardised if configured."""
-    trained: Tensor
+    loss_mask: Tensor
     """(N,) bool. Tokens the policy loss reads."""
     token_target: Tensor | None = None
     """(N,) float. Target of V_low at each trained token; with `credit=token`."""

@@ -1,7 +1,7 @@
-"""What the arms of a study say of the same decisions: whether their credit tells the right ones from the wrong ones.
+"""What the arms of a comparison say of the same decisions: whether their credit tells the right ones from the wrong ones.
 
 Where a thing is to be cleaned, heated, cooled or lit, a warm start from demonstrations with lapses (`demos.lapses`) chooses between the
-command that does it and `examine`, which looks as if it did. One of the two leads to success, and reward is to tell which. The study's
+command that does it and `examine`, which looks as if it did. One of the two leads to success, and reward is to tell which. The comparison's
 warm start plays the same episodes for all arms; each arm's critic is fitted to them as its training would, while the policy stays; then
 each arm's credit for the action is compared between the two choices.
 """
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from hiper.algos.registry import make_estimator
 from hiper.algos.types import Estimator
-from hiper.config import CriticFit
+from hiper.composition.compose import compose
+from hiper.config import ValueFit
 from hiper.config.algo import Level
-from hiper.config.compose import compose
 from hiper.errors import ConfigError, DataError
-from hiper.experiments.comparison.spec import Study
+from hiper.experiments.comparison.spec import Comparison
 from hiper.model.actor import Actor, load_actor, load_tokenizer
-from hiper.pipeline.state import check_upstream, game_index
+from hiper.pipeline.state import check_upstream, task_index
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import Trajectory
@@ -40,7 +40,7 @@ DOES, LOOKS = ("clean ", "heat ", "cool ", "use "), "examine "
 PLANS = ("clean ", "heat ", "cool ", "look at ")
 """Commands that do it or only look as if, and subgoals under which they are chosen."""
 GROUP = 8
-"""Episodes of a game, which estimators without a critic compare."""
+"""Episodes of a task, which estimators without a critic compare."""
 
 Decision = tuple[int, bool]
 """A turn, and whether what was chosen there was right."""
@@ -55,7 +55,7 @@ def first_use(trajectory: Trajectory) -> Decision | None:
 
 
 def compare_credit(
-    study: Study,
+    comparison: Comparison,
     rounds: int = 3,
     fitted: int = 2,
     decision: Callable[[Trajectory], Decision | None] = first_use,
@@ -64,35 +64,35 @@ def compare_credit(
     """Measure how far apart each arm's credit holds right and wrong decisions.
 
     Args:
-        study: its base must have been made (`hiper compare FILE --only base`).
+        comparison: its base must have been made (`hiper compare FILE --only base`).
         rounds: iterations' worth of episodes whose credit is compared.
         fitted: such rounds before them that critics alone see.
         decision: an episode's decision that is looked at.
         progress: called with (rounds done, all).
 
     Returns:
-        dict: `study`, `episodes`, `rounds_for_critics`, `right` and `wrong` (decisions of either kind), and by arm, over all of them:
+        dict: `comparison`, `episodes`, `rounds_for_critics`, `right` and `wrong` (decisions of either kind), and by arm, over all of them:
         `mean_right` and `mean_wrong`, credit for the action in the estimator's units; `gap`, their difference in standard deviations of the
         credit of all turns, which is what a standardised update feels; `clarity`, the same in standard deviations within the two kinds
         (d'), which says how surely one decision's credit is on the right side; `clarity_error`, its standard error where both are alike.
 
     Raises:
-        ConfigError: the study has no warm start of its own, it has not been made, or an arm's critic learns by gradient.
+        ConfigError: the comparison has no warm start of its own, it has not been made, or an arm's critic learns by gradient.
         DataError: fewer than two decisions of a kind.
     """
-    if study.own_start:
-        raise ConfigError(f"the runs of study {study.name!r} have a warm start each; their arms have no common episodes to judge.")
-    base = study.base_cfg
+    if comparison.own_start:
+        raise ConfigError(f"the runs of comparison {comparison.name!r} have a warm start each: there are no common episodes.")
+    base = comparison.base_cfg
     check_upstream(base, "train")
     if base.threads:
         torch.set_num_threads(base.threads)
-    model, device = Path(base.paths.run) / "warm_start" / MODEL_FOLDER, pick_device(base)
-    actor, index = load_actor(model, base.model).to(device).eval(), game_index(base)
+    model, device = Path(base.paths.run) / "sft" / MODEL_FOLDER, pick_device(base)
+    actor, index = load_actor(model, base.model).to(device).eval(), task_index(base)
     play = replace(base, algo=replace(base.algo, group_size=GROUP))
     sampler = torch.Generator(device).manual_seed(base.seed)
     tokenizer = load_tokenizer(model)
     player = Player(play, actor, ChatCodec(tokenizer), index, TaskStream(index.split("train"), base.seed), sampler)
-    learners = {arm: _learner(study, arm, actor) for arm in study.arms}
+    learners = {arm: _learner(comparison, arm, actor) for arm in comparison.arms}
     estimators = {arm: make_estimator(learner.cfg.algo) for arm, learner in learners.items()}
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {arm: [] for arm in learners}
     judged = 0
@@ -115,7 +115,7 @@ def compare_credit(
             "least. Play more rounds, or a warm start that does both: demos.lapses above 0."
         )
     return {
-        "study": study.name,
+        "comparison": comparison.name,
         "episodes": judged,
         "rounds_for_critics": fitted,
         "right": len(right),
@@ -142,10 +142,10 @@ def contrast(right: Tensor, wrong: Tensor, everywhere: Tensor) -> dict[str, floa
     }
 
 
-def _learner(study: Study, arm: str, actor: Actor) -> Learner:
-    cfg = compose([*study.base, *study.arms[arm]])
-    if cfg.algo.needs.critic and cfg.trainer.critic_fit is not CriticFit.least_squares:
-        raise ConfigError(f"arm {arm!r}: with trainer.critic_fit={cfg.trainer.critic_fit} no critic learns while the policy stays.")
+def _learner(comparison: Comparison, arm: str, actor: Actor) -> Learner:
+    cfg = compose([*comparison.base, *comparison.arms[arm]])
+    if cfg.algo.needs.critic and cfg.trainer.value_fit is not ValueFit.least_squares:
+        raise ConfigError(f"arm {arm!r}: with trainer.value_fit={cfg.trainer.value_fit} no critic learns while the policy stays.")
     return Learner.create(copy.deepcopy(actor), cfg, torch.Generator().manual_seed(cfg.seed))
 
 

@@ -73,9 +73,9 @@ def case_error(case: dict[str, Any]) -> float:
         values[where] = torch.tensor([row[key] for row in rows], dtype=dtype)
         return values
 
-    starts = column("switch", torch.bool)
-    keep = mask & ~starts
-    starts[:, 0] = True
+    segment_starts = column("switch", torch.bool)
+    keep = mask & ~segment_starts
+    segment_starts[:, 0] = True
     subgoals = column("sg", torch.long)
     rewards = shape_rewards(
         column("r"),
@@ -94,7 +94,7 @@ def case_error(case: dict[str, Any]) -> float:
         column("vl"),
         column("vh"),
         column("vt"),
-        starts,
+        segment_starts,
         column("done", torch.bool).any(dim=1),
         mask,
         gamma=config["gamma"],
@@ -104,7 +104,7 @@ def case_error(case: dict[str, Any]) -> float:
     )
     if config["norm_adv"]:
         result = result._replace(
-            low=normalize(result.low, mask), high=normalize(result.high, starts & mask), switch=normalize(result.switch, mask)
+            low=normalize(result.low, mask), high=normalize(result.high, segment_starts & mask), switch=normalize(result.switch, mask)
         )
     keys = ("adv_low", "adv_high", "adv_term", "ret_low", "ret_high", "ret_term")
     return max(
@@ -116,12 +116,12 @@ def case_error(case: dict[str, Any]) -> float:
 def _speed() -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     rewards, v_low, v_high, v_switch = torch.randn(4, BATCH, TURNS, generator=generator)
-    starts = torch.rand(BATCH, TURNS, generator=generator) < 0.3
-    starts[:, 0] = True
+    segment_starts = torch.rand(BATCH, TURNS, generator=generator) < 0.3
+    segment_starts[:, 0] = True
     mask = torch.arange(TURNS) < torch.randint(TURNS // 2, TURNS + 1, (BATCH, 1), generator=generator)
     mask[0] = True
     terminated = torch.rand(BATCH, generator=generator) < 0.5
-    args = (rewards, v_low, v_high, v_switch, starts, terminated, mask)
+    args = (rewards, v_low, v_high, v_switch, segment_starts, terminated, mask)
     gamma, lam_low, lam_high = 0.99, 0.95, 0.9
 
     def vectorised() -> HierarchicalAdvantages:
@@ -158,7 +158,7 @@ def turn_by_turn(
     v_low: Tensor,
     v_high: Tensor,
     v_switch: Tensor,
-    starts: Tensor,
+    segment_starts: Tensor,
     terminated: Tensor,
     mask: Tensor,
     *,
@@ -174,7 +174,11 @@ def turn_by_turn(
     out = torch.zeros(6, *rewards.shape, dtype=rewards.dtype)
     for b, length in enumerate(mask.sum(dim=1).tolist()):
         r, low, high, switch = ([*t[b]] if scalar_tensors else t[b].tolist() for t in (rewards, v_low, v_high, v_switch))
-        cuts = [t for t in range(length) if starts[b, t]] if scalar_tensors else [t for t, s in enumerate(starts[b, :length].tolist()) if s]
+        cuts = (
+            [t for t in range(length) if segment_starts[b, t]]
+            if scalar_tensors
+            else [t for t, s in enumerate(segment_starts[b, :length].tolist()) if s]
+        )
         advantages: list[list[Any]] = [[0.0] * length for _ in range(6)]
         following = 0.0
         for first, end in zip(reversed(cuts), reversed([*cuts, length][1:]), strict=True):

@@ -5,7 +5,7 @@ window    a prompt a turn, as published, by the same code (`protocol.context=win
 generate  the same prompts by plain `transformers.generate`, left-padded, nothing kept between turns; the update runs a sample a turn,
           padded to the longest of the batch
 
-What is said is the expert's: each scheme is told the same replies to the same games, and runs the network for every token of them.
+What is said is the expert's: each scheme is told the same replies to the same tasks, and runs the network for every token of them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hiper.rollout.samplers.transformers import Policy
 from hiper.runtime.device import pick_device
 from hiper.sft.demos import TRAIN, write_demos
 from hiper.suites import make_env
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 from hiper.train.iteration import Encode, assess
 from hiper.train.learner import Learner
 
@@ -52,9 +52,9 @@ SETTINGS = (
     "trainer.minibatch=12",
     "protocol.style=instructed",
     "demos.detours=1",
-    "games.train=96",
-    "games.valid_seen=1",
-    "games.valid_unseen=1",
+    "tasks.train=96",
+    "tasks.valid_seen=1",
+    "tasks.valid_unseen=1",
 )
 """What is measured unless overridden: the quickstart's model, rooms, estimator and optimiser, prompts that tell how to answer as the
 published ones do, and an expert that searches at random, which takes as many turns as an agent in training (about 14)."""
@@ -73,9 +73,9 @@ class Scheme(StrEnum):
 
 
 class Recording(NamedTuple):
-    """One game as the expert played it."""
+    """One task as the expert played it."""
 
-    entry: GameEntry
+    entry: Task
     replies: list[str]
 
 
@@ -94,17 +94,17 @@ class Measured:
     """Largest difference of a token's log-probability in play and in the update's network."""
 
 
-def bench(cfg: RunConfig, index: GameIndex, repeats: int = 3, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def bench(cfg: RunConfig, index: TaskIndex, repeats: int = 3, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Measure an iteration - playing `rollout.trajectories` episodes, scoring and crediting them, the optimiser's steps - in three schemes.
 
     Args:
         cfg: everything; `protocol.context` is the scheme's. A model from scratch unless `model.path` names one.
-        index: games; the expert's episodes on the training split are what is replayed.
+        index: tasks; the expert's episodes on the training split are what is replayed.
         repeats: iterations of each scheme, in turns, each from the same weights; the fastest one counts.
         progress: called with (iterations done, all).
 
     Returns:
-        dict: versions; threads, device, dtype, parameters, vocabulary; settings that matter to speed; `games`, `trajectories`, `turns`,
+        dict: versions; threads, device, dtype, parameters, vocabulary; settings that matter to speed; `tasks`, `trajectories`, `turns`,
         `reply_tokens`; and
 
         schemes: by scheme and phase (`rollout`; `score`: batch, log-probabilities, values, reference, credit; `update`; `total`):
@@ -117,7 +117,7 @@ def bench(cfg: RunConfig, index: GameIndex, repeats: int = 3, progress: Callable
 
     Raises:
         ConfigError: replies would be limited, so that not every token runs the network.
-        DataError: the expert solves no game. ModelError: `model.path` does not load.
+        DataError: the expert solves no task. ModelError: `model.path` does not load.
     """
     if cfg.rollout.constrain is not Constrain.free:
         raise ConfigError(f"rollout.constrain={cfg.rollout.constrain} lets tokens skip the network; measure with rollout.constrain=free.")
@@ -127,7 +127,7 @@ def bench(cfg: RunConfig, index: GameIndex, repeats: int = 3, progress: Callable
     actor.to(device)
     codec = ChatCodec(tokenizer)
     script = [[[*tokenizer.encode(text, add_special_tokens=False), codec.end] for text in one.replies] for one in recordings]
-    longest = max(len(reply) for game in script for reply in game)
+    longest = max(len(reply) for task in script for reply in task)
     cfg = replace(cfg, rollout=replace(cfg.rollout, max_reply_tokens=longest, max_tokens=2**31 - 1))
 
     def measure(scheme: Scheme, count: int) -> Measured:
@@ -164,7 +164,7 @@ def bench(cfg: RunConfig, index: GameIndex, repeats: int = 3, progress: Callable
         "microbatch_tokens": cfg.trainer.microbatch_tokens,
         "epochs": cfg.trainer.epochs,
         "repeats": repeats,
-        "games": len({one.entry.path for one in recordings}),
+        "tasks": len({one.entry.path for one in recordings}),
         "trajectories": len(recordings),
         "turns": sum(len(episode.trajectory.turns) for episode in episodes),
         "reply_tokens": sum(turn.tokens for episode in episodes for turn in episode.trajectory.turns),
@@ -173,7 +173,7 @@ def bench(cfg: RunConfig, index: GameIndex, repeats: int = 3, progress: Callable
     }
 
 
-def record(cfg: RunConfig, index: GameIndex) -> tuple[list[Recording], list[str]]:
+def record(cfg: RunConfig, index: TaskIndex) -> tuple[list[Recording], list[str]]:
     """Let the expert play; also every text the episodes show in either context, for a tokenizer."""
     demos = replace(cfg.demos, count=cfg.rollout.trajectories, fresh=False, renumber=False, lapses=0.0)
     by_path = {entry.path: entry for entry in index.split(TRAIN)}
@@ -188,7 +188,7 @@ def record(cfg: RunConfig, index: GameIndex) -> tuple[list[Recording], list[str]
                 texts += [message["content"] for message in demo["messages"]]
                 if context is Context.append:
                     replies = [message["content"] for message in demo["messages"] if message["role"] == "assistant"]
-                    recordings.append(Recording(by_path[demo["game"]], replies))
+                    recordings.append(Recording(by_path[demo["task_id"]], replies))
     return recordings, texts
 
 
@@ -203,7 +203,7 @@ def _model(cfg: RunConfig, texts: Sequence[str]) -> tuple[PreTrainedTokenizerBas
 def _iterate(
     scheme: Scheme,
     cfg: RunConfig,
-    index: GameIndex,
+    index: TaskIndex,
     actor: Actor,
     codec: ChatCodec,
     recordings: Sequence[Recording],
@@ -217,10 +217,10 @@ def _iterate(
     learner = Learner.create(actor, cfg, torch.Generator().manual_seed(cfg.seed + 1))
     slots = min(cfg.rollout.slots, len(recordings))
     policy = _policy(scheme, cfg, actor, codec, slots, Script(script))
-    games = ((one.entry, make_env(cfg, index.resolve(one.entry))) for one in recordings)
+    tasks = ((one.entry, make_env(cfg, index.resolve(one.entry))) for one in recordings)
     found = Measured()
     with _phase(found, "rollout", actor):
-        episodes = Collector(policy, codec, cfg).play(games, slots)
+        episodes = Collector(policy, codec, cfg).play(tasks, slots)
     read = sum(len(sequence.ids) for episode in episodes for sequence in episode.sequences)
     sequences = sum(len(episode.sequences) for episode in episodes)
     with _phase(found, "score", actor):
@@ -279,10 +279,10 @@ def _wait(device: torch.device) -> None:
 
 
 def _compare(episodes: Sequence[Episode], others: Sequence[Episode]) -> None:
-    """See that two schemes played the same: games, observations, replies, rewards."""
+    """See that two schemes played the same: tasks, observations, replies, rewards."""
     ours, theirs = ([episode.trajectory.to_json() for episode in played] for played in (episodes, others))
     assert ours == theirs, "the schemes were to play the same trajectories"
-    assert all(episode.trajectory.won for episode in episodes), "the expert's replies were to win every game"
+    assert all(episode.trajectory.won for episode in episodes), "the expert's replies were to win every task"
 
 
 def _summary(runs: Sequence[Measured], trajectories: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
     train.add_argument("--repeats", type=int, default=3, metavar="N", help="iterations of each scheme; the fastest counts")
     add_overrides(train)
     credit = kinds.add("credit", _printed(_bench_credit), "how clearly the credit of a comparison's arms tells right decisions from wrong")
-    credit.add_argument("file", type=Path, metavar="FILE", help="a comparison whose warm start has been made: studies/estimators.yaml")
+    credit.add_argument("file", type=Path, metavar="FILE", help="a comparison whose warm start has been made: comparisons/estimators.yaml")
     credit.add_argument("--rounds", type=count, default=3, metavar="N", help="iterations' worth of episodes that are judged (3)")
     credit.add_argument("--fitted", type=count, default=2, metavar="N", help="such rounds before them that critics alone see (2)")
     add_overrides(credit)
@@ -72,24 +72,24 @@ def _bench_hae(options: argparse.Namespace) -> object:
 
 def _bench_train(options: argparse.Namespace) -> object:
     from hiper.benchmarks.training import SETTINGS, bench
-    from hiper.config.compose import compose
+    from hiper.composition.compose import compose
     from hiper.runtime.progress import track
     from hiper.suites.alfworld.suite import ALFWorld
 
     cfg = compose([*SETTINGS, *options.overrides])
-    with small_data(ALFWorld(), cfg, options.data, cfg.games.train, 1) as root, track("bench train") as progress:
+    with small_data(ALFWorld(), cfg, options.data, cfg.tasks.train, 1) as root, track("bench train") as progress:
         return bench(
-            cfg, ALFWorld().index(root, replace(cfg, games=replace(cfg.games, limit=cfg.games.train)), ["train"]), options.repeats, progress
+            cfg, ALFWorld().index(root, replace(cfg, tasks=replace(cfg.tasks, limit=cfg.tasks.train)), ["train"]), options.repeats, progress
         )
 
 
 def _bench_credit(options: argparse.Namespace) -> object:
     from hiper.benchmarks.credit import compare_credit
-    from hiper.experiments.comparison import load_study
+    from hiper.experiments.comparison import load_comparison
     from hiper.runtime.progress import track
 
     with track("bench credit") as progress:
-        return compare_credit(load_study(options.file, options.overrides), options.rounds, options.fitted, progress=progress)
+        return compare_credit(load_comparison(options.file, options.overrides), options.rounds, options.fitted, progress=progress)
 
 
 def _bench_webshop(options: argparse.Namespace) -> object:

@@ -11,10 +11,10 @@ from hiper.cli.parsing import Commands, add_overrides, count, say
 def add(commands: Commands) -> None:
     """Add `hiper compare`."""
     parser = commands.add("compare", compare, "compare arms over seeds from one warm start; goes on with what is not done")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a comparison, such as studies/estimators.yaml")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a comparison, such as comparisons/estimators.yaml")
     parser.add_argument("--jobs", type=count, default=1, metavar="N", help="runs at a time (1)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page to write (docs/results.md)", default=Path("docs/results.md"))
-    parser.add_argument("--split", default="valid_seen", metavar="SPLIT", help="whose games the page is about (valid_seen)")
+    parser.add_argument("--split", default="valid_seen", metavar="SPLIT", help="whose tasks the page is about (valid_seen)")
     parser.add_argument("--report-only", action="store_true", help="write the page from what is there")
     parser.add_argument("--only", metavar="PART", help="do one part and write no page: base (the warm start), or ARM/SEED")
     parser.add_argument("--dvc", action="store_true", help="do nothing but write a dvc.yaml of the parts; see docs/orchestration.md")
@@ -23,20 +23,20 @@ def add(commands: Commands) -> None:
 
 def compare(options: argparse.Namespace) -> int:
     """The whole comparison, one part of it, or its page alone."""
-    from hiper.experiments.comparison import BASE, load_study, run_base, run_study, write_results
+    from hiper.experiments.comparison import BASE, load_comparison, run_base, run_comparison, write_results
     from hiper.experiments.comparison.versioned import write_versioned
     from hiper.runtime.progress import track
 
-    study = load_study(options.file, options.overrides)
-    options.place = str(study.folder)
+    comparison = load_comparison(options.file, options.overrides)
+    options.place = str(comparison.folder)
     if options.dvc:
-        say(f"written: {write_versioned(study, options.file, Path.cwd(), options.overrides)}")
+        say(f"written: {write_versioned(comparison, options.file, Path.cwd(), options.overrides)}")
         return 0
-    if options.only == BASE and not study.own_start:
-        run_base(study)
+    if options.only == BASE and not comparison.own_start:
+        run_base(comparison)
         return 0
     if options.only is not None:
-        cell = study.cell(options.only)
+        cell = comparison.cell(options.only)
         from hiper.pipeline.direct import outcome, run_stages
 
         run_stages(cell.cfg, force=False)
@@ -44,6 +44,6 @@ def compare(options: argparse.Namespace) -> int:
         return 0
     if not options.report_only:
         with track("runs") as progress:
-            run_study(study, options.jobs, progress)
-    say(f"written: {write_results(study, options.out, options.split, f'hiper compare {options.file}')}")
+            run_comparison(comparison, options.jobs, progress)
+    say(f"written: {write_results(comparison, options.out, options.split, f'hiper compare {options.file}')}")
     return 0

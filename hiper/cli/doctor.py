@@ -143,7 +143,7 @@ def _prefect() -> Finding:
 
 
 def _config() -> Finding:
-    from hiper.config.compose import compose
+    from hiper.composition.compose import compose
     from hiper.config.places import config_dir
     from hiper.errors import ConfigError
 
@@ -173,7 +173,7 @@ def _official_games() -> Finding:
     place = os.environ.get("ALFWORLD_DATA")
     if place is None:
         return Finding(
-            "ALFWORLD_DATA", False, False, "not set", "Only games=official needs it; `alfworld-download` fetches the games (some 2 GB)."
+            "ALFWORLD_DATA", False, False, "not set", "Only tasks=official needs it; `alfworld-download` fetches the games (some 2 GB)."
         )
     ok = Path(place).is_dir()
     return Finding(

@@ -13,16 +13,16 @@ from hiper.errors import ConfigError, ModelError
 def add(commands: Commands) -> None:
     """Add `hiper evaluate`."""
     parser = commands.add(
-        "evaluate", evaluate, "play full splits with a run's models, or with any model directory (--model) on any games (--data)"
+        "evaluate", evaluate, "play full splits with a run's models, or with any model directory (--model) on any tasks (--data)"
     )
     parser.add_argument("--model", type=Path, metavar="DIR", help="a model directory that AutoModelForCausalLM loads")
     parser.add_argument("--planner", type=Path, metavar="DIR", help="a model that writes the switch and the subgoal of every reply")
     parser.add_argument("--executor", type=Path, metavar="DIR", help="with --planner: the model that writes the action")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="tasks as their suite lays them out: RUN/tasks/data")
     parser.add_argument("--split", action="append", metavar="SPLIT", help="a folder of --data; may be given again")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write evaluation.json and the trajectories")
     parser.add_argument("--temperature", type=float, metavar="T", help="0: greedy")
-    parser.add_argument("--limit", type=int, metavar="N", help="games per split")
+    parser.add_argument("--limit", type=int, metavar="N", help="tasks per split")
     add_stage_options(parser)
     add_overrides(parser)
 
@@ -35,7 +35,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.config is not None:
         raise ConfigError("--config belongs to a run's own evaluation; --model brings the settings saved beside it.")
     if options.data is None:
-        raise ConfigError("--model, --planner and --executor need --data DIR, a folder of games in the official layout: RUN/games/data.")
+        raise ConfigError("--model, --planner and --executor need --data DIR, a folder of tasks in the official layout: RUN/tasks/data.")
     from hiper.api import evaluate as play
     from hiper.runtime.progress import track
 

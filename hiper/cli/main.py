@@ -23,10 +23,10 @@ MODULES = (run, stage, evaluate, play, config, compare, sweep, reevaluate, verif
 """What adds commands, in the order of the help."""
 
 EXAMPLES = """examples:
-  hiper run experiment=quickstart            games, demonstrations, warm start, training, evaluation, report
+  hiper run experiment=quickstart            tasks, demonstrations, warm start, training, evaluation, report
   hiper resume runs/quickstart/seed-0        goes on where a run stopped
-  hiper evaluate --model DIR --data DIR      any model on any games
-  hiper compare studies/estimators.yaml      arms over seeds, on one page
+  hiper evaluate --model DIR --data DIR      any model on any tasks
+  hiper compare comparisons/estimators.yaml      arms over seeds, on one page
   hiper sweep sweeps/hae.yaml --workers 2    a search with Optuna
   hiper play --expert                        watch the expert
 """

@@ -83,7 +83,7 @@ def add_flow_options(parser: argparse.ArgumentParser) -> None:
 
 def settings(options: argparse.Namespace) -> RunConfig:
     """The config of a stage: composed, or a saved one."""
-    from hiper.config.compose import compose, override
+    from hiper.composition.compose import compose, override
     from hiper.runs.run_dir import load_config
 
     return compose(options.overrides) if options.config is None else override(load_config(options.config), options.overrides)

@@ -1,6 +1,6 @@
-"""A game in the terminal, for a person or for the expert; where the words go is the caller's choice.
+"""A task in the terminal, for a person or for the expert; where the words go is the caller's choice.
 
-Games are files that anybody may have written: what they say is shown by `visible`, so that none of it acts on the terminal.
+Tasks are files that anybody may have written: what they say is shown by `visible`, so that none of it acts on the terminal.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from hiper.suites.base import TextEnv
     from hiper.suites.expert import Expert
     from hiper.suites.suite import Suite
-    from hiper.suites.tasks import GameIndex
+    from hiper.suites.tasks import TaskIndex
 
 HELP = "? lists what can be done now; q leaves"
 PRIOR_GAMES = 300
-"""Training games an expert sees before it is watched; more change little."""
+"""Training tasks an expert sees before it is watched; more change little."""
 MAX_TURNS = 100
 
 
 def add(commands: Commands) -> None:
     """Add `hiper play`."""
-    parser = commands.add("play", command, "play a game in the terminal, or watch the expert")
+    parser = commands.add("play", command, "play a task in the terminal, or watch the expert")
     parser.add_argument("words", nargs="*", metavar="GAME | OVERRIDE", help="a game.tw-pddl file; " + OVERRIDES)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it a game is generated")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it a task is generated")
     parser.add_argument("--split", metavar="SPLIT", help="the last of evaluate.splits, if not given")
-    parser.add_argument("--index", type=int, default=0, metavar="N", help="which game of the split")
+    parser.add_argument("--index", type=int, default=0, metavar="N", help="which task of the split")
     parser.add_argument("--expert", action="store_true", help="watch the expert")
 
 
 def command(options: argparse.Namespace) -> int:
-    """A game for a person, or one played by the expert."""
-    from hiper.config.compose import compose
+    """A task for a person, or one played by the expert."""
+    from hiper.composition.compose import compose
     from hiper.suites import suite_of
 
     files = [word for word in options.words if "=" not in word]
     cfg = compose([word for word in options.words if "=" in word])
     suite = suite_of(cfg)
     if len(files) > 1:
-        raise ConfigError(f"{', '.join(files)}: only one game can be played at a time.")
+        raise ConfigError(f"{', '.join(files)}: only one task can be played at a time.")
     if files and not options.expert:
         play(suite.make_env(cfg, Path(files[0])), input, print)
         return 0
@@ -60,7 +60,7 @@ def command(options: argparse.Namespace) -> int:
         path = Path(files[0]) if files else _pick(suite.index(root, cfg, [split]), split, options.index)
         env = suite.make_env(cfg, path)
         if options.expert:
-            seen = replace(cfg, games=replace(cfg.games, limit=PRIOR_GAMES))
+            seen = replace(cfg, tasks=replace(cfg.tasks, limit=PRIOR_GAMES))
             watch(env, suite.expert(suite.index(root, seen, ["train"]), cfg, Random(0)), print)
         else:
             play(env, input, print)
@@ -69,7 +69,7 @@ def command(options: argparse.Namespace) -> int:
 
 @contextmanager
 def small_data(suite: Suite, cfg: RunConfig, data: Path | None, train: int, held_out: int) -> Iterator[Path]:
-    """The folder of games that was named, or one made for the moment."""
+    """The folder of tasks that was named, or one made for the moment."""
     if data is not None:
         yield data
         return
@@ -77,39 +77,39 @@ def small_data(suite: Suite, cfg: RunConfig, data: Path | None, train: int, held
         yield suite.data(Path(folder) / "data", suite.small(cfg, train, held_out))
 
 
-def _pick(index: GameIndex, split: str, number: int) -> Path:
+def _pick(index: TaskIndex, split: str, number: int) -> Path:
     entries = index.split(split)
     if not 0 <= number < len(entries):
-        raise ConfigError(f"--index {number} is not in {split}, which has games 0 to {len(entries) - 1}.")
+        raise ConfigError(f"--index {number} is not in {split}, which has tasks 0 to {len(entries) - 1}.")
     return index.resolve(entries[number])
 
 
-def play(game: TextEnv, ask: Callable[[str], str], say: Callable[[str], object]) -> bool:
+def play(task: TextEnv, ask: Callable[[str], str], say: Callable[[str], object]) -> bool:
     """Let a person play until the goal is reached or they leave; whether it was reached.
 
     Args:
-        game: is started anew.
-        ask: shows a prompt and returns a line, as `input` does; EOFError leaves the game.
+        task: is started anew.
+        ask: shows a prompt and returns a line, as `input` does; EOFError leaves the task.
         say: shows text, as `print` does.
     """
-    say(visible(game.reset()))
+    say(visible(task.reset()))
     say(f"({HELP})")
     turns = 0
-    while not game.won:
+    while not task.won:
         try:
-            with completing(lambda: game.admissible_commands):
+            with completing(lambda: task.admissible_commands):
                 command = ask("> ").strip()
         except EOFError:
             break
         if command == "q":
             break
         if command == "?":
-            say(visible("\n".join(game.admissible_commands)))
+            say(visible("\n".join(task.admissible_commands)))
         elif command:
-            say(visible(game.step(command).observation))
+            say(visible(task.step(command).observation))
             turns += 1
-    say(f"You {'won' if game.won else 'left'} after {turns} turns.")
-    return game.won
+    say(f"You {'won' if task.won else 'left'} after {turns} turns.")
+    return task.won
 
 
 @contextmanager
@@ -139,18 +139,18 @@ def completing(candidates: Callable[[], list[str]]) -> Iterator[None]:
     yield
 
 
-def watch(game: TextEnv, expert: Expert, say: Callable[[str], object]) -> bool:
+def watch(task: TextEnv, expert: Expert, say: Callable[[str], object]) -> bool:
     """Show the expert playing, with the subgoal it follows; whether it reached the goal."""
-    observation = game.reset()
+    observation = task.reset()
     say(visible(observation))
-    expert.start(game.task, observation)
+    expert.start(task.task, observation)
     turns = 0
-    while not game.won and turns < MAX_TURNS:
-        decision = expert.act(observation, game.admissible_commands)
+    while not task.won and turns < MAX_TURNS:
+        decision = expert.act(observation, task.admissible_commands)
         if decision.switch:
             say(visible(f"[{decision.subgoal}]"))
-        observation = game.step(decision.action).observation
+        observation = task.step(decision.action).observation
         say(visible(f"> {decision.action}\n{observation}"))
         turns += 1
-    say(f"The expert {'won' if game.won else 'gave up'} after {turns} turns.")
-    return game.won
+    say(f"The expert {'won' if task.won else 'gave up'} after {turns} turns.")
+    return task.won

@@ -18,8 +18,8 @@ def add(commands: Commands) -> None:
 def reevaluate(options: argparse.Namespace) -> int:
     """Each model of the plan; those that do worse end it with exit code 4."""
     from hiper.errors import DriftError
-    from hiper.evaluation.reevaluate import load_plan
-    from hiper.evaluation.reevaluate import reevaluate as evaluate_again
+    from hiper.experiments.reevaluate import load_plan
+    from hiper.experiments.reevaluate import reevaluate as evaluate_again
     from hiper.runtime.progress import track
 
     plan = load_plan(options.file)

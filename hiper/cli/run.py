@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """All stages of the run that the settings name."""
-    from hiper.config.compose import compose
+    from hiper.composition.compose import compose
 
     cfg = compose(options.overrides)  # refused here, before Prefect takes its seconds to start
     options.place = cfg.paths.run
@@ -48,7 +48,7 @@ def resume(options: argparse.Namespace) -> int:
 
 def saved(run: Path, overrides: Sequence[str]) -> RunConfig:
     """The config of a run, which may have been moved since."""
-    from hiper.config.compose import override
+    from hiper.composition.compose import override
     from hiper.runs.run_dir import load_config
 
     cfg = override(load_config(run), overrides)

@@ -1,4 +1,4 @@
-"""One stage of a run: games, demos, warm-start, train, report; `evaluate` without a model is one, too."""
+"""One stage of a run: tasks, demos, sft, train, report; `evaluate` without a model is one, too."""
 
 from __future__ import annotations
 

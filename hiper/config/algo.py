@@ -195,7 +195,7 @@ class CriticConfig(AlgoConfig):
     value_clip: float = 0.5
     """Most a value may move from its old value before its loss is clipped, above 0 (paper: 0.5)."""
     value_coef: float = 0.5
-    """Weight of the value loss, at least 0. Not read with `trainer.critic_fit=least_squares`."""
+    """Weight of the value loss, at least 0. Not read with `trainer.value_fit=least_squares`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -58,7 +58,7 @@ TEXT = 4096
 """Most characters of a text."""
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_.]*)\}")
-"""The one kind of interpolation that may be left in a text: of another setting. See `hiper.config.compose.PLACES`."""
+"""The one kind of interpolation that may be left in a text: of another setting. See `hiper.composition.compose.PLACES`."""
 
 
 def require_sane(settings: Any, prefix: str = "") -> None:

@@ -1,10 +1,10 @@
-"""An evaluation that goes on where it stopped: finished chunks of games, kept until all are played.
+"""An evaluation that goes on where it stopped: finished chunks of tasks, kept until all are played.
 
     OUT/chunks/begun.json     what is evaluated, and how
     OUT/chunks/000.jsonl      trajectories of the first chunk
     OUT/chunks/000.json       their SHA-256; written last, it says that the chunk is whole
 
-Each chunk is sampled with a generator of its own, so that the games left play as they would have played.
+Each chunk is sampled with a generator of its own, so that the tasks left play as they would have played.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hiper.rollout.trajectory import Trajectory, read_trajectories, write_trajec
 from hiper.runs.stage_folder import remove
 from hiper.runtime.files import move, sync, write_json
 from hiper.runtime.reading import read_json_object
-from hiper.suites.tasks import GameEntry
+from hiper.suites.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Chunks:
         if earlier != begun:
             remove(self.folder)
 
-    def read(self, number: int, games: Sequence[GameEntry]) -> list[Trajectory] | None:
+    def read(self, number: int, tasks: Sequence[Task]) -> list[Trajectory] | None:
         """The trajectories of a finished chunk; None where it is not finished, or damaged, which is logged."""
         mark, file = self._paths(number)
         if not mark.exists():
@@ -57,10 +57,10 @@ class Chunks:
             if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
                 raise DataError(f"{file} is not what was written.")
             trajectories = list(read_trajectories(file))
-            if [one.game for one in trajectories] != [game.path for game in games]:
-                raise DataError(f"{file} is of other games.")
+            if [one.task_id for one in trajectories] != [task.path for task in tasks]:
+                raise DataError(f"{file} is of other tasks.")
         except (DataError, KeyError) as error:
-            logger.warning("%s Its games are played again.", error)
+            logger.warning("%s Its tasks are played again.", error)
             return None
         return trajectories
 

@@ -25,15 +25,15 @@ class Entry:
     """Whether later evaluations are compared with this one; the last accepted one counts."""
     model: str
     """SHA-256 of the model's files; of a hub model its id."""
-    games: Mapping[str, str]
-    """Split -> SHA-256 of the game files."""
+    tasks: Mapping[str, str]
+    """Split -> SHA-256 of the task files."""
     engine: str
     settings: Mapping[str, Any]
     """What the evaluation was played under."""
     versions: Mapping[str, str | None]
     """Package -> version, Python and hiper among them."""
     successes: Mapping[str, tuple[int, int]]
-    """Split -> (games won, games played)."""
+    """Split -> (tasks won, tasks played)."""
     evaluation: str
     """SHA-256 of evaluation.json."""
 
@@ -72,7 +72,7 @@ def compare(accepted: Entry, now: Entry, alpha: float) -> Drift:
     changed = []
     if accepted.model != now.model:
         changed.append(f"the model's files changed ({accepted.model[:12]} to {now.model[:12]})")
-    changed += [f"the game files of {split} changed" for split in now.games if now.games[split] != accepted.games.get(split)]
+    changed += [f"the task files of {split} changed" for split in now.tasks if now.tasks[split] != accepted.tasks.get(split)]
     if accepted.engine != now.engine:
         changed.append(f"the environment's engine changed ({accepted.engine} to {now.engine})")
     changed += _differences("package", accepted.versions, now.versions) + _differences("setting", accepted.settings, now.settings)

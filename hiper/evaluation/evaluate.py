@@ -18,7 +18,7 @@ from hiper.runs.stage_folder import ENVIRONMENT, digest
 from hiper.runtime.files import write_json
 from hiper.runtime.progress import Progress
 from hiper.suites import suite_of
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 class SplitResult:
     """Success on one split."""
 
-    games: int
+    tasks: int
     successes: int
     success: float
-    """Share of games won."""
+    """Share of tasks won."""
     low: float
     high: float
     """Wilson's 95 % interval."""
@@ -39,7 +39,7 @@ class SplitResult:
 
     def __str__(self) -> str:
         interval = f"95 % interval {100 * self.low:.1f}-{100 * self.high:.1f}"
-        text = f"{self.successes} of {self.games} games won, {100 * self.success:.1f} % ({interval})"
+        text = f"{self.successes} of {self.tasks} tasks won, {100 * self.success:.1f} % ({interval})"
         return text if self.score == self.success else f"{text}, mean score {self.score:.3f}"
 
 
@@ -58,13 +58,13 @@ class EvaluateSummary:
 def evaluate(
     cfg: RunConfig,
     model: Path | str,
-    index: GameIndex,
+    index: TaskIndex,
     out: Path,
     progress: Progress | None = None,
     planner: Path | str | None = None,
     keep_chunks: bool = False,
 ) -> EvaluateSummary:
-    """Play the configured splits with a model and write what happened; an evaluation that was interrupted goes on with the games left.
+    """Play the configured splits with a model and write what happened; an evaluation that was interrupted goes on with the tasks left.
 
     `evaluation.json` says what was played, how, and what came of it: the same bytes for the same inputs, on CPU. When, by which
     versions and on what machine is in `environment.json` beside it.
@@ -72,17 +72,17 @@ def evaluate(
     Args:
         cfg: splits, temperature, limit and seed (`evaluate`), protocol, environment and rollout settings.
         model: directory or hub id.
-        index: the games.
+        index: the tasks.
         out: directory of this evaluation; its name is the evaluation's.
-        progress: called with (games done, all).
+        progress: called with (tasks done, all).
         planner: another model, which writes switch and subgoal of every reply; `model` then writes the action alone.
         keep_chunks: leave the finished chunks beside the evaluation, for a caller who may be interrupted before all of its work is done.
 
     Raises:
-        DataError: a split has no games, or the result cannot be written.
+        DataError: a split has no tasks, or the result cannot be written.
     """
     chosen = {split: choose(index.split(split), cfg.evaluate.limit) for split in cfg.evaluate.splits}
-    entries = [entry for games in chosen.values() for entry in games]
+    entries = [entry for tasks in chosen.values() for entry in tasks]
     meta = _meta(cfg, model, planner, index, chosen)
     chunks = Chunks(out, {"meta": meta, "models": [_model_digest(one) for one in (model, planner)], "chunk": cfg.evaluate.chunk})
     trajectories = _play(cfg, model, planner, index, entries, chunks, progress)
@@ -91,7 +91,7 @@ def evaluate(
     if not keep_chunks:
         chunks.delete()
     splits = {
-        split: SplitResult(*(found[name] for name in ("games", "successes", "success_rate", "wilson_low", "wilson_high", "score_mean")))
+        split: SplitResult(*(found[name] for name in ("tasks", "successes", "success_rate", "wilson_low", "wilson_high", "score_mean")))
         for split, found in record["splits"].items()
     }
     for split, result in splits.items():
@@ -103,26 +103,26 @@ def _play(
     cfg: RunConfig,
     model: Path | str,
     planner: Path | str | None,
-    index: GameIndex,
-    entries: Sequence[GameEntry],
+    index: TaskIndex,
+    entries: Sequence[Task],
     chunks: Chunks,
     progress: Progress | None,
 ) -> list[Trajectory]:
-    """One trajectory a game, in order: those of finished chunks as they were kept, the others played now."""
-    from hiper.rollout.collect import GamePlayer  # here, so that reading evaluations does not load transformers
+    """One trajectory a task, in order: those of finished chunks as they were kept, the others played now."""
+    from hiper.rollout.collect import TaskPlayer  # here, so that reading evaluations does not load transformers
 
-    player: GamePlayer | None = None
+    player: TaskPlayer | None = None
     trajectories: list[Trajectory] = []
     for number, first in enumerate(range(0, len(entries), cfg.evaluate.chunk)):
-        games = entries[first : first + cfg.evaluate.chunk]
-        kept = chunks.read(number, games)
+        tasks = entries[first : first + cfg.evaluate.chunk]
+        kept = chunks.read(number, tasks)
         if kept is None:
-            player = player or GamePlayer(cfg, model, index.root, planner)
+            player = player or TaskPlayer(cfg, model, index.root, planner)
             report = None if progress is None else _offset(progress, len(trajectories), len(entries))
-            kept = player.play(games, cfg.evaluate.temperature, chunk_seed(cfg.evaluate.seed, number), report)
+            kept = player.play(tasks, cfg.evaluate.temperature, chunk_seed(cfg.evaluate.seed, number), report)
             chunks.write(number, kept)
         else:
-            logger.info("%d games were played before and are kept", len(games))
+            logger.info("%d tasks were played before and are kept", len(tasks))
         trajectories += kept
     return trajectories
 
@@ -135,32 +135,30 @@ def _model_digest(model: Path | str | None) -> str | None:
     return digest(Path(model)) if model is not None and Path(model).is_dir() else None if model is None else str(model)
 
 
-def choose(games: Sequence[GameEntry], limit: int | None) -> list[GameEntry]:
-    """All games, or `limit` of them: an arbitrary mix of task types, the same for every model and seed."""
-    if limit is None or limit >= len(games):
-        return list(games)
-    kept = set(sorted(games, key=lambda game: hashlib.sha256(game.path.encode()).digest())[:limit])
-    return [game for game in games if game in kept]
+def choose(tasks: Sequence[Task], limit: int | None) -> list[Task]:
+    """All tasks, or `limit` of them: an arbitrary mix of task types, the same for every model and seed."""
+    if limit is None or limit >= len(tasks):
+        return list(tasks)
+    kept = set(sorted(tasks, key=lambda task: hashlib.sha256(task.path.encode()).digest())[:limit])
+    return [task for task in tasks if task in kept]
 
 
-def _meta(
-    cfg: RunConfig, model: Path | str, planner: Path | str | None, index: GameIndex, chosen: dict[str, list[GameEntry]]
-) -> dict[str, Any]:
+def _meta(cfg: RunConfig, model: Path | str, planner: Path | str | None, index: TaskIndex, chosen: dict[str, list[Task]]) -> dict[str, Any]:
     return {
         "model": str(model),
         "planner": None if planner is None else str(planner),
         "splits": {
             split: {
-                "games": len(games),
+                "tasks": len(tasks),
                 "available": len(index.split(split)),
-                "sha256": hashlib.sha256("\n".join(game.path for game in games).encode()).hexdigest(),
+                "sha256": hashlib.sha256("\n".join(task.path for task in tasks).encode()).hexdigest(),
             }
-            for split, games in chosen.items()
+            for split, tasks in chosen.items()
         },
         "limit": cfg.evaluate.limit,
         "suite": cfg.env.name,
         **suite_of(cfg).judged_by(cfg),
-        "source": cfg.games.source.value,
+        "source": cfg.tasks.source.value,
         "temperature": cfg.evaluate.temperature,
         "seed": cfg.evaluate.seed,
         "constrain": cfg.rollout.constrain.value,

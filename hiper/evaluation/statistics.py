@@ -17,7 +17,7 @@ Z95 = 1.959964
 """Normal quantile of a two-sided 95 % interval."""
 
 KEYS = (
-    "games",
+    "tasks",
     "successes",
     "success_rate",
     "wilson_low",
@@ -41,7 +41,7 @@ KEYS = (
 
 
 def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval for a proportion; honest at 0 and 1 and for few games.
+    """Wilson's score interval for a proportion; honest at 0 and 1 and for few tasks.
 
         centre = (p + z^2 / 2n) / (1 + z^2 / n)
         half   = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2)
@@ -103,7 +103,7 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
     Returns:
         `{"overall": S, "splits": {split: {**S, "macro_success_rate", "task_types": {type: S}}}}`. S holds
 
-        * `games`, `successes`, `success_rate` (micro: each game counts once), `wilson_low`, `wilson_high` (95 %);
+        * `tasks`, `successes`, `success_rate` (micro: each task counts once), `wilson_low`, `wilson_high` (95 %);
         * `score_mean`: how much of the goal was reached, 0 to 1, in the mean; the success rate where nothing counts but that;
         * `turns_mean`, `turns_median`, of all episodes, and `turns_won_mean`, `turns_won_median`, of won ones;
         * `return_mean`: the environment's reward summed over an episode;
@@ -150,7 +150,7 @@ def _statistics(episodes: Sequence[Trajectory]) -> dict[str, Any]:
     later = [turn for episode in episodes for turn in episode.turns[1:]]
     segments = sum(episode.segments for episode in episodes)
     return {
-        "games": n,
+        "tasks": n,
         "successes": successes,
         "success_rate": successes / n,
         "wilson_low": low,

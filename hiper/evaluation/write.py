@@ -89,8 +89,8 @@ def _check(record: dict[str, Any], where: str) -> None:
             if key not in found:
                 raise DataError(f"{where}: {name} lacks {key}.")
             read_value(_FIGURES.get(key, float | None), found[key], f"{where}: {name}.{key}")
-        if not 0 <= found["successes"] <= found["games"] or not found["games"]:
-            raise DataError(f"{where}: {name} says that {found['successes']} of {found['games']} games were won.")
+        if not 0 <= found["successes"] <= found["tasks"] or not found["tasks"]:
+            raise DataError(f"{where}: {name} says that {found['successes']} of {found['tasks']} tasks were won.")
         if not all(0 <= found[key] <= 1 for key in ("success_rate", "wilson_low", "wilson_high")):
             raise DataError(f"{where}: {name} holds a rate outside 0 to 1.")
     for key in ("splits", "temperature", "limit"):
@@ -99,7 +99,7 @@ def _check(record: dict[str, Any], where: str) -> None:
 
 _FIGURES: dict[str, Any] = {
     "stops": dict[str, int],
-    **dict.fromkeys(("games", "successes", "truncated"), int),
+    **dict.fromkeys(("tasks", "successes", "truncated"), int),
     **dict.fromkeys(("success_rate", "wilson_low", "wilson_high", "score_mean"), float),
 }
 """Types of those that are not numbers or null."""

@@ -130,7 +130,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def _try_template(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
-    """Write a conversation, so that a broken template is named here and not amid a game."""
+    """Write a conversation, so that a broken template is named here and not amid a task."""
     talk = [{"role": role, "content": "text"} for role in ("user", "assistant", "user")]
     try:
         for messages in (talk[:1], talk):

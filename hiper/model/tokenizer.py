@@ -1,6 +1,6 @@
 """The tokenizer of a from-scratch model: whole words and whole numbers, learned from the demonstrations.
 
-Household commands name things by word and number ("take mug 2 from shelf 1"). With each word and each number one token,
+Commands name things by word and number ("take mug 2 from shelf 1"). With each word and each number one token,
 copying a name is copying two tokens, and a reply is a dozen tokens long. Spaces are not tokens: `decode` joins words with one
 space, which is how commands are spelled. Nor are full stops, commas and articles, a third of what the environment says. No command
 has any, and to copy is to repeat what followed a word before: "in cabinet" of the task is "in cabinet" in the subgoal only without them.

@@ -47,7 +47,7 @@ def outcome(run: Path) -> str:
     for folder in sorted((path.parent for path in run.glob("evaluate/*/evaluation.json")), key=lambda path: path.name, reverse=True):
         for split, found in read_evaluation(folder)["splits"].items():
             rate, low, high = (100 * found[name] for name in ("success_rate", "wilson_low", "wilson_high"))
-            share = f"{found['successes']} of {found['games']} games"
+            share = f"{found['successes']} of {found['tasks']} tasks"
             share += f", mean score {found['score_mean']:.3f}" if found["score_mean"] != found["success_rate"] else ""
             lines.append(f"{folder.name.replace('_', ' '):<12}{split:<14}{rate:5.1f} %  (95 % interval {low:.1f}-{high:.1f}, {share})")
     return "\n".join([*lines, f"report: {run / 'report' / REPORT_FILE}"])

@@ -44,7 +44,7 @@ def check(cfg: RunConfig, stages: Sequence[str]) -> None:
 def _packages(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     for modules, what, advice in suite_of(cfg).packages(cfg, [stage for stage in stages if _own(cfg, stages, stage)]):
         yield from _missing(modules, what, advice)
-    if _own(cfg, stages, "warm_start"):
+    if _own(cfg, stages, "sft"):
         yield from _missing(("trl", "datasets", "accelerate"), "the warm start", "pip install trl datasets accelerate")
     if "train" in stages and cfg.tracking.wandb is not WandbMode.off:
         yield from _missing(("wandb",), f"tracking.wandb={cfg.tracking.wandb.value}", "pip install wandb, or set tracking.wandb=off")
@@ -91,7 +91,7 @@ def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
 def _model(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     """The base model, but for the numbers in its weights."""
     path = cfg.model.path
-    if path is None or not _own(cfg, stages, "warm_start") or find_spec("transformers") is None:
+    if path is None or not _own(cfg, stages, "sft") or find_spec("transformers") is None:
         return
     problem = None if Path(path).is_dir() else _hub_problem(path)
     if problem is not None:

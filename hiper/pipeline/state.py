@@ -14,7 +14,7 @@ from hiper.runs.stage import INDEX_FILE, STAGES
 from hiper.runs.stage_folder import Begun, read_stage, read_times, verify_stage
 
 if TYPE_CHECKING:
-    from hiper.suites.tasks import GameIndex
+    from hiper.suites.tasks import TaskIndex
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ def finished_at(run: Path, stage: str) -> str | None:
     return read_times(run, stage).get("finished")
 
 
-def game_index(cfg: RunConfig) -> GameIndex:
-    """The games of a run whose `games` stage has finished."""
-    from hiper.suites.tasks import GameIndex
+def task_index(cfg: RunConfig) -> TaskIndex:
+    """The tasks of a run whose `tasks` stage has finished."""
+    from hiper.suites.tasks import TaskIndex
 
-    return GameIndex.load(finished_folder(cfg, "games") / INDEX_FILE)
+    return TaskIndex.load(finished_folder(cfg, "tasks") / INDEX_FILE)

@@ -48,7 +48,7 @@ def _changed(run: Path, base: Path | None, stage: str, digest: str | None) -> bo
 def _checkpoints(folder: Path) -> Iterator[tuple[str, bool]]:
     if not folder.is_dir():
         return
-    from hiper.train.checkpoint import list_checkpoints, verify_checkpoint  # torch, for runs that have any
+    from hiper.runs.checkpoint import list_checkpoints, verify_checkpoint  # torch, for runs that have any
 
     for path in list_checkpoints(folder):
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hiper.config import RunConfig
 from hiper.errors import CheckpointError
-from hiper.pipeline.state import finished_folder, game_index
+from hiper.pipeline.state import finished_folder, task_index
 from hiper.runs.stage import DEMOS_FILE, INDEX_FILE, METRICS_FILE, MODEL_FOLDER, REPORT_FILE
 from hiper.runs.stage_folder import CHECKPOINTS, Fact, StageFolder, remove
 from hiper.runtime.files import write_json
@@ -32,11 +32,11 @@ class Order:
     """Say when, how long and on what machine, in a stage whose files have room for it."""
 
 
-def games(order: Order) -> None:
-    """Generate the games, or find (and fetch, when missing) the official ones, and index them.
+def tasks(order: Order) -> None:
+    """Generate the tasks, or find (and fetch, when missing) the official ones, and index them.
 
     Raises:
-        DataError: an official directory without games, or a game file that cannot be played.
+        DataError: an official directory without tasks, or a task file that cannot be played.
     """
     cfg, folder = order.cfg, order.folder
     suite = suite_of(cfg)
@@ -46,16 +46,16 @@ def games(order: Order) -> None:
 
 
 def demos(order: Order) -> None:
-    """Let the expert play training games and write what it did as plan-execute conversations."""
+    """Let the expert play training tasks and write what it did as plan-execute conversations."""
     from hiper.sft.demos import write_demos
 
-    summary = write_demos(game_index(order.cfg), order.cfg, order.folder.path / DEMOS_FILE, order.progress)
+    summary = write_demos(task_index(order.cfg), order.cfg, order.folder.path / DEMOS_FILE, order.progress)
     order.folder.facts.update(_facts(summary))
 
 
-def warm_start(order: Order) -> None:
+def sft(order: Order) -> None:
     """Fine-tune the base model on the demonstrations."""
-    from hiper.sft.fine_tune import warm_start as fine_tune
+    from hiper.sft.fine_tune import fine_tune
 
     cfg, folder = order.cfg, order.folder
     demos = finished_folder(cfg, "demos") / DEMOS_FILE
@@ -73,8 +73,8 @@ def train(order: Order) -> None:
     cfg, folder = order.cfg, order.folder
     check_processes(cfg.trainer.processes, uses_cuda(cfg))
     optimise = train_here if cfg.trainer.processes == 1 else train_in_processes
-    model = finished_folder(cfg, "warm_start") / MODEL_FOLDER
-    summary = optimise(cfg, model, game_index(cfg), folder.path, resume=folder.resumed, progress=order.progress)
+    model = finished_folder(cfg, "sft") / MODEL_FOLDER
+    summary = optimise(cfg, model, task_index(cfg), folder.path, resume=folder.resumed, progress=order.progress)
     folder.facts.update(_facts(summary))
 
 
@@ -84,16 +84,16 @@ def evaluate(order: Order) -> None:
     from hiper.evaluation.chunks import FOLDER as CHUNKS
 
     cfg, folder = order.cfg, order.folder
-    index = game_index(cfg)
+    index = task_index(cfg)
     models = {"trained": finished_folder(cfg, "train") / MODEL_FOLDER}
     if cfg.evaluate.baseline:
-        models = {"warm_start": finished_folder(cfg, "warm_start") / MODEL_FOLDER, **models}
+        models = {"sft": finished_folder(cfg, "sft") / MODEL_FOLDER, **models}
     found: dict[str, dict[str, float]] = {}
     made: list[Path] = []
     for name, model in models.items():
         summary = play(cfg, model, index, folder.path / name, order.progress, keep_chunks=True)
         found[name] = _success(summary)
-        found["games"] = {split: result.games for split, result in summary.splits.items()}
+        found["tasks"] = {split: result.tasks for split, result in summary.splits.items()}
         folder.facts.update({f"{name} {split}": value for split, value in _success(summary).items()})
         made.append(folder.path / name / CHUNKS)
     write_json(folder.path / METRICS_FILE, found)
@@ -115,7 +115,7 @@ def report(order: Order) -> None:
 
 def not_beyond(partial: Path, cfg: RunConfig) -> bool:
     """Whether a training has not gone further than it is asked to go."""
-    from hiper.train.checkpoint import latest_checkpoint, load_state
+    from hiper.runs.checkpoint import latest_checkpoint, load_state
 
     try:
         newest = latest_checkpoint(partial / CHECKPOINTS)

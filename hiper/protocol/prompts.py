@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 from hiper.config import Context, Dialect, ProtocolConfig, Style
 
-HOUSEHOLD = "You act in a household, in text."
-"""Where an agent of ALFWorld acts, for prompts that have to explain."""
-
 _BANNER = "-= Welcome to TextWorld, ALFRED! =-"
 
 
@@ -31,7 +28,7 @@ def describe(observation: str) -> str:
     return observation.replace(_BANNER, "").strip()
 
 
-def instructions(dialect: Dialect, scene: str = HOUSEHOLD) -> str:
+def instructions(dialect: Dialect, scene: str) -> str:
     """How to answer, for a model that has to be told; `scene` says where it acts."""
     kept = (
         "On KEEP repeat the current subgoal word for word."
@@ -49,7 +46,7 @@ def instructions(dialect: Dialect, scene: str = HOUSEHOLD) -> str:
 class Prompter:
     """Words the messages of one experiment."""
 
-    def __init__(self, cfg: ProtocolConfig, scene: str = HOUSEHOLD) -> None:
+    def __init__(self, cfg: ProtocolConfig, scene: str) -> None:
         self.context = cfg.context
         self._cfg = cfg
         self._instructions = instructions(cfg.dialect, scene)

@@ -21,7 +21,7 @@ def draw_curves(run: RunRecord) -> dict[str, Markup]:
     if not metrics:
         return {}
     episodes = config.rollout.trajectories if config is not None else None
-    watched = config.trainer.eval_games if config is not None else None
+    watched = config.trainer.eval_tasks if config is not None else None
 
     def line(label: str, key: str, colour: str = "low") -> Series:
         return Series(label, colour, _points(metrics, key))
@@ -89,8 +89,8 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _intervals(records: Sequence[dict[str, Any]], key: str, games: int | None) -> Band:
-    """Wilson's 95 % interval of each rate; none where the number of games is not known."""
-    if games is None:
+def _intervals(records: Sequence[dict[str, Any]], key: str, tasks: int | None) -> Band:
+    """Wilson's 95 % interval of each rate; none where the number of tasks is not known."""
+    if tasks is None:
         return []
-    return [(x, *wilson(round(y * games), games)) for x, y in _known(records, key) if y is not None and 0 <= y <= 1]
+    return [(x, *wilson(round(y * tasks), tasks)) for x, y in _known(records, key) if y is not None and 0 <= y <= 1]

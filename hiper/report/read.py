@@ -1,6 +1,6 @@
 """Everything a report shows, read from a run's directory. What is missing or damaged is noted, never fatal.
 
-Model replies and game text are untrusted. The page's template escapes markup; here, characters that would act on the page
+Model replies and task text are untrusted. The page's template escapes markup; here, characters that would act on the page
 unseen (controls, direction overrides, lone surrogates) are made visible, in every string that is read.
 """
 
@@ -28,7 +28,7 @@ from hiper.runtime.text import visible
 LARGEST = 1e100
 """Numbers from here on are damage, and no chart could show them."""
 TRAINED = "trained"
-WARM_START = "warm_start"
+WARM_START = "sft"
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class RunRecord:
     """Stage -> seconds it took, of finished stages."""
     metrics: list[dict[str, Any]]
     timings: list[dict[str, Any]]
-    warm_start: dict[str, Any] | None
+    sft: dict[str, Any] | None
     trained: dict[str, Any] | None
     """Evaluations as written by `hiper.evaluation`."""
     alarms: list[dict[str, Any]]
@@ -89,7 +89,7 @@ def read_run(run: Path) -> RunRecord:
         seconds=_seconds(run, missing),
         metrics=attempt("Training curves", lambda: _metrics(train / "metrics.jsonl")) or [],
         timings=attempt("Timings", lambda: _metrics(train / "timings.jsonl")) or [],
-        warm_start=attempt("Evaluation of the warm start", lambda: read_evaluation(run / "evaluate" / WARM_START)),
+        sft=attempt("Evaluation of the warm start", lambda: read_evaluation(run / "evaluate" / WARM_START)),
         trained=attempt("Evaluation after training", lambda: read_evaluation(run / "evaluate" / TRAINED)),
         alarms=attempt("Alarms", lambda: _read_alarms(train / "alarms.json")) or [],
         samples=attempt("Sample trajectories", lambda: _samples(run, train)) or [],

@@ -143,7 +143,7 @@ def _made_with(record: RunRecord) -> list[str]:
 
 def _headlines(record: RunRecord) -> list[dict[str, Any]]:
     """Success by split: after training, before it, and the difference in points."""
-    after, before = record.trained, record.warm_start
+    after, before = record.trained, record.sft
     splits = list(dict.fromkeys([*_splits(after), *_splits(before)]))
     headlines = []
     for split in splits:
@@ -160,7 +160,7 @@ def _headlines(record: RunRecord) -> list[dict[str, Any]]:
 
 def _conditions(record: RunRecord, wording: Wording) -> str | None:
     """How the evaluations were played, in a sentence."""
-    found = record.trained or record.warm_start
+    found = record.trained or record.sft
     if found is None:
         return None
     meta = found["meta"]
@@ -191,7 +191,7 @@ def _alarm_note(name: str, events: list[dict[str, Any]]) -> str:
 def _notes(record: RunRecord, wording: Wording) -> list[str]:
     """What a reader must know before believing the numbers."""
     notes = list(record.missing)
-    after, before = record.trained, record.warm_start
+    after, before = record.trained, record.sft
     if after is not None and before is not None:
         differ = [key for key in _SAME if after["meta"].get(key) != before["meta"].get(key)]
         if differ:
@@ -217,7 +217,7 @@ def _notes(record: RunRecord, wording: Wording) -> list[str]:
 def _tables(record: RunRecord) -> list[dict[str, Any]]:
     """Success by task type, one table a split."""
     tables = []
-    after, before = _splits(record.trained), _splits(record.warm_start)
+    after, before = _splits(record.trained), _splits(record.sft)
     for split in dict.fromkeys([*after, *before]):
         trained, warm = after.get(split), before.get(split)
         types = dict.fromkeys([*(trained or {}).get("task_types", {}), *(warm or {}).get("task_types", {})])
@@ -235,7 +235,7 @@ def _tables(record: RunRecord) -> list[dict[str, Any]]:
 
 def _behaviour(record: RunRecord) -> dict[str, Any] | None:
     """How the agents played: one column for each model and split."""
-    pairs = (("warm start", _splits(record.warm_start)), ("after training", _splits(record.trained)))
+    pairs = (("warm start", _splits(record.sft)), ("after training", _splits(record.trained)))
     splits = dict.fromkeys(split for _, found in pairs for split in found)
     columns = [(f"{_words(split)}, {label}", found[split]) for split in splits for label, found in pairs if split in found]
     if not columns:

@@ -42,7 +42,7 @@ def hierarchical_advantages(
     v_low: Tensor,
     v_high: Tensor,
     v_switch: Tensor | None,
-    starts: Tensor,
+    segment_starts: Tensor,
     terminated: Tensor,
     mask: Tensor,
     *,
@@ -76,8 +76,8 @@ def hierarchical_advantages(
     Args:
         rewards: (B, T) float32 or float64. Reward of turn t, penalties already added (`shape_rewards`).
         v_low, v_switch: (B, T) float, same units. `v_switch` may be None under `option_value`.
-        v_high: (B, T) float. Read where `starts` is True, and on every turn under `option_value`.
-        starts: (B, T) bool. True where a new segment begins; the first live turn always is one.
+        v_high: (B, T) float. Read where `segment_starts` is True, and on every turn under `option_value`.
+        segment_starts: (B, T) bool. True where a new segment begins; the first live turn always is one.
         terminated: (B,) bool. True where the task ended; a truncated episode stays False.
         mask: (B, T) bool. True on real turns, False on padding, which is on the right. Padding may hold anything, NaN too.
         gamma, lam_low, lam_high: discount and trace decays, in [0, 1].
@@ -108,15 +108,15 @@ def hierarchical_advantages(
         v_low=v_low,
         v_high=v_high,
         v_switch=v_switch,
-        starts=starts,
+        segment_starts=segment_starts,
         switch_probability=switch_probability,
         v_low_keep=v_low_keep,
     )
-    check_bool(starts=starts)
+    check_bool(segment_starts=segment_starts)
     check_unit(gamma=gamma, lam_low=lam_low, lam_high=lam_high, lam_end=lam_end)
     check_choice("switch_credit", switch_credit, SWITCH_CREDITS)
     check_choice("bootstrap", bootstrap, BOOTSTRAPS)
-    missing = (mask[:, :1] & ~starts[:, :1]).flatten()
+    missing = (mask[:, :1] & ~segment_starts[:, :1]).flatten()
     if bool(missing.any()):
         rows = missing.nonzero().flatten().tolist()
         raise ValueError(f"starts is False on the first turn of trajectories {rows[:5]}; an episode's first turn always starts a segment.")
@@ -124,12 +124,12 @@ def hierarchical_advantages(
     def live(values: Tensor, where: Tensor = mask) -> Tensor:
         return torch.where(where, values.to(rewards.dtype), 0.0)
 
-    starts = starts & mask
-    r, low, high = live(rewards), live(v_low), live(v_high, starts)
+    segment_starts = segment_starts & mask
+    r, low, high = live(rewards), live(v_low), live(v_high, segment_starts)
     last = last_turns(mask)
     ends = last.clone()
-    ends[:, :-1] |= starts[:, 1:]
-    final_low, final_high = _end_values(low, high, starts, ~terminated, bootstrap, v_low_final, v_high_final)
+    ends[:, :-1] |= segment_starts[:, 1:]
+    final_low, final_high = _end_values(low, high, segment_starts, ~terminated, bootstrap, v_low_final, v_high_final)
 
     # Value of the state after turn t, as each level sees it: the planner's where a segment follows, the end's after the last turn.
     next_high = torch.where(last, final_high, _shift(high))
@@ -137,8 +137,8 @@ def hierarchical_advantages(
     g = from_the_end(_with_end(r, ends & mask, gamma * next_high), discount)
     # At a start A_high[k]; in between it is what of the next segment's is left at this turn.
     carried = gamma * (mask & ~last).to(r.dtype)
-    carried = torch.where(starts, lam_high * carried, carried)
-    a_high = torch.where(starts, from_the_end(torch.where(starts, g - high, 0.0), carried), 0.0)
+    carried = torch.where(segment_starts, lam_high * carried, carried)
+    a_high = torch.where(segment_starts, from_the_end(torch.where(segment_starts, g - high, 0.0), carried), 0.0)
     if lam_end > 0:
         next_high = next_high + lam_end * _shift(a_high)  # after the last turn there is no next segment, and zero is added
         g = from_the_end(_with_end(r, ends & mask, gamma * next_high), discount)
@@ -157,7 +157,7 @@ def hierarchical_advantages(
             )
         decided = mask.clone()
         decided[:, :1] = False
-        a_switch = live((starts.to(r.dtype) - switch_probability) * (v_high - v_low_keep), decided)
+        a_switch = live((segment_starts.to(r.dtype) - switch_probability) * (v_high - v_low_keep), decided)
     return HierarchicalAdvantages(a_low, a_high, a_switch, a_low + low, a_high + high, g)
 
 
@@ -172,7 +172,13 @@ def _shift(values: Tensor) -> Tensor:
 
 
 def _end_values(
-    low: Tensor, high: Tensor, starts: Tensor, truncated: Tensor, bootstrap: str, v_low_final: Tensor | None, v_high_final: Tensor | None
+    low: Tensor,
+    high: Tensor,
+    segment_starts: Tensor,
+    truncated: Tensor,
+    bootstrap: str,
+    v_low_final: Tensor | None,
+    v_high_final: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """What the low level and the planner take the state after the last turn to be worth: broadcastable to (B, T), read on last turns."""
     if bootstrap == "next":
@@ -182,7 +188,7 @@ def _end_values(
     if bootstrap == "none":
         return torch.zeros_like(low), torch.zeros_like(high)
     turns = torch.arange(low.shape[1], device=low.device)
-    segment_start = torch.where(starts, turns, 0).cummax(dim=1).values
+    segment_start = torch.where(segment_starts, turns, 0).cummax(dim=1).values
     return torch.where(truncated[:, None], low, 0.0), torch.where(truncated[:, None], high.gather(1, segment_start), 0.0)
 
 

@@ -20,7 +20,7 @@ class TokenAdvantages(NamedTuple):
 
     advantages: Tensor
     """float; zero on untrained tokens."""
-    trained: Tensor
+    loss_mask: Tensor
     """bool; True where the policy gradient acts, also where the advantage happens to be zero."""
 
 
@@ -45,14 +45,16 @@ class MaskCoverage(NamedTuple):
     """Live turns with an action block."""
 
 
-def spread(low: Tensor, high: Tensor, switch: Tensor, turns: Tensor, blocks: Tensor, starts: Tensor, mask: Tensor) -> TokenAdvantages:
+def spread(
+    low: Tensor, high: Tensor, switch: Tensor, turns: Tensor, blocks: Tensor, segment_starts: Tensor, mask: Tensor
+) -> TokenAdvantages:
     """Advantage of each token, and the mask of tokens that are trained.
 
     Args:
         low, high, switch: (B, T) float. Advantages of a turn's action, subgoal and switch decision.
         turns: (B, L) long. The turn a token belongs to; read where `blocks` is not `none`.
         blocks: (B, L) long. A `Block` for each token.
-        starts: (B, T) bool. True where a segment begins.
+        segment_starts: (B, T) bool. True where a segment begins.
         mask: (B, T) bool. True on real turns.
 
     Raises:
@@ -62,38 +64,38 @@ def spread(low: Tensor, high: Tensor, switch: Tensor, turns: Tensor, blocks: Ten
         The copied subgoal of a KEEP turn gets no gradient.
     """
     check_shapes("(B, T)", mask.shape, low=low, high=high, switch=switch)
-    at = _turn_of_token(turns, blocks, starts, mask)
+    at = _turn_of_token(turns, blocks, segment_starts, mask)
     by_block = torch.stack((torch.zeros_like(low), switch, high, low), dim=2)
-    trained = (blocks != Block.none) & ((blocks != Block.subgoal) | starts.gather(1, at))
+    loss_mask = (blocks != Block.none) & ((blocks != Block.subgoal) | segment_starts.gather(1, at))
     credit = by_block.flatten(1).gather(1, at * len(Block) + blocks)
-    return TokenAdvantages(torch.where(trained, credit, 0.0), trained)
+    return TokenAdvantages(torch.where(loss_mask, credit, 0.0), loss_mask)
 
 
-def level_turns(turns: Tensor, blocks: Tensor, starts: Tensor, mask: Tensor) -> LevelTurns:
+def level_turns(turns: Tensor, blocks: Tensor, segment_starts: Tensor, mask: Tensor) -> LevelTurns:
     """Turns that carry each level's mask: what `hae.normalize` standardises over. Arguments and errors as in `spread`."""
-    at = _turn_of_token(turns, blocks, starts, mask)
+    at = _turn_of_token(turns, blocks, segment_starts, mask)
     present = torch.zeros(*mask.shape, len(Block), dtype=torch.bool, device=mask.device)
     # Tokens outside every block land on turn 0's `none` entry, which nobody reads.
     present.flatten(1).scatter_(1, at * len(Block) + blocks, True)
-    return LevelTurns(present[..., Block.action], present[..., Block.subgoal] & starts, present[..., Block.switch])
+    return LevelTurns(present[..., Block.action], present[..., Block.subgoal] & segment_starts, present[..., Block.switch])
 
 
-def mask_coverage(turns: Tensor, blocks: Tensor, starts: Tensor, mask: Tensor) -> MaskCoverage:
+def mask_coverage(turns: Tensor, blocks: Tensor, segment_starts: Tensor, mask: Tensor) -> MaskCoverage:
     """Share of turns whose needed masks are non-empty. Arguments and errors as in `spread`.
 
     Spans that stop matching the replies silence a level without any other sign, so this is a metric and an alarm.
     """
-    present = level_turns(turns, blocks, starts, mask)
-    complete = present.switch & present.low & (present.high | ~starts)
+    present = level_turns(turns, blocks, segment_starts, mask)
+    complete = present.switch & present.low & (present.high | ~segment_starts)
     return MaskCoverage(
-        _share(complete, mask), _share(present.switch, mask), _share(present.high, starts & mask), _share(present.low, mask)
+        _share(complete, mask), _share(present.switch, mask), _share(present.high, segment_starts & mask), _share(present.low, mask)
     )
 
 
-def _turn_of_token(turns: Tensor, blocks: Tensor, starts: Tensor, mask: Tensor) -> Tensor:
+def _turn_of_token(turns: Tensor, blocks: Tensor, segment_starts: Tensor, mask: Tensor) -> Tensor:
     """(B, L) long: the turn of each token in a block, 0 for the others; everything checked."""
-    check_shapes("(B, T)", mask.shape, starts=starts)
-    check_bool(starts=starts, mask=mask)
+    check_shapes("(B, T)", mask.shape, segment_starts=segment_starts)
+    check_bool(segment_starts=segment_starts, mask=mask)
     if mask.dim() != 2 or not mask.shape[1]:
         raise ValueError(f"mask has shape {tuple(mask.shape)}; it must be (B, T) with at least one turn.")
     check_shapes("(B, L)", turns.shape, blocks=blocks)

@@ -25,7 +25,7 @@ class Batch:
     """(S,) long. Trajectory of each sequence."""
     rewards: Tensor
     """(B, T) float, the environment's."""
-    starts: Tensor
+    segment_starts: Tensor
     mask: Tensor
     invalid: Tensor
     keep: Tensor
@@ -34,7 +34,7 @@ class Batch:
     terminated: Tensor
     """(B,) bool."""
     groups: Tensor
-    """(B,) long. Trajectories with equal numbers play the same game."""
+    """(B,) long. Trajectories with equal numbers play the same task."""
     anchors: Tensor
     """(B, T) long. Turns with equal numbers saw the same observation; 0 on padding."""
     token_sequence: Tensor
@@ -99,7 +99,7 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
     rewards = torch.zeros(rows, width)
     anchors = torch.zeros(rows, width, dtype=torch.long)
     seen: dict[str, int] = {}
-    games: dict[str, int] = {}
+    tasks: dict[str, int] = {}
     for row, episode in enumerate(episodes):
         row_blocks: list[int] = []
         row_turns: list[int] = []
@@ -134,18 +134,18 @@ def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:
             ]
         )
     table = torch.tensor(tokens, dtype=torch.long).T
-    starts, mask, invalid, keep, mismatch = facts.to(device)
+    segment_starts, mask, invalid, keep, mismatch = facts.to(device)
     return Batch(
         sequences=sequences,
         owner=torch.tensor(owner, device=device),
         rewards=rewards.to(device),
-        starts=starts,
+        segment_starts=segment_starts,
         mask=mask,
         invalid=invalid,
         keep=keep,
         mismatch=mismatch,
         terminated=torch.tensor([episode.terminated for episode in episodes], device=device),
-        groups=torch.tensor([games.setdefault(episode.trajectory.game, len(games)) for episode in episodes], device=device),
+        groups=torch.tensor([tasks.setdefault(episode.trajectory.task_id, len(tasks)) for episode in episodes], device=device),
         anchors=anchors.to(device),
         token_sequence=table[0].to(device),
         token_position=table[1].to(device),

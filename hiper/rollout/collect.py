@@ -1,4 +1,4 @@
-"""Playing episodes: many games at once, one policy, one protocol.
+"""Playing episodes: many tasks at once, one policy, one protocol.
 
 The collector owns the conversation: it words prompts, reads replies, steps environments and keeps the record. It neither
 samples tokens (the policy's work) nor shapes rewards (the learner's).
@@ -29,7 +29,7 @@ from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.runtime.device import pick_device
 from hiper.suites import make_env, suite_of
 from hiper.suites.base import TextEnv
-from hiper.suites.tasks import GameEntry
+from hiper.suites.tasks import Task
 
 Progress = Callable[[int, int], None]
 
@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 class _Running:
     """An episode in progress."""
 
-    entry: GameEntry
+    entry: Task
     env: TextEnv
     observation: str
     task: str
@@ -91,7 +91,7 @@ def _reply_size(ids: tuple[int, ...], read: tuple[Reply, ReplySpans]) -> int:
 
 
 class Collector:
-    """Plays games with a policy."""
+    """Plays tasks with a policy."""
 
     def __init__(self, policy: Policy, codec: ChatCodec, cfg: RunConfig, max_turns: int | None = None) -> None:
         """Prepare to play.
@@ -110,28 +110,28 @@ class Collector:
         self._reader = ReplyReader(codec.tokenizer, cfg.protocol.dialect)
 
     def play(
-        self, games: Iterable[tuple[GameEntry, TextEnv]], slots: int, total: int | None = None, progress: Progress | None = None
+        self, tasks: Iterable[tuple[Task, TextEnv]], slots: int, total: int | None = None, progress: Progress | None = None
     ) -> list[Episode]:
-        """Play every game once, up to `slots` at a time.
+        """Play every task once, up to `slots` at a time.
 
         Args:
-            games: entries with their environments, loaded as they are drawn.
+            tasks: entries with their environments, loaded as they are drawn.
             slots: conversations at once.
-            total: number of games, for `progress`.
+            total: number of tasks, for `progress`.
             progress: called with (finished, total).
 
         Returns:
-            Episodes in the order of `games`.
+            Episodes in the order of `tasks`.
         """
-        # Play makes many small objects, and each full collection would walk all that exists besides (modules, games, a tokenizer).
+        # Play makes many small objects, and each full collection would walk all that exists besides (modules, tasks, a tokenizer).
         gc.freeze()
         try:
-            return self._play(games, slots, total, progress)
+            return self._play(tasks, slots, total, progress)
         finally:
             gc.unfreeze()
 
-    def _play(self, games: Iterable[tuple[GameEntry, TextEnv]], slots: int, total: int | None, progress: Progress | None) -> list[Episode]:
-        waiting: Iterator[tuple[int, tuple[GameEntry, TextEnv]]] = iter(enumerate(games))
+    def _play(self, tasks: Iterable[tuple[Task, TextEnv]], slots: int, total: int | None, progress: Progress | None) -> list[Episode]:
+        waiting: Iterator[tuple[int, tuple[Task, TextEnv]]] = iter(enumerate(tasks))
         running: dict[int, tuple[int, _Running]] = {}
         free = list(range(slots))[::-1]
         done: dict[int, Episode] = {}
@@ -227,7 +227,7 @@ class Collector:
         elif self._prompter.appends:
             run.sequences = [TokenSequence(run.ids, run.tokens)]
         trajectory = Trajectory(
-            game=run.entry.path,
+            task_id=run.entry.path,
             split=run.entry.split,
             task_type=run.entry.task_type,
             task=run.task,
@@ -240,8 +240,8 @@ class Collector:
         return Episode(trajectory, run.sequences, run.keeps, run.mismatches)
 
 
-class GamePlayer:
-    """Plays games with the model in a directory, or with two, for evaluation."""
+class TaskPlayer:
+    """Plays tasks with the model in a directory, or with two, for evaluation."""
 
     def __init__(self, cfg: RunConfig, model: Path | str, root: Path, planner: Path | str | None = None) -> None:
         """Load.
@@ -249,7 +249,7 @@ class GamePlayer:
         Args:
             cfg: protocol, environment and rollout settings.
             model: directory or hub id.
-            root: of the games.
+            root: of the tasks.
             planner: writes the switch and the subgoal of every reply, the model then only the action; unset: the model writes all.
 
         Raises:
@@ -266,17 +266,17 @@ class GamePlayer:
         self._actor = load_actor(model, cfg.model).to(self._device)
         self._planner = None if planner is None else load_actor(planner, cfg.model).to(self._device)
 
-    def play(self, entries: Sequence[GameEntry], temperature: float, seed: int, progress: Progress | None = None) -> list[Trajectory]:
-        """Play each game once.
+    def play(self, entries: Sequence[Task], temperature: float, seed: int, progress: Progress | None = None) -> list[Trajectory]:
+        """Play each task once.
 
         Args:
-            entries: the games, paths relative to the root.
+            entries: the tasks, paths relative to the root.
             temperature: 0 is greedy.
             seed: of the sampler; unused when greedy.
             progress: called with (finished, all).
 
         Returns:
-            One trajectory a game, in order: the same whatever was played before.
+            One trajectory a task, in order: the same whatever was played before.
         """
         cfg, generator = self._cfg, torch.Generator(self._device).manual_seed(seed)
         slots, most = min(cfg.rollout.slots, len(entries)), cfg.rollout.max_reply_tokens
@@ -287,6 +287,6 @@ class GamePlayer:
         policy: Policy = policy_of(self._actor)
         if self._planner is not None:
             policy = PairPolicy(policy_of(self._planner), policy, self._codec, cfg.protocol.dialect, most)
-        games = ((entry, make_env(cfg, self._root / entry.path)) for entry in entries)
-        episodes = Collector(policy, self._codec, cfg).play(games, slots, len(entries), progress)
+        tasks = ((entry, make_env(cfg, self._root / entry.path)) for entry in entries)
+        episodes = Collector(policy, self._codec, cfg).play(tasks, slots, len(entries), progress)
         return [episode.trajectory for episode in episodes]

@@ -19,19 +19,19 @@ from hiper.rollout.samplers.transformers import Request, Sampled, TransformersPo
 
 
 class Script:
-    """The replies of recorded games, handed out as a collector plays those games in their order."""
+    """The replies of recorded tasks, handed out as a collector plays those tasks in their order."""
 
-    def __init__(self, games: Iterable[Sequence[list[int]]]) -> None:
-        """Take the token ids of each game's replies, end tokens included."""
-        self._waiting = iter(games)
+    def __init__(self, tasks: Iterable[Sequence[list[int]]]) -> None:
+        """Take the token ids of each task's replies, end tokens included."""
+        self._waiting = iter(tasks)
         self._left: dict[int, Iterator[list[int]]] = {}
 
     def next(self, slot: int) -> list[int]:
-        """What the conversation in a slot says now; a slot that is new, or free again, has the next game."""
+        """What the conversation in a slot says now; a slot that is new, or free again, has the next task."""
         if slot not in self._left:
             self._left[slot] = iter(next(self._waiting))
         reply = next(self._left[slot], None)
-        assert reply is not None, "a replayed game went on after its recorded end"
+        assert reply is not None, "a replayed task went on after its recorded end"
         return reply
 
     def release(self, slot: int) -> None:

@@ -65,8 +65,8 @@ class Turn:
 class Trajectory:
     """One episode."""
 
-    game: str
-    """Path of the game file, relative to its data directory."""
+    task_id: str
+    """Path of the task file, relative to its data directory."""
     split: str
     task_type: str
     task: str

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hiper import __version__
-from hiper.config.compose import build, schema_of
+from hiper.composition.compose import build, schema_of
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.files import write_json, write_text

@@ -3,7 +3,7 @@
 The command line, runs and fingerprints, the Prefect flows, `dvc.yaml`, comparisons, preflight and the report read it; nothing else lists the
 stages. Here are facts alone: `hiper.pipeline.stages` makes of each a stage that can be done.
 
-    games -> demos -> warm_start -> train -> evaluate -> report
+    tasks -> demos -> sft -> train -> evaluate -> report
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ INDEX_FILE = "index.json"
 DEMOS_FILE = "demos.jsonl"
 MODEL_FOLDER = "model"
 METRICS_FILE = "metrics.json"
-"""Success by model and split, and the number of games, for tools that compare runs."""
+"""Success by model and split, and the number of tasks, for tools that compare runs."""
 REPORT_FILE = "report.html"
 
 
@@ -90,9 +90,9 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         stage.name: stage
         for stage in (
             Stage(
-                "games",
-                "generate the games, or find and index the official ones",
-                settings=("games",),
+                "tasks",
+                "generate the tasks, or find and index the official ones",
+                settings=("tasks",),
                 suite=("tasks",),
                 shared=True,
                 downloads=True,
@@ -100,18 +100,18 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             Stage(
                 "demos",
                 "let the expert write plan-execute demonstrations",
-                upstream=("games",),
+                upstream=("tasks",),
                 settings=("demos", "env", "protocol"),
                 suite=("text",),
                 shared=True,
             ),
             Stage(
-                "warm_start",
+                "sft",
                 "fine-tune the base model on the demonstrations",
                 upstream=("demos",),
-                settings=("warm_start", "model", "protocol", "rollout.constrain", "seed"),
-                own_seed="warm_start.seed",
-                neutral=("warm_start.save_every",),
+                settings=("sft", "model", "protocol", "rollout.constrain", "seed"),
+                own_seed="sft.seed",
+                neutral=("sft.save_every",),
                 gpu=True,
                 shared=True,
                 resumable=True,
@@ -119,7 +119,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             Stage(
                 "train",
                 "train the model by reinforcement learning, with the estimator that algo names",
-                upstream=("games", "warm_start"),
+                upstream=("tasks", "sft"),
                 settings=("algo", "trainer", "rollout", "env", "protocol", "model", "seed"),
                 suite=("text", "reward"),
                 neutral=("trainer.save_every", "trainer.keep_last"),
@@ -131,7 +131,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             Stage(
                 "evaluate",
                 "play full splits with the trained model, and with the warm start it came from",
-                upstream=("games", "warm_start", "train"),
+                upstream=("tasks", "sft", "train"),
                 settings=("evaluate", "rollout", "env", "protocol", "model"),
                 suite=("text",),
                 gpu=True,
@@ -152,7 +152,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                         {"curves.csv": "success", "evaluations.csv": "success"},
                     ),
                     Plot("switch rate", "iteration", {"curves.csv": "switch_rate"}),
-                    Plot("success by task type", "trained", {"tasks.csv": "games"}, "bar_horizontal"),
+                    Plot("success by task type", "trained", {"tasks.csv": "tasks"}, "bar_horizontal"),
                 ),
             ),
         )

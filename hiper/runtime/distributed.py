@@ -1,8 +1,7 @@
-"""The processes that train together: what each has of the common work, and how it comes together again.
+"""Data-parallel training: shard, all-reduce, broadcast.
 
-All of them hold the same weights, optimiser, generators and games to come. Each plays, scores and learns from its share; then all have
-everything again, so that whatever is decided is decided alike. A `Group` of one is what a training without company is: its methods then do
-nothing, to the bit.
+Every rank holds the same weights, optimiser, generators and tasks to come. Each samples, computes and learns from its shard; then all have
+everything again, so that they decide alike. In a `World` of one, which is a training in one process, the methods change nothing.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ MESSAGE = 2**31
 
 
 @dataclass(frozen=True)
-class Group:
-    """One process's place among those that train together."""
+class World:
+    """One process's place among the ranks of a training."""
 
     rank: int = 0
     """From 0."""
@@ -53,12 +52,12 @@ class Group:
         """Whether this is the process that writes files."""
         return self.rank == 0
 
-    def share(self, items: Items) -> Items:
+    def shard(self, items: Items) -> Items:
         """This process's items of a list, or rows of a tensor: every `size`th, from `rank` on."""
         return items[self.rank :: self.size]
 
     def gather(self, items: list[T], kind: Kind) -> list[T]:
-        """All items, in the order they had before each process took its `share`; sent as `hiper.runtime.message`.
+        """All items, in the order they had before each process took its shard; sent as `hiper.runtime.message`.
 
         Args:
             items: this process's.
@@ -80,7 +79,7 @@ class Group:
             found[rank :: self.size] = part  # refuses a part of another length
         return cast(list[T], found)
 
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Add up each tensor over the processes, in place; all then hold the same bits. Shapes and types must agree between them."""
         if self.size == 1:
             return
@@ -93,17 +92,17 @@ class Group:
         if bucket:
             _sum(bucket)
 
-    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+    def all_reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Add up the gradients over the processes, in place; a parameter that no process has a gradient of keeps none."""
         if self.size == 1 or not parameters:
             return
         present = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32, device=parameters[0].device)
-        self.sum_([present])
+        self.all_reduce([present])
         touched = [parameter for parameter, count in zip(parameters, present.tolist(), strict=True) if count]
         for parameter in touched:
             if parameter.grad is None:  # none of the rows it is in the loss of came to this process
                 parameter.grad = torch.zeros_like(parameter)
-        self.sum_([cast(Tensor, parameter.grad) for parameter in touched])
+        self.all_reduce([cast(Tensor, parameter.grad) for parameter in touched])
 
     def total(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Each number added up over the processes, one that a process lacks as 0."""
@@ -115,7 +114,7 @@ class Group:
                 whole[key] = whole.get(key, 0.0) + value
         return whole
 
-    def agree(self, value: T, kind: Kind) -> T:
+    def broadcast_object(self, value: T, kind: Kind) -> T:
         """The main process's value. Whatever the course of the training hangs on goes through here: a GPU may sum in another order.
 
         Args:
@@ -145,49 +144,49 @@ class Group:
         dist.broadcast(content, src=source)
         return content.numpy().tobytes()
 
-    def copy_(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Give every process the main one's tensors, in place."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all have come here."""
         if self.size > 1:
             dist.all_reduce(torch.zeros(1))  # on the CPU: what is waited for are files
 
 
-ALONE = Group()
+ALONE = World()
 """A process that trains by itself."""
 
 
 @contextmanager
-def joined(group: Group, meeting: Path, cuda: bool) -> Iterator[Group]:
+def joined(world: World, meeting: Path, cuda: bool) -> Iterator[World]:
     """Be one of the processes of this machine that train together, with GPUs or without.
 
     They find each other by a file, and whatever listens for connections after that is on the loopback interface: nothing on the network
     can reach them.
 
     Args:
-        group: this process's place.
+        world: this process's place.
         meeting: a file that does not exist yet, the same for all, in a folder that only this user can write in.
         cuda: each takes the GPU of its rank.
 
     Raises:
         ConfigError: the machine has no loopback interface.
     """
-    if group.size == 1:
-        yield group
+    if world.size == 1:
+        yield world
         return
     if cuda:
-        torch.cuda.set_device(group.rank)
+        torch.cuda.set_device(world.rank)
     _stay_on_loopback(loopback_interface())
-    store = dist.FileStore(str(meeting), group.size)  # type: ignore[attr-defined]
+    store = dist.FileStore(str(meeting), world.size)  # type: ignore[attr-defined]
     store.set_timeout(TIMEOUT)
     # Messages and barriers stay on the CPU, tensors go where they are.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.size, timeout=TIMEOUT)
-    yield group
+    dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=TIMEOUT)
+    yield world
     dist.destroy_process_group()  # not after an error: it would wait for those that have come to none
 
 

@@ -51,7 +51,7 @@ def start_logging(verbose: bool = False) -> None:
         handler = RichHandler(console=_console(), show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False)
         handler.setFormatter(_Visible("%(message)s"))
     else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _ToStandardError()
         handler.setFormatter(_Visible("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root.addHandler(handler)
     logging.setLogRecordFactory(_plain)
@@ -64,6 +64,14 @@ def _plain(*arguments: Any, **named: Any) -> logging.LogRecord:
         with suppress(TypeError, ValueError):  # arguments that do not fit are the handlers' to tell
             record.msg, record.args = visible(_STYLE.sub("", record.getMessage())), ()
     return record
+
+
+class _ToStandardError(logging.StreamHandler[Any]):
+    """To what is standard error when a line is written: a program that calls commands may have put another in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class _Visible(logging.Formatter):

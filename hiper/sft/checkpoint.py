@@ -1,7 +1,7 @@
 """Checkpoints of the warm start: one that was killed goes on and ends with the bits of one that nobody disturbed.
 
 transformers' own checkpoints are pickles, and restore neither the order of the examples nor an exact optimiser state. Here the trainer's
-public callbacks save and restore everything, in the format of `hiper.train.checkpoint`; of the trainer's own resuming only the counting is
+public callbacks save and restore everything, in the format of `hiper.runs.checkpoint`; of the trainer's own resuming only the counting is
 used: which epoch and batch a step belongs to.
 
 The order of an epoch's examples is drawn from torch's global generator when the epoch begins, so that state is kept, too: in the middle of
@@ -22,8 +22,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hiper.errors import CheckpointError
-from hiper.runs.fingerprint import Settings, differences, told
-from hiper.train.checkpoint import (
+from hiper.runs.checkpoint import (
     add_prefix,
     latest_checkpoint,
     load_checkpoint,
@@ -33,6 +32,7 @@ from hiper.train.checkpoint import (
     save_checkpoint,
     strip_prefix,
 )
+from hiper.runs.fingerprint import Settings, differences, told
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from hiper.runtime.reading import read_json_lines
 from hiper.runtime.records import read_value
 from hiper.suites import suite_of
 from hiper.suites.expert import Demonstration, demonstrate
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 
 TRAIN = "train"
 
@@ -45,55 +45,55 @@ class DemosSummary:
 
     path: str
     demonstrations: int
-    games: int
+    tasks: int
     mean_turns: float
     switch_rate: float
     """Share of turns after the first that say SWITCH."""
     won: float
-    """Share of the demonstrations that solve their game: all, unless `demos.lapses` spoils some."""
+    """Share of the demonstrations that solve their task: all, unless `demos.lapses` spoils some."""
     failed: int
-    """Games the expert did not get through within the turn limit; they are not written."""
+    """Tasks the expert did not get through within the turn limit; they are not written."""
 
 
-def write_demos(index: GameIndex, cfg: RunConfig, out: Path, progress: Callable[[int, int], None] | None = None) -> DemosSummary:
-    """Play training games with the expert and write what it did.
+def write_demos(index: TaskIndex, cfg: RunConfig, out: Path, progress: Callable[[int, int], None] | None = None) -> DemosSummary:
+    """Play training tasks with the expert and write what it did.
 
-    Games are taken in a seeded order, see `Suite.training_games`.
+    Tasks are taken in a seeded order, see `Suite.training_tasks`.
 
     Args:
-        index: games; only the training split is read.
+        index: tasks; only the training split is read.
         cfg: demos, protocol and environment settings.
         out: the JSONL file, replaced in one move.
         progress: called with (written, wanted).
 
     Raises:
-        ConfigError: `demos` asks for what the benchmark cannot do, such as fresh games of an official set.
-        DataError: no training games, or the expert fails on all of them.
+        ConfigError: `demos` asks for what the benchmark cannot do, such as fresh tasks of an official set.
+        DataError: no training tasks, or the expert fails on all of them.
     """
     suite = suite_of(cfg)
     entries = index.split(TRAIN)
     rng = random.Random(f"demos-{cfg.demos.seed}")
     expert = suite.expert(index, cfg, rng)
-    games = suite.training_games(index, cfg, rng)
+    tasks = suite.training_tasks(index, cfg, rng)
     prompter = Prompter(cfg.protocol, suite.scene)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")
     written = won = turns = switches = failed = 0
     used: set[str] = set()
     with temporary.open("w", encoding="utf-8") as file:
-        for entry, game in games:
+        for entry, task in tasks:
             if written == cfg.demos.count:
                 break
             if failed >= max(10, len(entries)) and not written:
-                raise DataError(f"the expert solved none of {failed} training games under {index.root} within {cfg.env.max_turns} turns.")
+                raise DataError(f"the expert solved none of {failed} training tasks under {index.root} within {cfg.env.max_turns} turns.")
             lapse = cfg.demos.lapses > 0 and rng.random() < cfg.demos.lapses
-            demo = demonstrate(game, expert, cfg.env.max_turns, cfg.demos.slips, rng, lapse=lapse, rounds=cfg.demos.rounds)
+            demo = demonstrate(task, expert, cfg.env.max_turns, cfg.demos.slips, rng, lapse=lapse, rounds=cfg.demos.rounds)
             if not demo.complete:
                 failed += 1
                 continue
             used.add(entry.path)
             for messages, admissible in _conversations(demo, prompter, cfg):
-                line = {"game": entry.path, "task_type": entry.task_type, "messages": messages, "admissible": admissible}
+                line = {"task_id": entry.path, "task_type": entry.task_type, "messages": messages, "admissible": admissible}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             written += 1
             won += demo.won

@@ -48,7 +48,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class WarmStartSummary:
+class SFTSummary:
     """What the warm start did."""
 
     model: str
@@ -61,11 +61,11 @@ class WarmStartSummary:
     parameters: int
 
 
-def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None = None, resume: bool = False) -> WarmStartSummary:
+def fine_tune(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None = None, resume: bool = False) -> SFTSummary:
     """Fine-tune the configured model on a demonstration file and write a model directory.
 
     Args:
-        cfg: model and warm-start settings.
+        cfg: model and sft settings.
         demos: JSONL written by `hiper demos`, or any conversations in that format.
         out: the model directory; any `from_pretrained` loads it. Checkpoints lie in `checkpoints/` beside it until it is written.
         progress: called with (optimiser steps done, all).
@@ -73,7 +73,7 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
             start anew where there is none. False: checkpoints that are there are removed.
 
     Raises:
-        DataError: the demonstrations are unreadable, or longer than `warm_start.max_length`.
+        DataError: the demonstrations are unreadable, or longer than `sft.max_length`.
         ModelError: `model.path` does not load.
         CollapseError: the loss, a gradient or a weight is not finite; no model is written.
         CheckpointError: with `resume`: all checkpoints are damaged, or belong to other settings, demonstrations or a vocabulary.
@@ -88,17 +88,17 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     device = pick_device(cfg)
     tokenizer, lm = _base_model(cfg, conversations)
     dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
-    examples = encode(conversations, ChatCodec(tokenizer), cfg.warm_start.max_length, dialect)
+    examples = encode(conversations, ChatCodec(tokenizer), cfg.sft.max_length, dialect)
     tokens = sum(len(example["input_ids"]) for example in examples)
     logger.info("warm start: %d conversations, %d tokens an epoch, %.2f M parameters", len(examples), tokens, lm.num_parameters() / 1e6)
 
-    settings = cfg.warm_start
+    settings = cfg.sft
     work, saved = out.with_name(out.name + ".work"), out.with_name(CHECKPOINTS)
     for folder in (work,) if resume else (work, saved):
         shutil.rmtree(folder, ignore_errors=True)
     losses: list[float] = []
     learned = {"demonstrations": len(examples), "digest": _digest(demos, examples), "vocabulary": len(tokenizer)}
-    belongs = {**stage_settings(cfg, "warm_start"), **learned}
+    belongs = {**stage_settings(cfg, "sft"), **learned}
     checkpoints = Checkpoints(saved, settings.save_every, belongs, losses)
     begun = checkpoints.find(work) if resume else None
     constrained: dict[str, Any] = {}
@@ -127,16 +127,14 @@ def warm_start(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None
     for folder in (work, saved):
         shutil.rmtree(folder, ignore_errors=True)
     tail = losses[-max(1, len(losses) // 10) :]
-    return WarmStartSummary(
-        str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), len(conversations), tokens, lm.num_parameters()
-    )
+    return SFTSummary(str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), len(conversations), tokens, lm.num_parameters())
 
 
 def _base_model(cfg: RunConfig, conversations: Sequence[Conversation]) -> tuple[PreTrainedTokenizerBase, Any]:
     """Tokenizer and language model to start from: those of `model.path`, or new ones with the demonstrations' vocabulary."""
     if cfg.model.path is None:
         tokenizer = build_tokenizer(m["content"] for c in conversations for m in c.messages)
-        lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.warm_start_seed)
+        lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.sft_seed)
         return tokenizer, lm.to(getattr(torch, cfg.model.dtype))
     tokenizer, lm = load_tokenizer(cfg.model.path), load_lm(cfg.model.path, cfg.model.dtype)
     if len(tokenizer) > (rows := lm.get_input_embeddings().weight.shape[0]):
@@ -149,7 +147,7 @@ def _base_model(cfg: RunConfig, conversations: Sequence[Conversation]) -> tuple[
 def _arguments(cfg: RunConfig, device: torch.device) -> dict[str, Any]:
     """What TRL's `SFTConfig` is told, but for where it works."""
     os.environ.setdefault("WANDB_DISABLED", "true")  # this run's metrics go through hiper.tracking
-    settings = cfg.warm_start
+    settings = cfg.sft
     return {
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps,
@@ -170,8 +168,8 @@ def _arguments(cfg: RunConfig, device: torch.device) -> dict[str, Any]:
         "use_cpu": device.type == "cpu",
         "bf16": False,
         "fp16": False,
-        "seed": cfg.warm_start_seed,
-        "data_seed": cfg.warm_start_seed,
+        "seed": cfg.sft_seed,
+        "data_seed": cfg.sft_seed,
         "activation_checkpointing": cfg.model.gradient_checkpointing,
         "adam_beta2": settings.beta2,
         "loss_type": "nll",
@@ -227,7 +225,7 @@ def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int,
             ids += new
         if len(ids) > max_length:
             raise DataError(
-                f"demonstration {number} has {len(ids)} tokens, more than warm_start.max_length={max_length}. "
+                f"demonstration {number} has {len(ids)} tokens, more than sft.max_length={max_length}. "
                 "Raise it, or use a context or dialect with shorter conversations."
             )
         examples.append({"input_ids": ids, "labels": labels, **({"allowed_tokens": allowed_tokens} if grammar is not None else {})})
@@ -245,9 +243,7 @@ def _digest(demos: Path, examples: Sequence[Example]) -> str:
 
 
 def _collapse(what: str, lr: float) -> CollapseError:
-    return CollapseError(
-        f"the warm start has failed: {what}. No model was written. Lower warm_start.lr={lr:g}, or look at the demonstrations."
-    )
+    return CollapseError(f"the warm start has failed: {what}. No model was written. Lower sft.lr={lr:g}, or look at the demonstrations.")
 
 
 def _follow(constraint: GrammarConstraint, reply: list[int]) -> list[AllowedTokens | None]:

@@ -49,4 +49,4 @@ class TextEnv(Protocol):
         """A JSON-able snapshot of the episode."""
 
     def restore(self, state: Any) -> None:
-        """Continue from a snapshot of the same game."""
+        """Continue from a snapshot of the same task."""

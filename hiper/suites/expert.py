@@ -78,7 +78,7 @@ def demonstrate(
     lapse: bool = False,
     rounds: float = 0.0,
 ) -> Demonstration:
-    """Let the expert play one game.
+    """Let the expert play one task.
 
     Args:
         env: reset here.

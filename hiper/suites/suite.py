@@ -13,7 +13,7 @@ from hiper.config import RunConfig
 from hiper.runtime.progress import Progress
 from hiper.suites.base import TextEnv
 from hiper.suites.expert import Expert
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Wording:
     """What a suite calls its things, in reports and messages."""
 
     task: str = "task"
-    """One of them: "game"."""
+    """One of them, as the suite says."""
     tasks: str = "tasks"
-    """Several: "games"."""
+    """Several."""
     lapses: str = "steps that reward must teach"
     """What demonstrations with a lapse leave out; see `demos.lapses`."""
 
@@ -85,7 +85,7 @@ class Suite(ABC):
         """
 
     @abstractmethod
-    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
+    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
         """Find the tasks of a directory laid out as `data` leaves it.
 
         Args:
@@ -102,10 +102,10 @@ class Suite(ABC):
         """An environment for the task at a path of the index; `rng` gives its things other names, where that can be done."""
 
     @abstractmethod
-    def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
+    def expert(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """An expert that has seen the training split; `rng` is its own."""
 
-    def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
+    def training_tasks(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[Task, TextEnv]]:
         """Tasks to demonstrate, in random order and without end: those of the training split, again and again."""
         entries = index.split("train")
         while True:

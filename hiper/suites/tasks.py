@@ -1,4 +1,4 @@
-"""An index of games: which split and kind of task each belongs to, and where it is."""
+"""An index of tasks: which split and kind of task each belongs to, and where it is."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hiper.runtime.records import read_record
 
 
 @dataclass(frozen=True, slots=True)
-class GameEntry:
-    """One game."""
+class Task:
+    """One task."""
 
     path: str
-    """Of the game file, relative to the index's root, with forward slashes; WebShop's games have names of that form and no files."""
+    """Of the task file, relative to the index's root, with forward slashes; WebShop's tasks have names of that form and no files."""
     split: str
     task_type: str
     scene: int = 0
@@ -26,29 +26,29 @@ class GameEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class GameIndex:
-    """Games under one directory, ordered by split, then path."""
+class TaskIndex:
+    """Tasks under one directory, ordered by split, then path."""
 
     root: Path
-    entries: tuple[GameEntry, ...]
+    entries: tuple[Task, ...]
     left_out: dict[str, int] = field(default_factory=dict)
-    """Reason -> games found under the splits asked for and not indexed."""
+    """Reason -> tasks found under the splits asked for and not indexed."""
 
-    def split(self, name: str) -> list[GameEntry]:
-        """Games of a split.
+    def split(self, name: str) -> list[Task]:
+        """Tasks of a split.
 
         Raises:
             DataError: there are none.
         """
-        games = [entry for entry in self.entries if entry.split == name]
-        if not games:
-            there = ", ".join(f"{split} ({sum(counts.values())})" for split, counts in self.counts().items()) or "no games at all"
+        tasks = [entry for entry in self.entries if entry.split == name]
+        if not tasks:
+            there = ", ".join(f"{split} ({sum(counts.values())})" for split, counts in self.counts().items()) or "no tasks at all"
             reasons = "; ".join(f"{count} left out: {reason}" for reason, count in self.left_out.items())
-            raise DataError(f"split {name!r} has no games under {self.root}; it has {there}." + (f" {reasons}." if reasons else ""))
-        return games
+            raise DataError(f"split {name!r} has no tasks under {self.root}; it has {there}." + (f" {reasons}." if reasons else ""))
+        return tasks
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Split -> task type -> number of games."""
+        """Split -> task type -> number of tasks."""
         found: dict[str, Counter[str]] = {}
         for entry in self.entries:
             found.setdefault(entry.split, Counter())[entry.task_type] += 1
@@ -58,8 +58,8 @@ class GameIndex:
             for split, counts in found.items()
         }
 
-    def resolve(self, entry: GameEntry) -> Path:
-        """The game on this machine, as `make_env` takes it."""
+    def resolve(self, entry: Task) -> Path:
+        """The task on this machine, as `make_env` takes it."""
         return self.root / entry.path
 
     def save(self, path: Path) -> None:
@@ -68,27 +68,27 @@ class GameIndex:
             root = self.root.resolve().relative_to(path.resolve().parent).as_posix()
         except ValueError:
             root = self.root.resolve().as_posix()
-        record = {"root": root, "left_out": self.left_out, "games": [asdict(entry) for entry in self.entries]}
+        record = {"root": root, "left_out": self.left_out, "tasks": [asdict(entry) for entry in self.entries]}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> GameIndex:
+    def load(cls, path: Path) -> TaskIndex:
         """The inverse of `save`.
 
         Raises:
-            DataError: the file is missing or is not an index, or names games outside its root.
+            DataError: the file is missing or is not an index, or names tasks outside its root.
         """
         try:
-            record = read_record(_Saved, read_json(path), f"{path} is not a game index")
-            for entry in record.games:
+            record = read_record(_Saved, read_json(path), f"{path} is not a task index")
+            for entry in record.tasks:
                 if Path(entry.path).is_absolute() or ".." in Path(entry.path).parts or "\0" in entry.path:
-                    raise DataError(f"{path} is not a game index: the game {entry.path!r} lies outside its root.")
+                    raise DataError(f"{path} is not a task index: the task {entry.path!r} lies outside its root.")
         except DataError as error:
-            raise DataError(f"{error} Write it again with `hiper games`.") from error
-        return cls(path.resolve().parent / record.root, tuple(record.games), record.left_out)
+            raise DataError(f"{error} Write it again with `hiper tasks`.") from error
+        return cls(path.resolve().parent / record.root, tuple(record.tasks), record.left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +97,4 @@ class _Saved:
 
     root: str
     left_out: dict[str, int]
-    games: list[GameEntry]
+    tasks: list[Task]

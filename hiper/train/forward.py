@@ -7,7 +7,7 @@ import torch
 from hiper.algos.types import ForwardOutputs
 from hiper.model.actor import Actor
 from hiper.rollout.batch import Batch
-from hiper.runtime.distributed import ALONE, Group
+from hiper.runtime.distributed import ALONE, World
 from hiper.train.microbatch import microbatches
 
 
@@ -21,10 +21,10 @@ def forward(
     temperature: float,
     with_states: bool = False,
     with_token_values: bool = False,
-    group: Group = ALONE,
+    world: World = ALONE,
 ) -> ForwardOutputs:
     """Run the network, and the reference if there is one, over every sequence once, without gradients; each process over its share."""
-    mine = group.share(torch.arange(len(batch.mask), device=batch.mask.device))
+    mine = world.shard(torch.arange(len(batch.mask), device=batch.mask.device))
     logprobs, entropies = torch.zeros_like(batch.sampled_logprobs), torch.zeros_like(batch.sampled_logprobs)
     values = batch.rewards.new_zeros((*batch.mask.shape, 3))
     final = batch.rewards.new_zeros((len(batch.mask), 3))
@@ -49,5 +49,5 @@ def forward(
             ref_logprobs[part.tokens] = part.logprobs
     # Zero where it is another's: the sum over the processes is the whole, exactly.
     read = [logprobs, entropies, values, final, states, token_values, token_states, None if reference is None else ref_logprobs]
-    group.sum_([tensor for tensor in read if tensor is not None])
+    world.all_reduce([tensor for tensor in read if tensor is not None])
     return ForwardOutputs(logprobs, ref_logprobs, entropies, values, final, token_values, states, token_states)

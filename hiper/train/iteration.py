@@ -1,6 +1,6 @@
 """From an iteration's episodes to what the learner learns from: batch, forward pass, keep values, credit.
 
-The one body of an iteration: training, `hiper bench train` and `hiper bench credit` all run it.
+The one body of an iteration: training, `hiper benchmark train` and `hiper benchmark credit` all run it.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def assess(learner: Learner, estimator: Estimator[Any], reference: Actor | None,
         temperature=cfg.rollout.temperature,
         with_states=learner.critic is not None,
         with_token_values=needs.token_values,
-        group=learner.group,
+        world=learner.world,
     )
     if needs.keep_values:
-        kept = keep_values(actor, batch, episodes, outputs.values, encode, cfg.protocol.dialect, budget=budget, group=learner.group)
+        kept = keep_values(actor, batch, episodes, outputs.values, encode, cfg.protocol.dialect, budget=budget, world=learner.world)
         outputs = outputs._replace(keep_values=kept)
     return Assessed(batch, outputs, assign_credit(estimator, batch, outputs))

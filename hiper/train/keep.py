@@ -16,7 +16,7 @@ from hiper.model.actor import Actor
 from hiper.protocol import Switch, render
 from hiper.rollout.batch import Batch, padded
 from hiper.rollout.episode import Episode
-from hiper.runtime.distributed import ALONE, Group
+from hiper.runtime.distributed import ALONE, World
 from hiper.train.microbatch import length_groups
 
 
@@ -30,7 +30,7 @@ def keep_values(
     dialect: Dialect,
     *,
     budget: int,
-    group: Group = ALONE,
+    world: World = ALONE,
 ) -> Tensor:
     """(B, T) float: V_low(s_t, o_{t-1}) on every live turn but the first, zero elsewhere.
 
@@ -41,9 +41,9 @@ def keep_values(
         encode: text to token ids.
         dialect: how a KEEP is written.
         budget: tokens, padding included, a pass holds at most.
-        group: the processes that share the passes.
+        world: the processes that share the passes.
     """
-    found = torch.where(batch.mask & ~batch.starts, values[..., 0], 0.0)
+    found = torch.where(batch.mask & ~batch.segment_starts, values[..., 0], 0.0)
     unwritten: list[tuple[int, int, list[int]]] = []
     for row, episode in enumerate(episodes):
         turns = episode.trajectory.turns
@@ -52,7 +52,7 @@ def keep_values(
                 if reply.turn and turns[reply.turn].switch:
                     kept = _kept(turns[reply.turn - 1].subgoal, dialect)
                     unwritten.append((row, reply.turn, [*sequence.ids[: reply.start], *encode(kept)]))
-    unwritten = group.share(unwritten)
+    unwritten = world.shard(unwritten)
     read_again = torch.zeros_like(found)
     lengths = [len(ids) for _, _, ids in unwritten]
     for part in length_groups(list(range(len(unwritten))), lengths, budget):
@@ -60,7 +60,7 @@ def keep_values(
         read = actor(padded(list(ids)).to(actor.device)).values
         last = torch.tensor([lengths[number] - 1 for number in part], device=actor.device)
         read_again[list(rows), list(columns)] = read[torch.arange(len(part), device=actor.device), last, 0].float()
-    group.sum_([read_again])
+    world.all_reduce([read_again])
     return found + read_again
 
 

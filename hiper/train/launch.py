@@ -27,7 +27,7 @@ from hiper.runtime.module import module_command
 from hiper.runtime.process import ProcessError, run_processes
 from hiper.runtime.progress import Progress
 from hiper.runtime.reading import read_bytes
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 from hiper.train.trainer import TrainSummary
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Arguments:
     """What the processes are to do: the arguments of `train`, but for the config, which is beside it as in a run."""
 
     model: Path
-    index: GameIndex
+    index: TaskIndex
     out: Path
     resume: bool
 
@@ -63,7 +63,7 @@ class Failure:
 
 
 def train_in_processes(
-    cfg: RunConfig, model: Path, index: GameIndex, out: Path, resume: bool = False, progress: Progress | None = None
+    cfg: RunConfig, model: Path, index: TaskIndex, out: Path, resume: bool = False, progress: Progress | None = None
 ) -> TrainSummary:
     """Train with `trainer.processes` processes; arguments and errors as of `hiper.train.trainer.train`.
 

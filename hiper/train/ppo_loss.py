@@ -56,7 +56,7 @@ class LossInputs:
             credit,
             in_step,
             token_in_step,
-            token_count=(credit.trained & token_in_step).sum(),
+            token_count=(credit.loss_mask & token_in_step).sum(),
             turn_count=live.sum(),
             later=later,
             blocks=batch.flat(batch.blocks),
@@ -110,12 +110,12 @@ def ppo_loss(part: MicroBatch, step: LossInputs, algo: AlgoConfig, *, critic_onl
 
 
 def _policy_terms(part: MicroBatch, step: LossInputs, algo: AlgoConfig) -> Iterator[_Term]:
-    trained = step.credit.trained[part.tokens]
+    loss_mask = step.credit.loss_mask[part.tokens]
     policy = policy_loss(
         part.logprobs,
         step.outputs.logprobs[part.tokens],
         step.credit.advantages[part.tokens],
-        trained,
+        loss_mask,
         clip=algo.clip,
         clip_high=algo.clip_high,
         count=step.token_count,
@@ -124,7 +124,7 @@ def _policy_terms(part: MicroBatch, step: LossInputs, algo: AlgoConfig) -> Itera
     kl = kl_loss(
         part.logprobs,
         step.outputs.ref_logprobs[part.tokens],
-        torch.ones_like(trained),
+        torch.ones_like(loss_mask),
         estimator=algo.kl_estimator.value,
         count=(step.token_in_step & ~step.batch.forced).sum(),
     )
@@ -133,10 +133,10 @@ def _policy_terms(part: MicroBatch, step: LossInputs, algo: AlgoConfig) -> Itera
     yield _Term(None, policy.approx_kl, "optim/approx_kl")
     yield _Term(algo.kl_coef if algo.kl_in is KLPlace.loss else None, kl.loss, "optim/kl_ref")
     if algo.entropy_coef > 0:
-        yield _Term(algo.entropy_coef, entropy_loss(part.entropies, trained, count=step.token_count).loss)
+        yield _Term(algo.entropy_coef, entropy_loss(part.entropies, loss_mask, count=step.token_count).loss)
     if algo.switch_entropy_coef > 0:
         # Per turn, not per token: the tags around the decision have no entropy to give.
-        deciding = trained & (step.blocks[part.tokens] == BlockId.switch)
+        deciding = loss_mask & (step.blocks[part.tokens] == BlockId.switch)
         yield _Term(algo.switch_entropy_coef, entropy_loss(part.entropies, deciding, count=step.turn_count).loss)
 
 
@@ -173,7 +173,7 @@ def _value_terms(part: MicroBatch, step: LossInputs, algo: AlgoConfig, fitted: b
             part.token_values.float(),
             step.outputs.token_values[part.tokens],
             step.credit.token_target[part.tokens],
-            step.credit.trained[part.tokens],
+            step.credit.loss_mask[part.tokens],
             clip=algo.value_clip,
             count=step.token_count,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from hiper.config import RunConfig
 from hiper.errors import CollapseError
 from hiper.runtime.device import uses_cuda
-from hiper.runtime.distributed import Group, joined
+from hiper.runtime.distributed import World, joined
 from hiper.runtime.progress import relay
 from hiper.train.launch import MEETING, Arguments, read_arguments, report_failure, report_summary
 from hiper.train.trainer import TrainSummary, train
@@ -23,26 +23,26 @@ def main() -> int:
     _start_logging(rank)
     try:
         cfg, arguments = read_arguments(work_dir)
-        with joined(Group(rank, cfg.trainer.processes), work_dir / MEETING, uses_cuda(cfg)) as group:
-            summary = _train(cfg, arguments, group)
+        with joined(World(rank, cfg.trainer.processes), work_dir / MEETING, uses_cuda(cfg)) as world:
+            summary = _train(cfg, arguments, world)
     except Exception as error:
         report_failure(work_dir, rank, error)
         return 1  # the one that started all ends the others, who may be waiting for this one
-    if group.main:
+    if world.main:
         report_summary(work_dir, summary)
     return 0
 
 
-def _train(cfg: RunConfig, arguments: Arguments, group: Group) -> TrainSummary:
+def _train(cfg: RunConfig, arguments: Arguments, world: World) -> TrainSummary:
     held = os.open(arguments.out, os.O_RDONLY)
     try:
-        if group.main:
+        if world.main:
             # The run's lock went with a killed `hiper`; its processes are told to end, and may take a moment.
             fcntl.flock(held, fcntl.LOCK_EX)
-        group.wait()
-        return train(cfg, arguments.model, arguments.index, arguments.out, arguments.resume, relay() if group.main else None, group)
+        world.barrier()
+        return train(cfg, arguments.model, arguments.index, arguments.out, arguments.resume, relay() if world.main else None, world)
     except CollapseError:
-        group.wait()  # all raise it, and the main process may still be writing: the first to end ends the others
+        world.barrier()  # all raise it, and the main process may still be writing: the first to end ends the others
         raise
     finally:
         os.close(held)

@@ -1,4 +1,4 @@
-"""Whose episodes training learns from, and whose it watches: the games that are drawn, and the policy playing them."""
+"""Whose episodes training learns from, and whose it watches: the tasks that are drawn, and the policy playing them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
 from hiper.rollout.samplers.transformers import TransformersPolicy
-from hiper.runtime.distributed import ALONE, Group
+from hiper.runtime.distributed import ALONE, World
 from hiper.suites import make_env
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 from hiper.train.metrics import Metrics, rollout_metrics
 from hiper.train.stream import TaskStream
 
@@ -27,16 +27,16 @@ class Player:
     cfg: RunConfig
     actor: Actor
     codec: ChatCodec
-    index: GameIndex
+    index: TaskIndex
     stream: TaskStream
-    """Training games in the order they are played."""
+    """Training tasks in the order they are played."""
     sampler: torch.Generator
     """Of training episodes, on the actor's device."""
-    group: Group = ALONE
-    """The processes that share the games; each ends up with all episodes."""
+    world: World = ALONE
+    """The processes that share the tasks; each ends up with all episodes."""
 
     def sample(self) -> tuple[list[Episode], list[Episode]]:
-        """Play an iteration's games: every episode, and those to learn from.
+        """Play an iteration's tasks: every episode, and those to learn from.
 
         They are the same unless `algo.dynamic_sampling` is set: a group whose members all earned the same has nothing to compare, so others
         are played in its place. Where all groups of all attempts are such, the last attempt's are learned from.
@@ -54,27 +54,23 @@ class Player:
         return played, useful or episodes
 
     def evaluate(self) -> Metrics:
-        """Success on the watched games, always the same ones with the same draws; the run's own sampler is not touched."""
-        games, count = self.index.split(self.cfg.evaluate.splits[0]), self.cfg.trainer.eval_games
-        watched = [games[i * len(games) // count] for i in range(count)] if count < len(games) else games
+        """Success on the watched tasks, always the same ones with the same draws; the run's own sampler is not touched."""
+        tasks, count = self.index.split(self.cfg.evaluate.splits[0]), self.cfg.trainer.eval_tasks
+        watched = [tasks[i * len(tasks) // count] for i in range(count)] if count < len(tasks) else tasks
         generator = torch.Generator(self.actor.device).manual_seed(self.cfg.evaluate.seed)
         episodes = self._play(watched, self.cfg.evaluate.temperature, generator)
         metrics = rollout_metrics([episode.trajectory for episode in episodes])
         return {key.replace("rollout/", "eval/").replace("switch/", "eval/switch_"): value for key, value in metrics.items()}
 
-    def _play(
-        self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator, max_turns: int | None = None
-    ) -> list[Episode]:
-        if self.group.size > 1:  # each draws from a generator of its own, seeded alike by all from the common one
+    def _play(self, entries: Sequence[Task], temperature: float, generator: torch.Generator, max_turns: int | None = None) -> list[Episode]:
+        if self.world.size > 1:  # each draws from a generator of its own, seeded alike by all from the common one
             device = generator.device
-            seeds = torch.randint(2**62, (self.group.size,), generator=generator, device=device).tolist()
-            generator = torch.Generator(device).manual_seed(seeds[self.group.rank])
-        mine = self.group.share(list(entries))
-        return self.group.gather(self._play_mine(mine, temperature, generator, max_turns) if mine else [], Episode)
+            seeds = torch.randint(2**62, (self.world.size,), generator=generator, device=device).tolist()
+            generator = torch.Generator(device).manual_seed(seeds[self.world.rank])
+        mine = self.world.shard(list(entries))
+        return self.world.gather(self._play_mine(mine, temperature, generator, max_turns) if mine else [], Episode)
 
-    def _play_mine(
-        self, entries: Sequence[GameEntry], temperature: float, generator: torch.Generator, max_turns: int | None
-    ) -> list[Episode]:
+    def _play_mine(self, entries: Sequence[Task], temperature: float, generator: torch.Generator, max_turns: int | None) -> list[Episode]:
         slots = min(self.cfg.rollout.slots, len(entries))
         policy = TransformersPolicy(
             self.actor,
@@ -84,15 +80,15 @@ class Player:
             max_reply_tokens=self.cfg.rollout.max_reply_tokens,
             generator=generator,
         )
-        games = ((entry, make_env(self.cfg, self.index.resolve(entry))) for entry in entries)
-        return Collector(policy, self.codec, self.cfg, max_turns).play(games, slots)
+        tasks = ((entry, make_env(self.cfg, self.index.resolve(entry))) for entry in entries)
+        return Collector(policy, self.codec, self.cfg, max_turns).play(tasks, slots)
 
 
 def _differing(episodes: Sequence[Episode], size: int) -> list[Episode]:
     """Episodes of the groups, `size` in a row, whose members did not all earn the same from the environment."""
     kept: list[Episode] = []
     for first in range(0, len(episodes), size):
-        group = episodes[first : first + size]
-        if len({sum(turn.reward for turn in episode.trajectory.turns) for episode in group}) > 1:
-            kept += group
+        world = episodes[first : first + size]
+        if len({sum(turn.reward for turn in episode.trajectory.turns) for episode in world}) > 1:
+            kept += world
     return kept

@@ -1,4 +1,4 @@
-"""The order in which training games are played, as part of the run's state."""
+"""The order in which training tasks are played, as part of the run's state."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from hiper.errors import CheckpointError
-from hiper.suites.tasks import GameEntry
+from hiper.suites.tasks import Task
 
 
 class TaskStream:
-    """Endless passes over the games, each in a fresh order."""
+    """Endless passes over the tasks, each in a fresh order."""
 
-    def __init__(self, entries: Sequence[GameEntry], seed: int) -> None:
+    def __init__(self, entries: Sequence[Task], seed: int) -> None:
         self._entries = list(entries)
         self._rng = random.Random(f"tasks-{seed}")
         self._order: list[int] = []
         self._position = 0
 
-    def draw(self, count: int, repeat: int = 1) -> list[GameEntry]:
-        """The next `count / repeat` games, each `repeat` times in a row."""
+    def draw(self, count: int, repeat: int = 1) -> list[Task]:
+        """The next `count / repeat` tasks, each `repeat` times in a row."""
         drawn = []
         for _ in range(count // repeat):
             if self._position == len(self._order):
@@ -33,18 +33,18 @@ class TaskStream:
     def state(self) -> dict[str, Any]:
         """Where the stream stands, as JSON."""
         version, internal, gauss = self._rng.getstate()
-        return {"rng": [version, list(internal), gauss], "order": self._order, "position": self._position, "games": len(self._entries)}
+        return {"rng": [version, list(internal), gauss], "order": self._order, "position": self._position, "tasks": len(self._entries)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`.
 
         Raises:
-            CheckpointError: the stream was over another number of games.
+            CheckpointError: the stream was over another number of tasks.
         """
-        if state["games"] != len(self._entries):
+        if state["tasks"] != len(self._entries):
             raise CheckpointError(
-                f"the checkpoint was training on {state['games']} games, but the index now has {len(self._entries)}. "
-                "Restore the games the run began with, or start a new run."
+                f"the checkpoint was training on {state['tasks']} tasks, but the index now has {len(self._entries)}. "
+                "Restore the tasks the run began with, or start a new run."
             )
         version, internal, gauss = state["rng"]
         self._rng.setstate((version, tuple(internal), gauss))

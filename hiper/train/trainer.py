@@ -4,11 +4,11 @@ OUT/metrics.jsonl     one line an iteration, free of wall-clock times so that a 
 OUT/timings.jsonl     seconds by phase
 OUT/alarms.json       alarms that went off
 OUT/samples.jsonl     a few trajectories an iteration with their credit
-OUT/checkpoints/      see `hiper.train.checkpoint`
+OUT/checkpoints/      see `hiper.runs.checkpoint`
 OUT/model/            the last policy, a directory `from_pretrained` loads
 OUT/best/             likewise, the policy with the best evaluation in between; both are written at the end
 
-A checkpoint says under which settings, from which weights and with which games its training was begun, and how long `metrics.jsonl` and
+A checkpoint says under which settings, from which weights and with which tasks its training was begun, and how long `metrics.jsonl` and
 `samples.jsonl` were when it was written. What belongs to another training is refused, what was lost since is noticed.
 """
 
@@ -38,15 +38,15 @@ from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import Levels
+from hiper.runs import checkpoint as ckpt
 from hiper.runs.fingerprint import differences, stage_settings, told
 from hiper.runs.stage import STAGES
 from hiper.runtime.device import pick_device
-from hiper.runtime.distributed import ALONE, Group
+from hiper.runtime.distributed import ALONE, World
 from hiper.runtime.files import cut, sync, write_json
 from hiper.runtime.reading import open_file
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 from hiper.tracking import MetricsFile, Tracker
-from hiper.train import checkpoint as ckpt
 from hiper.train.alarms import ADVICE, Alarm, Watch
 from hiper.train.iteration import Assessed, assess
 from hiper.train.learner import Learner
@@ -83,18 +83,18 @@ class TrainSummary:
 def train(
     cfg: RunConfig,
     model: Path,
-    index: GameIndex,
+    index: TaskIndex,
     out: Path,
     resume: bool = False,
     progress: Progress | None = None,
-    group: Group = ALONE,
+    world: World = ALONE,
 ) -> TrainSummary:
     """Train a warm-started model, alone or as one of the processes that `hiper.train.launch` starts.
 
     Args:
         cfg: everything.
         model: the warm start; also the reference of the KL.
-        index: games; the training split is played, the first split of `evaluate.splits` is sampled for evaluations in between.
+        index: tasks; the training split is played, the first split of `evaluate.splits` is sampled for evaluations in between.
         out: the training directory.
         resume: continue from the newest good checkpoint in `out`, or start if there is none.
         progress: called with (iterations done, all).
@@ -102,16 +102,16 @@ def train(
 
     Raises:
         ConfigError: the group is not of `trainer.processes`.
-        DataError: a split is empty or a game file is damaged.
+        DataError: a split is empty or a task file is damaged.
         ModelError: the model directory does not load.
         CheckpointError: a checkpoint cannot be written, or belongs to another training.
     """
-    if group.size != cfg.trainer.processes:
+    if world.size != cfg.trainer.processes:
         raise ConfigError(
-            f"trainer.processes={cfg.trainer.processes}, but this is a group of {group.size}. `hiper train` starts the others, and so does "
+            f"trainer.processes={cfg.trainer.processes}, but this is a world of {world.size}. `hiper train` starts the others, and so does "
             "hiper.train.launch.train_in_processes."
         )
-    run = _Run(cfg, model, index, out, group)
+    run = _Run(cfg, model, index, out, world)
     if resume:
         run.resume()
     return run.go(progress)
@@ -127,9 +127,9 @@ class _Records(NamedTuple):
 class _Run:
     """One training run's state. Whatever changes from iteration to iteration is in `save` and `resume`."""
 
-    def __init__(self, cfg: RunConfig, model: Path, index: GameIndex, out: Path, group: Group) -> None:
-        self.cfg, self.out, self.group = cfg, out, group
-        self.device = pick_device(cfg, group)
+    def __init__(self, cfg: RunConfig, model: Path, index: TaskIndex, out: Path, world: World) -> None:
+        self.cfg, self.out, self.world = cfg, out, world
+        self.device = pick_device(cfg, world)
         self.tokenizer = load_tokenizer(model)
         self.actor = load_actor(model, cfg.model).to(self.device).eval()  # as after an update: dropout is for updates alone
         self.reference: Actor | None = None
@@ -142,16 +142,16 @@ class _Run:
             index,
             TaskStream(index.split("train"), cfg.seed),
             torch.Generator(self.device).manual_seed(cfg.seed),
-            group,
+            world,
         )
         if cfg.trainer.eval_every:
             index.split(cfg.evaluate.splits[0])  # an empty one is refused before work is lost
-        self.origin = {"weights": str(bit_sum(self.actor)), "games": _games_digest(index)}
+        self.origin = {"weights": str(bit_sum(self.actor)), "tasks": _tasks_digest(index)}
         """What the training began from: a checkpoint of another origin is not one of it."""
         self.recorded: dict[str, dict[str, Any]] = {}
         """File -> size and SHA-256 of what of it counts."""
         self.estimator = make_estimator(cfg.algo)
-        self.learner = Learner.create(self.actor, cfg, torch.Generator().manual_seed(cfg.seed + 1), group)
+        self.learner = Learner.create(self.actor, cfg, torch.Generator().manual_seed(cfg.seed + 1), world)
         self.iteration = 0
         self.env_turns = 0
         self.first_success: float | None = None
@@ -172,7 +172,7 @@ class _Run:
                 if trainer.eval_every and (self.iteration % trainer.eval_every == 0 or self._over()):
                     with _timed(seconds, "time/evaluate"):
                         metrics |= self.player.evaluate()
-                metrics = self.group.agree(metrics, dict[str, float])
+                metrics = self.world.broadcast_object(metrics, dict[str, float])
                 self._compare()
                 alarms = self.watch.look(self.iteration, metrics)
                 if alarms:
@@ -193,7 +193,7 @@ class _Run:
                     raise self._stopped(stops[0], "")
                 if progress is not None:
                     progress(self.iteration, trainer.iterations)
-        if self.group.main:
+        if self.world.main:
             self._write_models()
         return TrainSummary(
             model=str(self.out / "model"),
@@ -218,7 +218,7 @@ class _Run:
     @contextmanager
     def _records(self) -> Iterator[_Records | None]:
         """Open them, in the process that writes."""
-        if not self.group.main:
+        if not self.world.main:
             yield None
             return
         self.out.mkdir(parents=True, exist_ok=True)
@@ -256,7 +256,7 @@ class _Run:
                 raise CheckpointError(f"{file} {how}; when {path} was written it had {expected['bytes']}. Restore it, if there is a copy.")
 
     def _write_alarms(self) -> None:
-        if self.group.main:
+        if self.world.main:
             write_json(self.out / "alarms.json", self.watch.events)
 
     def _write_models(self) -> None:
@@ -277,7 +277,7 @@ class _Run:
         """Return to the newest checkpoint from before the trouble, with smaller steps and other draws: the same would happen again."""
         alarm = next(alarm for alarm in alarms if alarm.action is OnAlarm.rollback)
         events, rollbacks = self.watch.events, self.rollbacks + 1
-        good = self.group.agree(self._good_checkpoint() if self.group.main else None, Path | None)
+        good = self.world.broadcast_object(self._good_checkpoint() if self.world.main else None, Path | None)
         if good is None or rollbacks > self.cfg.alarms.rollbacks:
             raise self._stopped(
                 alarm, "There is no checkpoint from before it. " if good is None else f"It came back {rollbacks - 1} times. "
@@ -288,7 +288,7 @@ class _Run:
             generator.manual_seed(self.cfg.seed + offset + 2 * 7919 * rollbacks)
         self._forget_later(records)
         self.save()
-        logger.warning("back at iteration %d, learning rates times %g", self.iteration, self.cfg.alarms.rollback_pace**rollbacks)
+        logger.warning("back at iteration %d, learning rates times %g", self.iteration, self.cfg.alarms.rollback_lr_scale**rollbacks)
 
     def _good_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written while no alarm was coming up."""
@@ -310,7 +310,7 @@ class _Run:
         seconds: Metrics = {}
         before = self.env_turns
         # Dropout, where a model has any, draws from torch's own generators, which no checkpoint holds.
-        whose = f"-{self.group.rank}" if self.group.rank else ""
+        whose = f"-{self.world.rank}" if self.world.rank else ""
         torch.manual_seed(random.Random(f"dropout-{cfg.seed}-{self.iteration}{whose}").getrandbits(63))
         with _timed(seconds, "time/rollout"):
             played, episodes = self.player.sample()
@@ -328,11 +328,11 @@ class _Run:
         if self.first_success is None:
             self.first_success = metrics["rollout/success_rate"]
         with _timed(seconds, "time/update"):
-            pace = 1.0 - self._share(before) if cfg.trainer.anneal else 1.0
-            pace *= cfg.alarms.rollback_pace**self.rollbacks
+            lr_scale = 1.0 - self._share(before) if cfg.trainer.anneal else 1.0
+            lr_scale *= cfg.alarms.rollback_lr_scale**self.rollbacks
             warming = self.iteration < cfg.trainer.critic_warmup and cfg.algo.needs.critic  # without a critic there is nothing to warm up
-            metrics |= self.learner.update(batch, outputs, credit, critic_only=warming, pace=pace)
-        if self.group.main:
+            metrics |= self.learner.update(batch, outputs, credit, critic_only=warming, lr_scale=lr_scale)
+        if self.world.main:
             self._record_samples(episodes, assessed)
         return metrics, seconds
 
@@ -342,9 +342,9 @@ class _Run:
 
     def _compare(self) -> None:
         """See that all processes hold the same policy; once they do not, what they add up means nothing."""
-        if self.group.size == 1:
+        if self.world.size == 1:
             return
-        sums = self.group.gather([bit_sum(self.actor)], int)
+        sums = self.world.gather([bit_sum(self.actor)], int)
         if len(set(sums)) > 1:
             raise RuntimeError(
                 f"after iteration {self.iteration} the processes hold different weights: by rank, the sums of their bits are {sums}."
@@ -376,10 +376,10 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint and drop the oldest, but not the best."""
-        self.group.wait()  # until nobody reads what this replaces
-        if self.group.main:
+        self.world.barrier()  # until nobody reads what this replaces
+        if self.world.main:
             self._write_checkpoint()
-        self.group.wait()
+        self.world.barrier()
 
     def _write_checkpoint(self) -> None:
         optimizer, optimizer_rest = ckpt.optimizer_tensors(self.learner.optimizer)
@@ -428,14 +428,14 @@ class _Run:
     def resume(self) -> None:
         """Continue from the newest good checkpoint, if there is one."""
         checkpoints = self.out / "checkpoints"
-        newest = ckpt.latest_checkpoint(checkpoints, self._check_records) if self.group.main else None
-        path = self.group.agree(newest, Path | None)
+        newest = ckpt.latest_checkpoint(checkpoints, self._check_records) if self.world.main else None
+        path = self.world.broadcast_object(newest, Path | None)
         if path is None:
             logger.info("no checkpoint under %s: training starts from the warm start", self.out)
             return
         self._load(path)
-        self.group.wait()
-        if self.group.main:
+        self.world.barrier()
+        if self.world.main:
             self._prune()  # a process killed after its last save may have left what no later save removes
         logger.info("resumed from %s", path)
 
@@ -452,7 +452,7 @@ class _Run:
         for name, tensor in self._critic_tensors().items():
             if name not in tensors:
                 raise CheckpointError(
-                    f"{path} lacks {name}: its run did not have trainer.critic_fit=least_squares. Resume with that run's settings."
+                    f"{path} lacks {name}: its run did not have trainer.value_fit=least_squares. Resume with that run's settings."
                 )
             tensor.copy_(tensors[name])
         self.player.stream.restore(state["stream"])
@@ -468,7 +468,7 @@ class _Run:
         """See that a checkpoint is one of this training; how long that goes on may have changed.
 
         Raises:
-            CheckpointError: other settings, other weights or other games; the message names them.
+            CheckpointError: other settings, other weights or other tasks; the message names them.
         """
         changed = differences(state["settings"], stage_settings(self.cfg, "train"))
         other = {key: values for key, values in changed.items() if key not in STAGES["train"].extendable}
@@ -496,7 +496,7 @@ def _recorded(file: Path, size: int | None = None) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _games_digest(index: GameIndex) -> str:
+def _tasks_digest(index: TaskIndex) -> str:
     return hashlib.sha256("\n".join(entry.path for entry in index.split("train")).encode()).hexdigest()
 
 

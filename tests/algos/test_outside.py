@@ -16,12 +16,12 @@ import pytest
 from hiper.algos import registry
 from hiper.algos.registry import algorithms, settings_of
 from hiper.cli.main import main
-from hiper.config.compose import compose, override
+from hiper.composition.compose import compose, override
 from hiper.errors import ConfigError
+from hiper.runs import checkpoint as ckpt
 from hiper.runs.fingerprint import differences, stage_settings
 from hiper.runs.run_dir import load_config, save_config
-from hiper.suites.tasks import GameIndex
-from hiper.train import checkpoint as ckpt
+from hiper.suites.tasks import TaskIndex
 from hiper.train.trainer import train
 from tests.train.running import Killed, assert_same, bits, config, killer
 
@@ -72,13 +72,13 @@ def test_its_settings_count_in_fingerprints(example: ModuleType) -> None:
     assert {key for key in mine if key.startswith("algo.lam")} == set()
 
 
-def test_it_resumes_with_what_it_remembers(example: ModuleType, speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_it_resumes_with_what_it_remembers(example: ModuleType, speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     cfg = config(iterations=3, eval_every=0)
     cfg.algo = settings_of("moving_average")(shaping=cfg.algo.shaping)
-    train(cfg, speaker, game_index, tmp_path / "whole")
+    train(cfg, speaker, task_index, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(2))
-    train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
+        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(2))
+    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
     assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
     states = [ckpt.load_state(path)["estimator"]["average"] for path in ckpt.list_checkpoints(tmp_path / "whole" / "checkpoints")]
     assert len(set(states)) == len(states) > 1, "the average moves, so that forgetting it would show"

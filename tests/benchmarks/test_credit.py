@@ -16,10 +16,10 @@ import torch
 from hiper.benchmarks.credit import Decision, compare_credit, contrast, first_use
 from hiper.cli.main import main
 from hiper.errors import ConfigError, DataError
-from hiper.experiments.comparison import Study
+from hiper.experiments.comparison import Comparison
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 
-BASE = ("experiment=smoke", "rollout.constrain=grammar", "trainer.critic_fit=least_squares", "trainer.critic_ridge=1.0")
+BASE = ("experiment=smoke", "rollout.constrain=grammar", "trainer.value_fit=least_squares", "trainer.value_ridge=1.0")
 FINED = (*BASE, "rollout.trajectories=16", "algo.shaping.keep_mode=fixed", "algo.shaping.keep=-0.3")
 """Nothing is won at that size; a fine is something to give credit for."""
 
@@ -56,9 +56,9 @@ def parity(trajectory: Trajectory) -> Decision:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a study's warm start in it."""
+    """A directory with a comparison's warm start in it."""
     folder = tmp_path_factory.mktemp("credit")
-    for stage in ("games", "demos", "warm-start"):
+    for stage in ("tasks", "demos", "sft"):
         assert main([stage, *BASE, f"paths.run={folder / 'runs' / 'small' / 'base'}"]) == 0
     return folder
 
@@ -66,32 +66,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_arms_judge_the_same_episodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     arms = {"hae": (), "again": (), "far": ("algo.lam_end=1", "algo.gamma=0.5"), "grpo": ("algo=grpo", "algo.group_size=8")}
-    arms["free"] = (*arms["grpo"], "trainer.critic_fit=gradient")  # of a critic that is not there
+    arms["free"] = (*arms["grpo"], "trainer.value_fit=gradient")  # of a critic that is not there
     steps: list[tuple[int, int]] = []
-    study = Study("small", FINED, arms)
-    found = compare_credit(study, rounds=1, fitted=1, decision=parity, progress=lambda *step: steps.append(step))
+    comparison = Comparison("small", FINED, arms)
+    found = compare_credit(comparison, rounds=1, fitted=1, decision=parity, progress=lambda *step: steps.append(step))
     assert (found["episodes"], found["right"] + found["wrong"], steps) == (16, 16, [(1, 2), (2, 2)])
     assert list(found["arms"]) == list(arms)
     assert found["arms"]["hae"] == found["arms"]["again"] != found["arms"]["far"]
     assert found["arms"]["grpo"] == found["arms"]["free"]
     assert all(arm["clarity"] is not None for arm in found["arms"].values())
-    assert found == compare_credit(study, rounds=1, fitted=1, decision=parity)
+    assert found == compare_credit(comparison, rounds=1, fitted=1, decision=parity)
 
 
 def test_what_cannot_be_compared_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     one = {"hae": ()}
     with pytest.raises(DataError, match=r"8 episodes hold 0 right and 0 wrong decisions.*demos.lapses"):
-        compare_credit(Study("small", (*BASE, "rollout.trajectories=8"), one), 1, 1, decision=lambda _: None)
-    with pytest.raises(ConfigError, match="arm 'hae': with trainer.critic_fit=gradient no critic learns"):
-        compare_credit(Study("small", (*BASE, "trainer.critic_fit=gradient"), one))
+        compare_credit(Comparison("small", (*BASE, "rollout.trajectories=8"), one), 1, 1, decision=lambda _: None)
+    with pytest.raises(ConfigError, match="arm 'hae': with trainer.value_fit=gradient no critic learns"):
+        compare_credit(Comparison("small", (*BASE, "trainer.value_fit=gradient"), one))
     with pytest.raises(ConfigError, match="a warm start each"):
-        compare_credit(Study("small", BASE, one, own_start=True))
+        compare_credit(Comparison("small", BASE, one, own_start=True))
     monkeypatch.chdir(folder.parent)
-    with pytest.raises(ConfigError, match="has no finished 'games' stage"):
-        compare_credit(Study("absent", BASE, one))
+    with pytest.raises(ConfigError, match="has no finished 'tasks' stage"):
+        compare_credit(Comparison("absent", BASE, one))
 
 
 def test_bench_credit_names_a_study_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "credit", "absent.yaml"]) == 2
-    assert "there is no study at absent.yaml" in capsys.readouterr().err
+    assert "there is no comparison at absent.yaml" in capsys.readouterr().err

@@ -35,10 +35,10 @@ def test_a_wrong_equation_would_show(reference: Path) -> None:
 def test_the_timed_loops_compute_the_same(scalar_tensors: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     values = torch.randn(4, 3, 6, generator=generator, dtype=torch.float64)
-    starts = torch.rand(3, 6, generator=generator) < 0.4
-    starts[:, 0] = True
+    segment_starts = torch.rand(3, 6, generator=generator) < 0.4
+    segment_starts[:, 0] = True
     mask = torch.arange(6) < torch.tensor([[6], [3], [0]])
-    args = (*values, starts, torch.zeros(3, dtype=torch.bool), mask)
+    args = (*values, segment_starts, torch.zeros(3, dtype=torch.bool), mask)
     expected = hierarchical_advantages(*args, gamma=0.9, lam_low=0.8, lam_high=0.7, bootstrap="none")
     result = turn_by_turn(*args, gamma=0.9, lam_low=0.8, lam_high=0.7, scalar_tensors=scalar_tensors)
     for name, ours in result._asdict().items():

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from hiper.benchmarks.training import SETTINGS, Scheme, _compare, _iterate, bench, record
+from hiper.composition.compose import compose
 from hiper.config import Context, RunConfig
-from hiper.config.compose import compose
 from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_tokenizer
 from hiper.model.tokenizer import build_tokenizer
@@ -26,7 +26,7 @@ from hiper.rollout.chat import ChatCodec
 from hiper.rollout.replay import GeneratePolicy, ReplayPolicy, Script
 from hiper.rollout.samplers.transformers import Request
 from hiper.sft.demos import read_demos, write_demos
-from hiper.suites.alfworld.games import GameIndex
+from hiper.suites.alfworld.games import TaskIndex
 
 TRAJECTORIES = 3
 SMALL = [
@@ -51,26 +51,26 @@ def codec(speaker: Path) -> ChatCodec:
 
 
 @pytest.fixture(scope="module")
-def result(cfg: RunConfig, game_index: GameIndex) -> dict[str, Any]:
-    return bench(cfg, game_index, repeats=1)
+def result(cfg: RunConfig, task_index: TaskIndex) -> dict[str, Any]:
+    return bench(cfg, task_index, repeats=1)
 
 
 @pytest.fixture(scope="module")
-def lengths(cfg: RunConfig, game_index: GameIndex, tmp_path_factory: pytest.TempPathFactory) -> dict[Context, list[int]]:
+def lengths(cfg: RunConfig, task_index: TaskIndex, tmp_path_factory: pytest.TempPathFactory) -> dict[Context, list[int]]:
     """Tokens of each sequence of the recorded episodes, by the chat template: a conversation, or a turn's prompt and reply."""
-    tokenizer = build_tokenizer(record(cfg, game_index)[1])
+    tokenizer = build_tokenizer(record(cfg, task_index)[1])
     demos = replace(cfg.demos, count=TRAJECTORIES, fresh=False, renumber=False, lapses=0.0)
     found = {}
     for context in Context:
         path: Path = tmp_path_factory.mktemp("counted") / "demos.jsonl"
-        write_demos(game_index, replace(cfg, demos=demos, protocol=replace(cfg.protocol, context=context)), path)
+        write_demos(task_index, replace(cfg, demos=demos, protocol=replace(cfg.protocol, context=context)), path)
         found[context] = [len(tokenizer.apply_chat_template(demo.messages)["input_ids"]) for demo in read_demos(path)]
     return found
 
 
 def test_tokens_are_those_of_the_episodes(result: dict[str, Any], lengths: dict[Context, list[int]]) -> None:
     assert result["turns"] == len(lengths[Context.window]) > 3 * TRAJECTORIES
-    assert result["trajectories"] == result["games"] == len(lengths[Context.append]) == TRAJECTORIES
+    assert result["trajectories"] == result["tasks"] == len(lengths[Context.append]) == TRAJECTORIES
     for scheme in Scheme:
         counts = lengths[Context.append if scheme is Scheme.append else Context.window]
         found = result["schemes"][scheme]
@@ -115,20 +115,20 @@ def test_generate_and_our_policy_say_the_same_of_the_same_prompts(actor: Actor, 
         assert min(mine.logprobs) < -0.1, "the untold policy would hardly say this"
 
 
-def test_other_trajectories_are_refused(cfg: RunConfig, game_index: GameIndex, actor: Actor, codec: ChatCodec) -> None:
+def test_other_trajectories_are_refused(cfg: RunConfig, task_index: TaskIndex, actor: Actor, codec: ChatCodec) -> None:
     cfg = replace(cfg, rollout=replace(cfg.rollout, max_reply_tokens=60))
-    recordings, _ = record(cfg, game_index)
+    recordings, _ = record(cfg, task_index)
     script = [[[*codec.tokenizer.encode(text, add_special_tokens=False), codec.end] for text in one.replies] for one in recordings]
-    episodes = _iterate(Scheme.append, cfg, game_index, actor, codec, recordings[:2], script[:2]).episodes
+    episodes = _iterate(Scheme.append, cfg, task_index, actor, codec, recordings[:2], script[:2]).episodes
     _compare(episodes, episodes)
     other = copy.deepcopy(episodes)
     other[1].trajectory.turns[0].reply += " "
     with pytest.raises(AssertionError, match="the same trajectories"):
         _compare(other, episodes)
     with pytest.raises(AssertionError, match="recorded end"):
-        _iterate(Scheme.append, cfg, game_index, actor, codec, recordings[:2], [script[0][:2], script[1]])
+        _iterate(Scheme.append, cfg, task_index, actor, codec, recordings[:2], [script[0][:2], script[1]])
 
 
-def test_limited_replies_are_refused(cfg: RunConfig, game_index: GameIndex) -> None:
+def test_limited_replies_are_refused(cfg: RunConfig, task_index: TaskIndex) -> None:
     with pytest.raises(ConfigError, match=r"constrain=grammar.*rollout\.constrain=free"):
-        bench(compose([*SETTINGS, "rollout=grammar"]), game_index)
+        bench(compose([*SETTINGS, "rollout=grammar"]), task_index)

@@ -27,7 +27,7 @@ from hiper.runs.stage_folder import SEEN, read_stage
 from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress
 
-STAGES = ["games", "demos", "warm_start", "train", "evaluate", "report"]
+STAGES = ["tasks", "demos", "sft", "train", "evaluate", "report"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,13 +70,13 @@ def test_a_run_leaves_all_its_parts(finished_run: Path) -> None:
     for file in (
         "config.yaml",
         "environment.json",
-        "games/index.json",
+        "tasks/index.json",
         "demos/demos.jsonl",
-        "warm_start/model/model.safetensors",
+        "sft/model/model.safetensors",
         "train/model/tokenizer.json",
         "train/metrics.jsonl",
         "train/samples.jsonl",
-        "evaluate/warm_start/evaluation.json",
+        "evaluate/sft/evaluation.json",
         "evaluate/trained/trajectories.jsonl",
         "report/report.html",
         *(f"{stage}/{name}" for stage in STAGES for name in ("stage.json", "config.yaml")),
@@ -100,7 +100,7 @@ def test_a_changed_setting_does_its_stage_and_those_after_it_again(small_setting
     assert main(["run", "--direct", *small_settings, f"paths.run={run}", "evaluate.limit=2"]) == 0
     after = stages(run)
     assert [name for name in STAGES if after[name] != before[name]] == ["evaluate", "report"]
-    assert json.loads((run / "evaluate/trained/evaluation.json").read_text(encoding="utf-8"))["overall"]["games"] == 4
+    assert json.loads((run / "evaluate/trained/evaluation.json").read_text(encoding="utf-8"))["overall"]["tasks"] == 4
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -132,7 +132,7 @@ def test_a_stage_takes_its_settings_from_a_file(
     file = tmp_path / "params.yaml"
     assert main(["config", *small_settings, f"paths.run={run}", "evaluate.limit=3", "--out", str(file)]) == 0
     assert main(["evaluate", "--config", str(file), "evaluate.limit=2"]) == 0
-    assert json.loads((run / "evaluate/metrics.json").read_text(encoding="utf-8"))["games"] == {"valid_seen": 2, "valid_unseen": 2}
+    assert json.loads((run / "evaluate/metrics.json").read_text(encoding="utf-8"))["tasks"] == {"valid_seen": 2, "valid_unseen": 2}
     capsys.readouterr()
     assert main(["config", "--config", str(file)]) == 0
     assert capsys.readouterr().out == file.read_text(encoding="utf-8")
@@ -170,11 +170,11 @@ def test_interrupted_training_goes_on_from_its_checkpoint(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_from_outside_ends_the_process_with_130(number: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hiper", "games", "experiment=smoke", "games.train=100000", f"paths.run={tmp_path / 'run'}"]
+    command = [sys.executable, "-m", "hiper", "tasks", "experiment=smoke", "tasks.train=100000", f"paths.run={tmp_path / 'run'}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         try:
             deadline = time.monotonic() + 120
-            while not (tmp_path / "run" / "games.partial" / "data").is_dir() and time.monotonic() < deadline:
+            while not (tmp_path / "run" / "tasks.partial" / "data").is_dir() and time.monotonic() < deadline:
                 time.sleep(0.05)
             process.send_signal(number)
             _, said = process.communicate(timeout=60)
@@ -183,14 +183,14 @@ def test_a_signal_from_outside_ends_the_process_with_130(number: signal.Signals,
     assert process.returncode == 130
     assert "hiper: interrupted" in said
     assert "Traceback" not in said
-    assert not (tmp_path / "run" / "games.partial").exists()
+    assert not (tmp_path / "run" / "tasks.partial").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["run", "algo.gama=1"], "did you mean 'algo.gamma'?"),
-        (["train", "experiment=smoke", "paths.run={tmp}/none"], "has no finished 'games' stage. Run `hiper games`"),
+        (["train", "experiment=smoke", "paths.run={tmp}/none"], "has no finished 'tasks' stage. Run `hiper tasks`"),
         (["resume", "{tmp}"], "it is not a run"),
         (["evaluate", "--split", "valid_seen"], "--split belong with --model"),
         (["evaluate", "--model", "{tmp}", "--config", "{tmp}"], "--config belongs to a run's own evaluation"),
@@ -201,7 +201,7 @@ def test_a_signal_from_outside_ends_the_process_with_130(number: signal.Signals,
         (["evaluate", "--planner", "{tmp}", "--executor", "{tmp}/absent", "--data", "{games}"], "--executor"),
         (["evaluate", "--planner", "{tmp}", "--executor", "{tmp}"], "--executor need --data DIR"),
         (["evaluate", "--model", "{tmp}", "--data", "{games}", "--split", "valid_odd"], "has no valid_odd folder"),
-        (["play", "--data", "{games}", "--index", "99"], "--index 99 is not in valid_unseen, which has games 0 to 5"),
+        (["play", "--data", "{games}", "--index", "99"], "--index 99 is not in valid_unseen, which has tasks 0 to 5"),
         (["play", "--data", "{tmp}"], "Expected the official layout"),
         (["benchmark", "hae", "--conformance", "{tmp}/absent.json"], "absent.json"),
     ],
@@ -274,7 +274,7 @@ def test_an_empty_split_is_refused_before_the_model_is_loaded(
     shutil.rmtree(data / "valid_seen")
     (data / "valid_seen").mkdir()
     assert main(["evaluate", "--model", str(finished_run / "train/model"), "--data", str(data), "--split", "valid_seen"]) == 2
-    assert "split 'valid_seen' has no games" in capsys.readouterr().err
+    assert "split 'valid_seen' has no tasks" in capsys.readouterr().err
 
 
 def test_a_model_without_a_tokenizer_is_refused(
@@ -295,7 +295,7 @@ def test_a_full_disk_is_a_message_and_costs_nothing(small_settings: list[str], r
         pytest.skip("this system has no /dev/full")
     before = tree(run)
     (run / "config.yaml.tmp").symlink_to("/dev/full")
-    assert main(["games", *small_settings, "games.seed=1", f"paths.run={run}"]) == 1
+    assert main(["tasks", *small_settings, "tasks.seed=1", f"paths.run={run}"]) == 1
     said = capsys.readouterr().err
     assert "cannot write: [Errno 28] No space left on device" in said
     assert "Traceback" not in said
@@ -312,7 +312,7 @@ def test_a_run_in_use_is_refused(small_settings: list[str], run: Path, capsys: p
 
 def test_any_model_plays_any_folder(generated_games: Path, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    model = shutil.copytree(finished_run / "warm_start" / "model", tmp_path / "plain")
+    model = shutil.copytree(finished_run / "sft" / "model", tmp_path / "plain")
     command = ["evaluate", "--model", str(model), "--data", str(generated_games), "--split", "valid_seen", "--out", str(out)]
     assert (
         main(
@@ -329,9 +329,9 @@ def test_any_model_plays_any_folder(generated_games: Path, finished_run: Path, t
         )
         == 0
     )
-    assert "of 2 games won" in capsys.readouterr().out
+    assert "of 2 tasks won" in capsys.readouterr().out
     record = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    assert record["overall"]["games"] == 2
+    assert record["overall"]["tasks"] == 2
     assert len((out / "trajectories.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 

@@ -1,4 +1,4 @@
-"""Every file under conf/ composes, alone and as part of an experiment, and Hydra finds the schemas without `hiper.config.compose`."""
+"""Every file under conf/ composes, alone and as part of an experiment, and Hydra finds the schemas without `hiper.composition.compose`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import yaml
 
 from hiper.algos.gae import GAEConfig
 from hiper.algos.grpo import GRPOConfig
+from hiper.composition.compose import compose, override
 from hiper.config import Constrain, Context, Pay, RunConfig
 from hiper.config.algo import KeepMode, KLEstimator, flat
-from hiper.config.compose import compose, override
 from hiper.config.places import config_dir
 from hiper.errors import ConfigError
-from hiper.evaluation.reevaluate import load_plan
+from hiper.experiments.reevaluate import load_plan
 from hiper.runs.run_dir import load_config, save_config
 
 CHOICES = sorted((path.parent.name, path.stem) for path in config_dir().glob("*/*.yaml") if path.parent.name != "reevaluate")
@@ -27,7 +27,7 @@ PLANS = sorted((config_dir() / "reevaluate").glob("*.yaml"))
 
 
 def test_there_are_files_to_test() -> None:
-    assert {"algo", "env", "experiment", "games", "model"} <= {group for group, _ in CHOICES}
+    assert {"algo", "env", "experiment", "tasks", "model"} <= {group for group, _ in CHOICES}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from hiper.algos.registry import algorithms
+from hiper.composition.compose import PLACES, compose, override
 from hiper.config import RunConfig, Source, TrackingConfig
 from hiper.config.algo import Bootstrap
 from hiper.config.checks import collect_problems
-from hiper.config.compose import PLACES, compose, override
 from hiper.errors import ConfigError
 from hiper.runs.run_dir import load_config, save_config
 
@@ -57,8 +57,8 @@ def test_without_overrides_the_schema_defaults_hold() -> None:
 
 
 def test_overrides_change_values_and_groups() -> None:
-    cfg = compose(["algo=turn_gae", "games=official", "algo.lam=0.9", "seed=3", "name=study"])
-    assert (cfg.algo.lam, cfg.algo.bootstrap, cfg.games.source) == (0.9, Bootstrap.next, Source.official)
+    cfg = compose(["algo=turn_gae", "tasks=official", "algo.lam=0.9", "seed=3", "name=study"])
+    assert (cfg.algo.lam, cfg.algo.bootstrap, cfg.tasks.source) == (0.9, Bootstrap.next, Source.official)
     assert cfg.paths.run == "runs/study/seed-3"
 
 
@@ -73,11 +73,11 @@ def test_it_composes_from_any_working_directory(tmp_path: Path, monkeypatch: pyt
         ("algo.gama=1", "there is no setting 'algo.gama'; did you mean 'algo.gamma'?"),
         ("lam_low=1", "did you mean 'algo.lam_low'?"),
         ("experiment=quikstart", "did you mean 'quickstart'?"),
-        ("games=oficial", "did you mean 'official'?"),
+        ("tasks=oficial", "did you mean 'official'?"),
         ("algo.lam_high=high", "algo.lam_high=high has the wrong type: it must be a number."),
         ("env.engine=java", "it must be one of native, textworld."),
         ("evaluate.splits=3", "it must be a list such as [a]."),
-        ("games.limit=few", "it must be a whole number or null."),
+        ("tasks.limit=few", "it must be a whole number or null."),
         ("algo.clip=0.1,0.2", "names several values; a run takes one"),
         ("+algo.extra=1", "cannot be added or deleted"),
         ("~algo", "cannot be added or deleted"),
@@ -107,8 +107,8 @@ def test_a_mistake_is_named(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("warm_start.max_steps=0", "warm_start.max_steps=0 is out of range: it must be at least 1, or -1"),
-        ("warm_start.warmup_ratio=1", "warm_start.warmup_ratio=1.0 is out of range: it must be at least 0 and below 1"),
+        ("sft.max_steps=0", "sft.max_steps=0 is out of range: it must be at least 1, or -1"),
+        ("sft.warmup_ratio=1", "sft.warmup_ratio=1.0 is out of range: it must be at least 0 and below 1"),
         ("rollout.temperature=1e-9", "rollout.temperature=1e-09 is out of range: it must be between 0.001 and 1000"),
         ("evaluate.temperature=1e-9", "evaluate.temperature=1e-09 is out of range: it must be 0, or between 0.001 and 1000"),
         ("name=../../x", "name='../../x' is out of range: it must be letters, digits, _, - and ., which does not come first"),
@@ -130,7 +130,7 @@ def test_a_value_out_of_range_is_named(composed: RunConfig, text: str, said: str
 @pytest.mark.parametrize("value", ["-inf", "nan"])
 def test_every_float_is_finite(composed: RunConfig, value: str) -> None:
     floats = [key for key, default in DEFAULTS if isinstance(default, float)]
-    assert {"warm_start.lr", "evaluate.temperature", "algo.shaping.success_scale", "alarms.kl_max"} <= set(floats)
+    assert {"sft.lr", "evaluate.temperature", "algo.shaping.success_scale", "alarms.kl_max"} <= set(floats)
     with pytest.raises(ConfigError) as caught:
         override(composed, [f"{key}={value}" for key in (*floats, "algo.clip_high", "algo.switch_rate_target")])
     for key in floats:
@@ -140,10 +140,10 @@ def test_every_float_is_finite(composed: RunConfig, value: str) -> None:
 @pytest.mark.parametrize("value", [2**70, -(2**31)])
 def test_every_whole_number_has_bounds(composed: RunConfig, value: int) -> None:
     whole = [key for key, default in DEFAULTS if isinstance(default, int) and not isinstance(default, bool)]
-    assert {"evaluate.seed", "games.seed", "demos.seed", "webshop.goal_seed", "model.tiny.hidden"} <= set(whole)
+    assert {"evaluate.seed", "tasks.seed", "demos.seed", "webshop.goal_seed", "model.tiny.hidden"} <= set(whole)
     with pytest.raises(ConfigError) as caught:
-        override(composed, [f"{key}={value}" for key in (*whole, "warm_start.seed", "games.limit")])
-    for key in (*whole, "warm_start.seed", "games.limit"):
+        override(composed, [f"{key}={value}" for key in (*whole, "sft.seed", "tasks.limit")])
+    for key in (*whole, "sft.seed", "tasks.limit"):
         assert f"  - {key}={value} is out of range" in str(caught.value)
 
 
@@ -183,17 +183,17 @@ def test_the_environment_does_not_get_into_a_saved_config(
 
 def test_places_may_come_from_the_environment(composed: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA", "/data")
-    assert compose(["games.data='${oc.env:DATA}/x-${seed}'", "seed=3"]).games.data == "/data/x-3"
+    assert compose(["tasks.data='${oc.env:DATA}/x-${seed}'", "seed=3"]).tasks.data == "/data/x-3"
     for key in PLACES:
         assert dict(_settings(override(composed, [f"{key}='${{oc.env:DATA}}/x-${{seed}}'"])))[key] == "/data/x-0"
-    assert override(composed, ["games.data='${oc.env:MISSING,/else}'"]).games.data == "/else"
+    assert override(composed, ["tasks.data='${oc.env:MISSING,/else}'"]).tasks.data == "/else"
     with pytest.raises(ConfigError, match="MISSING"):
-        override(composed, ["games.data='${oc.env:MISSING}'"])
+        override(composed, ["tasks.data='${oc.env:MISSING}'"])
     with pytest.raises(ConfigError, match="refers to model.path, which may come from an environment variable"):
         override(composed, ["tracking.project='${model.path}'"])
     monkeypatch.setenv("DATA", "${oc.env:SECRET}")
-    with pytest.raises(ConfigError, match="games.data="):
-        override(composed, ["games.data='${oc.env:DATA}'"])
+    with pytest.raises(ConfigError, match="tasks.data="):
+        override(composed, ["tasks.data='${oc.env:DATA}'"])
 
 
 def test_other_settings_can_be_referred_to(composed: RunConfig) -> None:
@@ -243,7 +243,7 @@ def test_a_typo_in_a_config_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_saved_config_comes_back(tmp_path: Path) -> None:
-    cfg = compose(["experiment=alfworld_paper", "seed=5", "games.task_types=[look_at_obj_in_light]", "evaluate.limit=7"])
+    cfg = compose(["experiment=alfworld_paper", "seed=5", "tasks.task_types=[look_at_obj_in_light]", "evaluate.limit=7"])
     save_config(cfg, tmp_path / "config.yaml")
     assert load_config(tmp_path) == load_config(tmp_path / "config.yaml") == cfg
 

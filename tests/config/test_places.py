@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.config.places import config_dir, config_dirs, is_group, own_config_dir
 from hiper.errors import ConfigError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.pipeline.stages import STAGES
 from hiper.runs.run_dir import begin_run
 from tests.crash.disk import Disk, NoDisks
@@ -32,7 +32,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose games, demonstrations and warm start are done."""
     cfg = compose([*SETTINGS, f"paths.run={tmp_path_factory.mktemp('base') / 'run'}"])
     run = begin_run(cfg)
-    for name in ("games", "demos", "warm_start"):
+    for name in ("tasks", "demos", "sft"):
         STAGES[name](cfg)
     return run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 _TINY = ["model.tiny.hidden=64", "model.tiny.layers=2", "model.tiny.heads=2", "model.tiny.kv_heads=2", "model.tiny.intermediate=128"]
-_TRAINER = ["trainer.iterations=3", "trainer.minibatch=4", "trainer.save_every=1", "trainer.eval_every=1", "trainer.eval_games=4"]
+_TRAINER = ["trainer.iterations=3", "trainer.minibatch=4", "trainer.save_every=1", "trainer.eval_every=1", "trainer.eval_tasks=4"]
 
 SUITES: Mapping[str, Sequence[str]] = {
     "alfworld": ["experiment=smoke", *_TRAINER],
@@ -18,7 +18,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         "demos.count=100",
         "env.max_turns=8",
         *_TINY,
-        "warm_start.max_steps=24",
+        "sft.max_steps=24",
         "rollout.trajectories=8",
         "rollout.slots=8",
         *_TRAINER,

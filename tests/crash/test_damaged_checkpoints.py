@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hiper.errors import CheckpointError
-from hiper.train import checkpoint as ckpt
+from hiper.runs import checkpoint as ckpt
 from tests.crash.compare import assert_same
 from tests.crash.harm import flip_a_bit, halve
 from tests.crash.places import BEFORE_RECORD

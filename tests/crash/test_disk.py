@@ -86,13 +86,13 @@ for place in ("here", "there"):
     print("{STOPPED_AT}" + place, file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
     write_text(Path("{{place}}", place), "2")
-print(" games: 0.5 s", file=sys.stderr, flush=True)
+print(" tasks: 0.5 s", file=sys.stderr, flush=True)
 """
 
 
 def test_a_command_is_stopped_at_its_places_and_moments(disk: Disk) -> None:
     command = [sys.executable, "-c", PROGRAM.format(place=disk.place)]
-    moments = [Done("games", 0.3), Place("there"), Place("here")]
+    moments = [Done("tasks", 0.3), Place("there"), Place("here")]
     cuts, watch = work(disk, disk.place, command, moments, [])
     assert [cut.moment for cut in cuts] == moments
     found = []
@@ -100,7 +100,7 @@ def test_a_command_is_stopped_at_its_places_and_moments(disk: Disk) -> None:
         disk.mount(cut.image)
         found.append({path.name for path in disk.place.iterdir()} - {"lost+found"})
     assert found == [{"first", "here", "there"}, {"first", "here"}, {"first"}]
-    said = Done("games", 0).said(watch)
+    said = Done("tasks", 0).said(watch)
     assert said is not None and watch.now() >= said + 0.3
 
 

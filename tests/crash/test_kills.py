@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 
 from hiper.pipeline.stages import STAGES
+from hiper.runs import checkpoint as ckpt
 from hiper.runs.run_dir import load_config
-from hiper.train import checkpoint as ckpt
 from tests.crash.compare import assert_same
 from tests.crash.harm import flip_a_bit
 from tests.crash.places import BEFORE_RECORD, CHUNK, EVALUATION, ITERATION, LINE, MODEL, MODELS, REPLY, SFT_STEP, TENSORS, WRITE
@@ -71,7 +71,7 @@ def moments(seed: int) -> list[Moment]:
     return [Moment(rng.randrange(1, 3), rng.uniform(0.0, 1.0)), Moment(rng.randrange(0, 2), rng.uniform(0.0, 1.0))]
 
 
-KEPT_GAMES = r"\d games were played before and are kept"
+KEPT_GAMES = r"\d tasks were played before and are kept"
 
 CASES = [
     Case(
@@ -151,7 +151,7 @@ CASES = [
         "grpo",
         [
             f"{ITERATION} 4",
-            "call hiper.train.checkpoint:load_file 1",
+            "call hiper.runs.checkpoint:load_file 1",
             "call hiper.tracking.metrics:cut 1",
             "call hiper.train.trainer:cut 1",
         ],
@@ -160,21 +160,21 @@ CASES = [
         "warm start: in a step, in writing a checkpoint",
         "hae",
         [f"{SFT_STEP} 130", f"cut {TENSORS} 1 - 100000"],
-        stage="warm_start",
+        stage="sft",
         kept="resumed from .*step-000100",
     ),
     Case(
         "warm start: before the first checkpoint, in writing the model",
         "hae",
         [f"{SFT_STEP} 20", f"{MODEL} 1"],
-        stage="warm_start",
+        stage="sft",
         kept="resumed from .*step-000200",
     ),
     Case(
         "warm start: before the stage's record, before its rename",
         "hae",
-        ["file os.rename */warm_start.partial/stage.json", "file os.rename */warm_start.partial"],
-        stage="warm_start",
+        ["file os.rename */sft.partial/stage.json", "file os.rename */sft.partial"],
+        stage="sft",
     ),
     Case(
         "evaluation: in a game, in writing its chunk",
@@ -186,7 +186,7 @@ CASES = [
     Case(
         "evaluation: before the mark of a whole chunk, in writing the evaluation",
         "evaluate",
-        ["file os.rename */evaluate.partial/warm_start/chunks/001.json", "file os.rename */evaluate.partial/warm_start/evaluation.json"],
+        ["file os.rename */evaluate.partial/sft/chunks/001.json", "file os.rename */evaluate.partial/sft/evaluation.json"],
         stage="evaluate",
         kept=KEPT_GAMES,
     ),
@@ -236,7 +236,7 @@ def test_there_is_something_to_compare(base: Path, whole: dict[str, Path]) -> No
         rows = [json.loads(line) for line in (run / "train" / "metrics.jsonl").read_text().splitlines()]
         assert any(row["rollout/success_rate"] for row in rows)
         assert sum(row["optim/grad_norm"] > 0 for row in rows) >= 4, "the fitted critic's first iteration takes no step"
-        assert (run / "train/model/model.safetensors").read_bytes() != (base / "warm_start/model/model.safetensors").read_bytes()
+        assert (run / "train/model/model.safetensors").read_bytes() != (base / "sft/model/model.safetensors").read_bytes()
         keep_last = load_config(run).trainer.keep_last
         best = json.loads((run / "train/stage.json").read_text())["facts"]["best_iteration"]
         kept = [path.name for path in ckpt.list_checkpoints(run / "train" / "checkpoints")]

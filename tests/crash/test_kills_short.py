@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.pipeline.stages import STAGES
 from tests.crash.compare import differences, files
 from tests.crash.places import CHUNK, ITERATION, REPLY, SFT_STEP
@@ -37,16 +37,16 @@ class Case:
 
 CASES = [
     Case(
-        "warm_start",
+        "sft",
         f"{SFT_STEP} 6",
         "resumed from .*step-000004",
-        ["warm_start.max_steps=6", "warm_start.save_every=2"],
+        ["sft.max_steps=6", "sft.save_every=2"],
     ),
     Case("train", f"{ITERATION} 2 then call hiper.train.learner:Learner._step 1", "resumed from .*iteration-000001"),
     Case(
         "evaluate",
         f"call {CHUNK} 1 then {REPLY} 2",
-        "2 games were played before and are kept",
+        "2 tasks were played before and are kept",
         ["evaluate.chunk=2", "evaluate.limit=2", "evaluate.baseline=false"],
     ),
 ]

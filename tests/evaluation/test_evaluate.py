@@ -21,29 +21,29 @@ from hiper.evaluation import evaluate, read_evaluation, write_evaluation
 from hiper.evaluation.evaluate import choose
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
 from hiper.runtime.progress import Progress
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 
-def played(entry: GameEntry, won: bool) -> Trajectory:
+def played(entry: Task, won: bool) -> Trajectory:
     turns = [Turn("Hello.", "<action>look</action>", True, "look", "look", [], True, float(won), float(won), 5)]
     stop = StopReason.terminated if won else StopReason.turn_limit
     return Trajectory(entry.path, entry.split, entry.task_type, "do it", won, stop, turns, "Done.")
 
 
-def index(root: Path, **counts: int) -> GameIndex:
+def index(root: Path, **counts: int) -> TaskIndex:
     entries = [
-        GameEntry(f"{split}/{number:03d}/game.tw-pddl", split, TASK_TYPES[number * len(TASK_TYPES) // count], 1)
+        Task(f"{split}/{number:03d}/game.tw-pddl", split, TASK_TYPES[number * len(TASK_TYPES) // count], 1)
         for split, count in counts.items()
         for number in range(count)
     ]
-    return GameIndex(root, tuple(entries))
+    return TaskIndex(root, tuple(entries))
 
 
 class Player:
-    """Stands in for `GamePlayer`: wins every second game; remembers what it was asked."""
+    """Stands in for `TaskPlayer`: wins every second game; remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.entries: list[GameEntry] = []
+        self.entries: list[Task] = []
         self.temperature = -1.0
         self.seeds: list[int] = []
         self.loaded = 0
@@ -52,7 +52,7 @@ class Player:
         self.loaded += 1
         return self
 
-    def play(self, entries: Sequence[GameEntry], temperature: float, seed: int, progress: Progress | None = None) -> list[Trajectory]:
+    def play(self, entries: Sequence[Task], temperature: float, seed: int, progress: Progress | None = None) -> list[Trajectory]:
         self.temperature = temperature
         self.seeds.append(seed)
         self.entries += entries
@@ -68,7 +68,7 @@ def record_name(folder: Path) -> str:
 @pytest.fixture
 def player(monkeypatch: pytest.MonkeyPatch) -> Player:
     fake = Player()
-    monkeypatch.setattr("hiper.rollout.collect.GamePlayer", fake)
+    monkeypatch.setattr("hiper.rollout.collect.TaskPlayer", fake)
     return fake
 
 
@@ -83,12 +83,12 @@ def test_whole_splits_are_played_and_counted(tmp_path: Path, player: Player) -> 
         tmp_path / "evaluate" / "trained",
         progress=lambda *x: reported.append(x),
     )
-    assert {split: (found.games, found.successes) for split, found in summary.splits.items()} == {
+    assert {split: (found.tasks, found.successes) for split, found in summary.splits.items()} == {
         "valid_seen": (12, 6),
         "valid_unseen": (20, 10),
     }
     assert record_name(summary.path) == "trained"
-    assert str(summary).splitlines()[1] == "valid_unseen: 10 of 20 games won, 50.0 % (95 % interval 29.9-70.1)"
+    assert str(summary).splitlines()[1] == "valid_unseen: 10 of 20 tasks won, 50.0 % (95 % interval 29.9-70.1)"
     assert (player.temperature, player.seeds) == (0.4, [11])
     assert reported == [(32, 32)]
     record = read_evaluation(summary.path)
@@ -96,11 +96,11 @@ def test_whole_splits_are_played_and_counted(tmp_path: Path, player: Player) -> 
     meta = record["meta"]
     assert (meta["temperature"], meta["seed"], meta["run_seed"], meta["limit"]) == (0.4, 11, 3, None)
     assert (meta["constrain"], meta["engine"], meta["context"]) == ("free", "native", "append")
-    assert meta["splits"]["valid_unseen"]["games"] == meta["splits"]["valid_unseen"]["available"] == 20
+    assert meta["splits"]["valid_unseen"]["tasks"] == meta["splits"]["valid_unseen"]["available"] == 20
     versions = json.loads((summary.path / "environment.json").read_text(encoding="utf-8"))["versions"]
     assert "torch" in versions and "versions" not in meta, "what differs between machines lies beside what was found"
     trajectories = list(read_trajectories(summary.path / "trajectories.jsonl"))
-    assert [trajectory.game for trajectory in trajectories] == [entry.path for entry in player.entries]
+    assert [trajectory.task_id for trajectory in trajectories] == [entry.path for entry in player.entries]
 
 
 def test_a_limit_is_said_and_mixes_task_types(tmp_path: Path, player: Player) -> None:
@@ -109,13 +109,13 @@ def test_a_limit_is_said_and_mixes_task_types(tmp_path: Path, player: Player) ->
     games = index(tmp_path, valid_seen=120)  # ordered by task type: the first 12 would all be of one
     record = read_evaluation(evaluate(cfg, "model", games, tmp_path / "out").path)
     assert record["meta"]["limit"] == 12
-    assert record["meta"]["splits"]["valid_seen"] | {"sha256": ""} == {"games": 12, "available": 120, "sha256": ""}
+    assert record["meta"]["splits"]["valid_seen"] | {"sha256": ""} == {"tasks": 12, "available": 120, "sha256": ""}
     assert len(record["splits"]["valid_seen"]["task_types"]) >= 4
     assert player.entries == choose(games.split("valid_seen"), 12)
 
 
 def test_an_empty_split_is_refused_before_anything_is_played(tmp_path: Path, player: Player) -> None:
-    with pytest.raises(DataError, match="split 'valid_unseen' has no games"):
+    with pytest.raises(DataError, match="split 'valid_unseen' has no tasks"):
         evaluate(RunConfig(), "model", index(tmp_path, valid_seen=3), tmp_path / "out")
     assert not player.entries and not (tmp_path / "out").exists()
 
@@ -130,7 +130,7 @@ def chunked(limit: int | None = None) -> RunConfig:
     return cfg
 
 
-def stop_in_the_third_chunk(monkeypatch: pytest.MonkeyPatch, player: Player, games: GameIndex, out: Path) -> None:
+def stop_in_the_third_chunk(monkeypatch: pytest.MonkeyPatch, player: Player, games: TaskIndex, out: Path) -> None:
     real = player.play
 
     def play(*arguments: Any) -> list[Trajectory]:
@@ -179,7 +179,7 @@ def test_a_damaged_chunk_is_played_again(
     file.write_bytes(file.read_bytes()[:-20])
     evaluate(chunked(), "model", games, tmp_path / "out")
     assert player.entries == games.split("valid_seen")[4:]
-    assert "001.jsonl is not what was written. Its games are played again" in caplog.text
+    assert "001.jsonl is not what was written. Its tasks are played again" in caplog.text
 
 
 def test_another_evaluation_replaces_the_first_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_wilson_refuses_the_impossible(successes: int, n: int) -> None:
 def test_by_hand() -> None:
     # Episodes of 2, 4 and 10 turns; won, won, truncated.
     overall = summarise([episode("SK", True), episode("SKSK", True), episode("S" + "K" * 9, False, bad=4)])["overall"]
-    assert (overall["games"], overall["successes"]) == (3, 2)
+    assert (overall["tasks"], overall["successes"]) == (3, 2)
     assert overall["success_rate"] == 2 / 3
     assert (overall["wilson_low"], overall["wilson_high"]) == wilson(2, 3)
     assert overall["turns_mean"] == pytest.approx(16 / 3)  # the turn-weighted mean would be (4 + 16 + 100) / 16 = 7.5
@@ -119,7 +119,7 @@ def test_micro_and_macro_are_apart() -> None:
     result = summarise([episode("S", True)] * 3 + [episode("S", False, task_type="look_at_obj_in_light")])["splits"]["valid_seen"]
     assert result["success_rate"] == 0.75
     assert result["macro_success_rate"] == 0.5
-    assert {name: entry["games"] for name, entry in result["task_types"].items()} == {"pick_and_place_simple": 3, "look_at_obj_in_light": 1}
+    assert {name: entry["tasks"] for name, entry in result["task_types"].items()} == {"pick_and_place_simple": 3, "look_at_obj_in_light": 1}
 
 
 def test_splits_are_apart_and_in_their_usual_order() -> None:
@@ -151,7 +151,7 @@ def test_order_does_not_matter_and_parts_add_up(drawn: list[tuple[str, bool]]) -
     ]
     result = summarise(episodes)
     assert result == summarise(episodes[::-1])
-    for count in ("games", "successes", "truncated"):
+    for count in ("tasks", "successes", "truncated"):
         assert result["overall"][count] == sum(entry[count] for entry in result["splits"].values())
         for entry in result["splits"].values():
             assert entry[count] == sum(part[count] for part in entry["task_types"].values())

@@ -35,13 +35,13 @@ def test_hae_in_a_trainer_of_ones_own_learns(tmp_path: Path) -> None:
 
 def test_a_model_is_evaluated(finished_run: Path, tmp_path: Path) -> None:
     run = finished_run
-    said = ran(tmp_path, str(EXAMPLES / "evaluate_a_model.py"), str(run / "train" / "model"), str(run / "games" / "data"))
-    assert re.search(r"^valid_seen: \d of 6 games won", said, re.MULTILINE)
+    said = ran(tmp_path, str(EXAMPLES / "evaluate_a_model.py"), str(run / "train" / "model"), str(run / "tasks" / "data"))
+    assert re.search(r"^valid_seen: \d of 6 tasks won", said, re.MULTILINE)
     assert (tmp_path / "evaluations" / "example" / "evaluation.json").is_file()
 
 
 def test_a_new_suite_trains(tmp_path: Path) -> None:
-    said = ran(tmp_path, str(EXAMPLES / "new_suite" / "train.py"), "warm_start.max_steps=4", "trainer.iterations=1")
+    said = ran(tmp_path, str(EXAMPLES / "new_suite" / "train.py"), "sft.max_steps=4", "trainer.iterations=1")
     assert re.search(r"^evaluate: .*trained test", said, re.MULTILINE)
     page = (tmp_path / "runs" / "vault" / "seed-0" / "report" / "report.html").read_text(encoding="utf-8")
     assert "of 10 vaults won" in page

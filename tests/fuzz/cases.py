@@ -59,7 +59,7 @@ def draw(cases: int, seed: int = 0, only: str | None = None) -> Iterator[Case]:
 def light(case: Case) -> bool:
     """Whether a case needs no more than the small ground, and its command computes little even where it is not refused."""
     verb = case.command.split()[0]
-    return verb in ("report", "compare", "play", "config", "demos", "sweep", "games") and case.damage != "swap"
+    return verb in ("report", "compare", "play", "config", "demos", "sweep", "tasks") and case.damage != "swap"
 
 
 class Fuzz:

@@ -17,31 +17,31 @@ BEGUN = "runs/begun"
 
 SETTINGS = (
     "experiment=smoke",
-    "games.train=6",
-    "games.valid_seen=2",
-    "games.valid_unseen=2",
-    "games.max_receptacles=6",
-    "games.max_objects=10",
+    "tasks.train=6",
+    "tasks.valid_seen=2",
+    "tasks.valid_unseen=2",
+    "tasks.max_receptacles=6",
+    "tasks.max_objects=10",
     "demos.count=6",
     "env.max_turns=4",
-    "warm_start.max_steps=1",
-    "warm_start.batch_size=2",
+    "sft.max_steps=1",
+    "sft.batch_size=2",
     "rollout.trajectories=2",
     "rollout.max_reply_tokens=12",
     "trainer.iterations=2",
     "trainer.minibatch=2",
-    "trainer.eval_games=2",
+    "trainer.eval_tasks=2",
     "evaluate.splits=[valid_seen]",
     "model.tiny.hidden=32",
 )
 """A run as small as one can be."""
 
 SHOP_GAMES = (
-    "games",
+    "tasks",
     "--force",
     "env=webshop",
-    "games.source=official",
-    "games.data=shop",
+    "tasks.source=official",
+    "tasks.data=shop",
     "webshop.test=5",
     "webshop.valid=5",
     "paths.run=runs/shop",
@@ -91,7 +91,7 @@ def make(place: Path, root: Path, finished: Path | None = None, settings: Sequen
     _yaml("study.yaml", {"name": "fuzz", "base": list(settings), "arms": {"hae": []}, "seeds": seeds, "own_start": True})
     for seed, run in enumerate((A, B) if finished is None else ()):
         # Other games too, so that whatever is swapped between the two runs is not the same.
-        hiper("run", "--direct", *SETTINGS, f"seed={seed}", "evaluate.baseline=true", f"games.seed={7 + seed}", f"paths.run={run}")
+        hiper("run", "--direct", *SETTINGS, f"seed={seed}", "evaluate.baseline=true", f"tasks.seed={7 + seed}", f"paths.run={run}")
     if finished is None:
         _begun()
     else:
@@ -114,7 +114,7 @@ def make(place: Path, root: Path, finished: Path | None = None, settings: Sequen
     Path("case.json").write_text(json.dumps({"cases": [HAE_CASE]}))
     Path("odd").mkdir()
     for split in ("valid_seen", "valid_unseen"):  # in folders whose names say nothing: traj_data.json does
-        for number, game in enumerate(sorted(Path(A, "games/data", split).glob("*/*"))):
+        for number, game in enumerate(sorted(Path(A, "tasks/data", split).glob("*/*"))):
             shutil.copytree(game, Path("odd", split, f"unnamed {number}", "trial"))
     _shop(hiper)
 
@@ -123,7 +123,7 @@ def _begun() -> None:
     from hiper.pipeline.stages import STAGES
     from hiper.runs.run_dir import load_config, save_config
 
-    for stage in ("games", "demos", "warm_start"):
+    for stage in ("tasks", "demos", "sft"):
         shutil.copytree(Path(A, stage), Path(BEGUN, stage))
     shutil.copy(Path(A, "environment.json"), BEGUN)
     cfg = load_config(Path(A))

@@ -15,7 +15,7 @@ SECONDS = 10.0
 """No command on so little takes longer, of a processor's time or idle."""
 LONGEST = 1500
 """Characters of a message that somebody still reads."""
-STAGES = ("games", "demos", "warm_start", "train", "evaluate", "report")
+STAGES = ("tasks", "demos", "sft", "train", "evaluate", "report")
 WRITTEN = (
     "*/.lock",
     "*/seen.json",  # what was verified last, written anew at every look

@@ -28,9 +28,9 @@ class Kind:
 RESUME, RESUME_BEGUN = f"resume --direct {A}", f"resume --direct {BEGUN}"
 REPORT = f"report --force --config {A}"
 STUDY = "compare study.yaml --report-only --out results.md"
-MODEL = f"evaluate --model {A}/train/model --data {A}/games/data --split valid_seen --out out"
+MODEL = f"evaluate --model {A}/train/model --data {A}/tasks/data --split valid_seen --out out"
 TRAIN = f"train --force --config {A}"
-WARM = f"warm-start --force --config {A}"
+WARM = f"sft --force --config {A}"
 DEMOS = f"demos --force --config {A}"
 PLAYED = f"evaluate --force --config {A}"
 REEVALUATE = "reevaluate plan.yaml"
@@ -49,11 +49,11 @@ KINDS = (
     Kind("stage.json", f"{A}/[gdwt]*/stage.json", "json", (RESUME, TRAIN, STUDY)),
     Kind("times.json", f"{A}/[gdwt]*/times.json", "json", (RESUME, REPORT, STUDY)),
     Kind("begun.json", f"{BEGUN}/train.partial/begun.json", "json", (RESUME_BEGUN,), other=f"{A}/train/stage.json"),
-    Kind("game index", f"{A}/games/index.json", "json", (DEMOS, TRAIN, REEVALUATE, PLAYED, RESUME)),
-    Kind("game file", f"{A}/games/data/valid_seen/*/*/game.tw-pddl", "json", (MODEL, "play FILE", "play --expert FILE", PLAYED)),
-    Kind("training game", f"{A}/games/data/train/*/*/game.tw-pddl", "json", (DEMOS, TRAIN)),
-    Kind("traj_data.json", "odd/valid_seen/*/*/traj_data.json", "json", (MODEL.replace(f"{A}/games/data", "odd"), "play --data odd")),
-    Kind("games' manifest", f"{A}/games/data/manifest.json", "json", (RESUME, DEMOS)),
+    Kind("game index", f"{A}/tasks/index.json", "json", (DEMOS, TRAIN, REEVALUATE, PLAYED, RESUME)),
+    Kind("game file", f"{A}/tasks/data/valid_seen/*/*/game.tw-pddl", "json", (MODEL, "play FILE", "play --expert FILE", PLAYED)),
+    Kind("training game", f"{A}/tasks/data/train/*/*/game.tw-pddl", "json", (DEMOS, TRAIN)),
+    Kind("traj_data.json", "odd/valid_seen/*/*/traj_data.json", "json", (MODEL.replace(f"{A}/tasks/data", "odd"), "play --data odd")),
+    Kind("games' manifest", f"{A}/tasks/data/manifest.json", "json", (RESUME, DEMOS)),
     Kind("demonstrations", f"{A}/demos/demos.jsonl", "jsonl", (WARM, RESUME)),
     _model("config.json", "json"),
     _model("generation_config.json", "json"),
@@ -62,7 +62,7 @@ KINDS = (
     _model("chat_template.jinja", "text"),
     _model("model.safetensors", "binary"),
     _model("value_heads.safetensors", "binary"),
-    Kind("warm start's model", f"{A}/warm_start/model/*", "binary", (TRAIN, PLAYED)),
+    Kind("warm start's model", f"{A}/sft/model/*", "binary", (TRAIN, PLAYED)),
     Kind("metrics.jsonl", f"{A}/train/metrics.jsonl", "jsonl", (REPORT, STUDY, RESUME)),
     Kind("samples.jsonl", f"{A}/train/samples.jsonl", "jsonl", (REPORT, RESUME)),
     Kind("timings.jsonl", f"{A}/train/timings.jsonl", "jsonl", (REPORT,)),

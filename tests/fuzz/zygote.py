@@ -36,7 +36,7 @@ HEAVY = (
     "hiper.rollout.collect",
     "hiper.train.trainer",
     "hiper.sft.fine_tune",
-    "hiper.evaluation.reevaluate",
+    "hiper.experiments.reevaluate",
     "hiper.experiments.sweep.sweep",
     "datasets",
     "trl",

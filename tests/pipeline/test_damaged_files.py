@@ -22,19 +22,19 @@ import pytest
 from hiper.benchmarks.hae import conform
 from hiper.cli import main as cli
 from hiper.cli import run as running
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.errors import ConfigError, DataError, HiperError
 from hiper.evaluation.drift import read_history
-from hiper.evaluation.reevaluate import load_plan
 from hiper.evaluation.write import read_evaluation
-from hiper.experiments.comparison import load_study
+from hiper.experiments.comparison import load_comparison
+from hiper.experiments.reevaluate import load_plan
 from hiper.experiments.sweep.spec import load_spec
 from hiper.rollout.trajectory import read_trajectories
 from hiper.sft.demos import read_demos
 from hiper.suites.alfworld.games import index_games
 from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.world import World
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 from hiper.suites.webshop.source import elements
 
 YAML_BOMB = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: [*b, *b, *b]\n"
@@ -60,12 +60,12 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "trajectories": ("trajectories.jsonl", lambda path: list(read_trajectories(path))),
     "evaluation": ("evaluation.json", lambda path: read_evaluation(path.parent)),
     "history": ("history.jsonl", read_history),
-    "index": ("index.json", GameIndex.load),
+    "index": ("index.json", TaskIndex.load),
     "game": ("game.tw-pddl", World.load),
     "game counted": ("game.tw-pddl", lambda path: LocationPrior.count([path])),
     "catalogue": ("items.json", lambda path: list(elements(path))),
     "advantages": ("cases.json", conform),
-    "study": ("study.yaml", load_study),
+    "study": ("study.yaml", load_comparison),
     "sweep": ("sweep.yaml", load_spec),
     "plan": ("plan.yaml", load_plan),
 }
@@ -123,9 +123,9 @@ def test_settings_that_refer_to_themselves_are_refused(conf: Path) -> None:
 @pytest.mark.parametrize("path", ["/etc/passwd", "train/../../game.tw-pddl", "..", "a\0b"])
 def test_an_index_stays_under_its_root(tmp_path: Path, path: str) -> None:
     game = {"path": path, "split": "train", "task_type": "x", "scene": 1}
-    (tmp_path / "index.json").write_text(json.dumps({"root": "data", "left_out": {}, "games": [game]}))
-    with pytest.raises(DataError, match=r"index\.json is not a game index: the game .* lies outside its root"):
-        GameIndex.load(tmp_path / "index.json")
+    (tmp_path / "index.json").write_text(json.dumps({"root": "data", "left_out": {}, "tasks": [game]}))
+    with pytest.raises(DataError, match=r"index\.json is not a task index: the task .* lies outside its root"):
+        TaskIndex.load(tmp_path / "index.json")
 
 
 @pytest.mark.parametrize("harm", ["pipe", "binary", "deep", "another type"])

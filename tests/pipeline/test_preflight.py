@@ -21,11 +21,11 @@ from hiper.config import (
     Engine,
     EnvConfig,
     EvaluateConfig,
-    GamesConfig,
     ModelConfig,
     PathsConfig,
     RunConfig,
     Source,
+    TasksConfig,
     TinyConfig,
     TrackingConfig,
     TrainerConfig,
@@ -66,7 +66,7 @@ def test_a_gpu_that_is_not_there() -> None:
     cfg = RunConfig(device="cuda")
     assert "device=cuda, but torch sees no GPU here" in problem(cfg)
     assert "device=cuda" in problem(cfg, ["evaluate"])
-    check(cfg, ["games", "demos", "report"])
+    check(cfg, ["tasks", "demos", "report"])
 
 
 def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,15 +74,15 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     cfg = RunConfig(trainer=TrainerConfig(processes=2))
     assert "trainer.processes=2, but there are 1 GPUs here" in problem(cfg)
-    check(cfg, ["warm_start", "evaluate"])
+    check(cfg, ["sft", "evaluate"])
 
 
 @pytest.mark.parametrize(
     ("cfg", "module", "stage", "said"),
     [
-        (RunConfig(), "trl", "warm_start", "the warm start needs the package trl"),
-        (RunConfig(), "datasets", "warm_start", "the warm start needs the package datasets"),
-        (RunConfig(), "alfworld", "games", "games.source=generated needs the package alfworld"),
+        (RunConfig(), "trl", "sft", "the warm start needs the package trl"),
+        (RunConfig(), "datasets", "sft", "the warm start needs the package datasets"),
+        (RunConfig(), "alfworld", "tasks", "tasks.source=generated needs the package alfworld"),
         (RunConfig(env=EnvConfig(engine=Engine.textworld)), "textworld", "evaluate", "env.engine=textworld needs the package textworld"),
         (
             RunConfig(env=EnvConfig(engine=Engine.textworld)),
@@ -131,8 +131,8 @@ def test_wandb_online_needs_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ("cfg", "said"),
     [
         (
-            RunConfig(demos=DemosConfig(fresh=True), games=GamesConfig(source=Source.official)),
-            "demos.fresh=true needs games.source=generated",
+            RunConfig(demos=DemosConfig(fresh=True), tasks=TasksConfig(source=Source.official)),
+            "demos.fresh=true needs tasks.source=generated",
         ),
         (RunConfig(demos=DemosConfig(fresh=True, scatter=0.5)), "demos.scatter=0.5 is for games played again"),
         (
@@ -149,14 +149,14 @@ def test_a_model_that_can_be_had_nowhere(tmp_path: Path) -> None:
     """Tests run with HF_HUB_OFFLINE."""
     assert "is not a directory, nor whole in the cache, and HF_HUB_OFFLINE is set" in problem(hub())
     assert "is neither a directory nor the id of a hub's model" in problem(hub(str(tmp_path / "missing")))
-    check(hub(), ["games", "demos", "train", "evaluate", "report"])
+    check(hub(), ["tasks", "demos", "train", "evaluate", "report"])
 
 
 def test_a_hub_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     """In a process of its own: the hub's client reads its settings once. Nothing listens on this port."""
     code = (
         "from hiper.config import ModelConfig, RunConfig\nfrom hiper.pipeline.preflight import check\n"
-        "check(RunConfig(model=ModelConfig(path='someone/model')), ['warm_start'])"
+        "check(RunConfig(model=ModelConfig(path='someone/model')), ['sft'])"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     began = time.monotonic()
@@ -194,7 +194,7 @@ def test_a_model_of_another_kind_is_refused(model: Path) -> None:
 def test_a_run_on_a_cpu_is_looked_through_without_heavy_imports() -> None:
     code = (
         "import sys; from hiper.config import DemosConfig, RunConfig; from hiper.pipeline.preflight import check; "
-        "check(RunConfig(demos=DemosConfig(fresh=True)), ['games', 'demos', 'warm_start', 'train', 'evaluate', 'report']); "
+        "check(RunConfig(demos=DemosConfig(fresh=True)), ['tasks', 'demos', 'sft', 'train', 'evaluate', 'report']); "
         "print(sorted(name for name in sys.modules if name in ('torch', 'transformers', 'trl', 'wandb', 'hydra', 'prefect')))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

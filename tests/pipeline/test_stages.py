@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from hiper.cli.main import main
+from hiper.composition.compose import override
 from hiper.config import RunConfig
-from hiper.config.compose import override
 from hiper.errors import ConfigError, DataError
 from hiper.pipeline.stages import STAGES, begun_run
 from hiper.runs.run_dir import load_config
@@ -42,15 +42,15 @@ def halve(file: Path) -> None:
 
 
 def first_game(run: Path) -> str:
-    return str(next((run / "games" / "data").rglob("game.tw-pddl")).relative_to(run))
+    return str(next((run / "tasks" / "data").rglob("game.tw-pddl")).relative_to(run))
 
 
 @pytest.mark.parametrize(
     ("stage", "file", "damage"),
     [
-        ("games", None, flip),
+        ("tasks", None, flip),
         ("demos", "demos/demos.jsonl", halve),
-        ("warm_start", "warm_start/model/model.safetensors", flip),
+        ("sft", "sft/model/model.safetensors", flip),
         ("train", "train/model/model.safetensors", flip),
         ("train", "train/metrics.jsonl", Path.unlink),
         ("evaluate", "evaluate/trained/evaluation.json", halve),
@@ -72,17 +72,17 @@ def test_a_finished_stage_with_a_damaged_file_is_not_done(
 
 def test_a_damaged_stage_can_be_made_anew_and_later_ones_stay_valid(run: Path) -> None:
     flip(run / first_game(run))
-    before = read_stage(run, "games")
-    assert main(["games", "--config", str(run), f"paths.run={run}", "--force"]) == 0
-    assert read_stage(run, "games") == before
+    before = read_stage(run, "tasks")
+    assert main(["tasks", "--config", str(run), f"paths.run={run}", "--force"]) == 0
+    assert read_stage(run, "tasks") == before
     assert all(do(settings(run)).reused for do in STAGES.values())
     assert main(["verify", str(run)]) == 0
 
 
 def test_one_stage_alone_finds_what_a_killed_process_was_about_to_put_in_place(run: Path) -> None:
-    (run / "warm_start").rename(run / "warm_start.partial")
+    (run / "sft").rename(run / "sft.partial")
     assert main(["train", "--config", str(run), f"paths.run={run}"]) == 0
-    assert (run / "warm_start" / "stage.json").is_file() and not (run / "warm_start.partial").exists()
+    assert (run / "sft" / "stage.json").is_file() and not (run / "sft.partial").exists()
 
 
 def test_a_longer_training_goes_on_where_the_shorter_one_ended(run: Path) -> None:

@@ -18,9 +18,11 @@ BANNER = "-= Welcome to TextWorld, ALFRED! =-\n\n"
 FIRST = "You are in the middle of a room.\n\nYour task is to: put a mug in shelf."
 PAST = [Past(f"{BANNER}You are in a room.", "go to shelf 1"), Past("You see nothing.", "look"), Past("Nothing happens.", "")]
 
+SCENE = "You act in a house, in text."
+
 
 def prompter(style: Style = Style.terse, **settings: object) -> Prompter:
-    return Prompter(ProtocolConfig(style=style, **settings))  # type: ignore[arg-type]
+    return Prompter(ProtocolConfig(style=style, **settings), SCENE)  # type: ignore[arg-type]
 
 
 def test_the_banner_is_left_out() -> None:
@@ -45,12 +47,12 @@ def test_append_may_remind_of_task_and_subgoal() -> None:
 
 def test_instructions_open_the_conversation_once() -> None:
     words = prompter(Style.instructed)
-    assert words.first(BANNER + FIRST) == f"{instructions(Dialect.full)}\n\n{FIRST}"
+    assert words.first(BANNER + FIRST) == f"{instructions(Dialect.full, SCENE)}\n\n{FIRST}"
     assert words.later("You open the drawer 1.", "put a mug in shelf.", "find a mug") == "You open the drawer 1."
 
 
 def test_instructions_follow_the_dialect() -> None:
-    full, compact = instructions(Dialect.full), instructions(Dialect.compact)
+    full, compact = instructions(Dialect.full, SCENE), instructions(Dialect.compact, SCENE)
     form = "<switch>KEEP or SWITCH</switch> <subgoal>the subgoal</subgoal> <action>one action</action>"
     assert form in full
     assert form in compact
@@ -83,6 +85,6 @@ def test_history_limits_the_turns_shown(history: int, numbers: list[str]) -> Non
 
 def test_the_first_window_prompt_has_no_past_and_no_subgoal() -> None:
     shown = prompter(Style.instructed, context=Context.window).window("t", [], BANNER + FIRST, None, ["look"])
-    assert shown.startswith(instructions(Dialect.full) + "\nYour task is to: t\nCurrent observation: You are in")
+    assert shown.startswith(instructions(Dialect.full, SCENE) + "\nYour task is to: t\nCurrent observation: You are in")
     assert "Current subgoal: none" in shown
-    assert "turns" not in shown.removeprefix(instructions(Dialect.full))
+    assert "turns" not in shown.removeprefix(instructions(Dialect.full, SCENE))

@@ -67,7 +67,7 @@ def episode(rng: random.Random, won: bool, split: str, task_type: str, number: i
             turns[-1].values = turns[-1].advantages = None
     stop = StopReason.terminated if won else StopReason.turn_limit
     return Trajectory(
-        game=f"{split}/{task_type}-Mug-None-CoffeeMachine-{10 + number % 5}/trial_T2019{number:04d}/game.tw-pddl",
+        task_id=f"{split}/{task_type}-Mug-None-CoffeeMachine-{10 + number % 5}/trial_T2019{number:04d}/game.tw-pddl",
         split=split,
         task_type=task_type,
         task="put a hot mug in coffeemachine.",
@@ -118,7 +118,7 @@ def evaluation(run: Path, name: str, share: float, config: RunConfig, rng: rando
     ]
     meta = {
         "model": f"{name}/model",
-        "splits": {split: {"games": 120, "available": 120, "sha256": "0" * 64} for split in config.evaluate.splits},
+        "splits": {split: {"tasks": 120, "available": 120, "sha256": "0" * 64} for split in config.evaluate.splits},
         "limit": None,
         "source": "generated",
         "temperature": 0.0,
@@ -139,13 +139,13 @@ def make_run(run: Path) -> Path:
     rng = random.Random(7)
     config = RunConfig(name="quickstart", seed=1)
     config.paths.run = str(run)
-    for stage in ("games", "demos", "warm_start", "train", "evaluate"):
+    for stage in ("tasks", "demos", "sft", "train", "evaluate"):
         with stage_folder(run, stage, Begun("f" * 16, "f" * 16)) as folder:
             if stage == "train":
                 _train(folder.path, rng)
     save_config(config, run / "config.yaml")
     (run / ENVIRONMENT).write_text(json.dumps(environment() | {"command": ["hiper", "run", "experiment=quickstart", "seed=1"]}))
-    evaluation(run, "warm_start", 0.3, config, rng)
+    evaluation(run, "sft", 0.3, config, rng)
     evaluation(run, "trained", 0.86, config, rng)
     return run
 

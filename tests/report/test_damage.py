@@ -80,7 +80,7 @@ ONE_VALUE = [
     ("evaluate/trained/evaluation.json", change("splits.valid_seen.success_rate", "all")),
     ("evaluate/trained/evaluation.json", change("splits.valid_seen.success_rate", 1e300)),
     ("evaluate/trained/evaluation.json", change("splits.valid_seen.turns_won_mean", "few")),
-    ("evaluate/trained/evaluation.json", change("splits.valid_seen.games", 0)),
+    ("evaluate/trained/evaluation.json", change("splits.valid_seen.tasks", 0)),
     ("evaluate/trained/evaluation.json", change("splits.valid_seen.macro_success_rate", None)),
     ("evaluate/trained/evaluation.json", change("splits.valid_seen.task_types", [])),
     ("evaluate/trained/evaluation.json", change("splits", {"valid_seen": 3})),

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.errors import DataError
 from hiper.evaluation import read_evaluation
 from hiper.report import write_report
@@ -102,10 +102,10 @@ def test_the_same_run_gives_the_same_bytes(finished_run: Path, tmp_path: Path) -
 
 def test_numbers_are_those_of_the_files(finished_run: Path, tmp_path: Path) -> None:
     text = " ".join(Page(write_report(finished_run, tmp_path / "report.html").read_text()).text.split())
-    for name, label in (("trained", "After training"), ("warm_start", "Warm start")):
+    for name, label in (("trained", "After training"), ("sft", "Warm start")):
         for found in read_evaluation(finished_run / "evaluate" / name)["splits"].values():
             assert f"{label}: {found['successes']} of 120 games won" in text
-    trained, warm = (read_evaluation(finished_run / "evaluate" / name)["splits"]["valid_unseen"] for name in ("trained", "warm_start"))
+    trained, warm = (read_evaluation(finished_run / "evaluate" / name)["splits"]["valid_unseen"] for name in ("trained", "sft"))
     gain = 100 * (trained["success_rate"] - warm["success_rate"])
     assert f"{gain:+.1f} points over the warm start" in text
     assert "rollout.constrain=admissible" in text and "greedy" in text and "Full splits" in text
@@ -126,7 +126,7 @@ def test_hostile_words_are_shown_and_do_nothing(run: Path) -> None:
     path = run / "train" / "samples.jsonl"
     samples = list(read_trajectories(path))
     for sample in samples:
-        sample.task = sample.game = sample.task_type = sample.split = sample.final_observation = HOSTILE
+        sample.task = sample.task_id = sample.task_type = sample.split = sample.final_observation = HOSTILE
         for turn in sample.turns:
             turn.observation = turn.reply = turn.subgoal = turn.action = HOSTILE
             turn.faults = [HOSTILE]
@@ -164,7 +164,7 @@ def test_visible_leaves_ordinary_text_alone() -> None:
         ("environment.json", "Versions and git state: "),
         ("train/metrics.jsonl", "Training curves: There are no metrics at"),
         ("train/timings.jsonl", "Timings: There are no metrics at"),
-        ("evaluate/warm_start/evaluation.json", "Evaluation of the warm start: There is no evaluation at"),
+        ("evaluate/sft/evaluation.json", "Evaluation of the warm start: There is no evaluation at"),
         ("evaluate/trained/evaluation.json", "Evaluation after training: There is no evaluation at"),
     ],
 )
@@ -265,7 +265,7 @@ def test_episodes_are_picked_by_rule(sample: Sampler) -> None:
         sample(4, 2, True, 5),
         sample(5, 2, True, 5),
     ]
-    picked = [(one.reason, one.trajectory.game[-14:-13], one.trajectory.iteration) for one in pick(record, "x")]
+    picked = [(one.reason, one.trajectory.task_id[-14:-13], one.trajectory.iteration) for one in pick(record, "x")]
     # Lost: only iteration 1 has one. Most segments: the first of the two with five.
     assert picked == [("Won", "2", 2), ("Lost", "0", 1), ("Most segments", "4", 2)]
     assert [one.reason for one in pick([sample(0, None, True)], "x")] == ["Won"]

@@ -27,7 +27,7 @@ def test_tables_hold_the_numbers_of_the_files(finished_run: Path, tmp_path: Path
     evaluated = [(str(record["iteration"]), str(record["eval/success_rate"])) for record in metrics if "eval/success_rate" in record]
     assert [(row["iteration"], row["success"]) for row in rows(tmp_path / "evaluations.csv")] == evaluated
     trained = read_evaluation(finished_run / "evaluate" / "trained")["splits"]["valid_unseen"]
-    tasks = {row["games"]: row for row in rows(tmp_path / "tasks.csv")}
+    tasks = {row["tasks"]: row for row in rows(tmp_path / "tasks.csv")}
     assert float(tasks["valid_unseen: all"]["trained"]) == trained["success_rate"]
     assert len(tasks) == 2 * (1 + len(trained["task_types"]))
 

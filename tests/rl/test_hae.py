@@ -41,7 +41,7 @@ HAND: dict[str, Any] = {
     "v_low": rows(1, 2, 0, 2),
     "v_high": rows(3, NAN, 2, NAN),  # read at the starts only
     "v_switch": rows(0, 1, 2, 3),
-    "starts": torch.tensor([[True, False, True, False]]),
+    "segment_starts": torch.tensor([[True, False, True, False]]),
     "mask": torch.ones(1, 4, dtype=torch.bool),
     "gamma": 0.5,
     "lam_low": 0.5,
@@ -117,7 +117,7 @@ def oracle(batch: dict[str, Any], b: int) -> dict[str, list[float]]:
     gamma, lam_low, lam_high, lam_end = (batch[name] for name in ("gamma", "lam_low", "lam_high", "lam_end"))
     length = int(batch["mask"][b].sum())
     r, low, high, switch = (batch[name][b].tolist() for name in ("rewards", "v_low", "v_high", "v_switch"))
-    cuts = [t for t in range(length) if batch["starts"][b, t]]
+    cuts = [t for t in range(length) if batch["segment_starts"][b, t]]
     segments = [list(range(a, z)) for a, z in zip(cuts, [*cuts, length][1:], strict=True)]
     terminated = bool(batch["terminated"][b])
 
@@ -173,8 +173,8 @@ def random_batch(seed: int, **more: Any) -> dict[str, Any]:
     b, t = dice.randint(1, 5), dice.randint(1, 12)
     lengths = torch.tensor([dice.choice([dice.randint(0, t), dice.randint(1, t), t]) for _ in range(b)])
     mask = torch.arange(t) < lengths[:, None]
-    starts = torch.rand(b, t, generator=generator) < dice.choice([0.0, 0.2, 0.5, 1.0])
-    starts[:, 0] = True
+    segment_starts = torch.rand(b, t, generator=generator) < dice.choice([0.0, 0.2, 0.5, 1.0])
+    segment_starts[:, 0] = True
 
     def numbers() -> Tensor:
         return torch.where(mask, torch.randn(b, t, generator=generator, dtype=torch.float64), NAN)
@@ -182,7 +182,7 @@ def random_batch(seed: int, **more: Any) -> dict[str, Any]:
     return {
         **{name: numbers() for name in ("rewards", "v_low", "v_high", "v_switch", "v_low_keep")},
         "switch_probability": torch.where(mask, torch.rand(b, t, generator=generator, dtype=torch.float64), NAN),
-        "starts": starts,
+        "segment_starts": segment_starts,
         "terminated": torch.rand(b, generator=generator) < 0.5,
         "mask": mask,
         "v_low_final": torch.randn(b, generator=generator, dtype=torch.float64),
@@ -218,8 +218,8 @@ def test_agrees_with_the_oracle(bootstrap: str, switch_credit: str, lam_end: flo
 def test_one_segment_and_equal_critics_is_gae(bootstrap: str) -> None:
     for seed in range(20):
         batch = random_batch(seed, bootstrap=bootstrap)
-        batch["starts"] = torch.zeros_like(batch["starts"])
-        batch["starts"][:, 0] = True
+        batch["segment_starts"] = torch.zeros_like(batch["segment_starts"])
+        batch["segment_starts"][:, 0] = True
         batch["v_high"] = batch["v_low"]
         flat = turn_advantages(
             batch["rewards"],
@@ -240,7 +240,7 @@ def test_one_segment_and_equal_critics_is_gae(bootstrap: str) -> None:
 def test_one_turn_a_segment_is_gae_on_v_high(bootstrap: str) -> None:
     for seed in range(20):
         batch = random_batch(seed, bootstrap=bootstrap)
-        batch["starts"] = torch.ones_like(batch["starts"])
+        batch["segment_starts"] = torch.ones_like(batch["segment_starts"])
         flat = turn_advantages(
             batch["rewards"],
             batch["v_high"],
@@ -262,12 +262,12 @@ def test_undiscounted_monte_carlo_is_return_minus_value() -> None:
         batch["terminated"] = torch.ones_like(batch["terminated"])
         result = hierarchical_advantages(**batch)
         for b, length in enumerate(batch["mask"].sum(dim=1).tolist()):
-            r, high, starts = batch["rewards"][b, :length], batch["v_high"][b, :length], batch["starts"][b, :length]
+            r, high, segment_starts = batch["rewards"][b, :length], batch["v_high"][b, :length], batch["segment_starts"][b, :length]
             to_go = r.flip(0).cumsum(0).flip(0)
-            close(result.high[b, :length], torch.where(starts, to_go - high, 0.0))
+            close(result.high[b, :length], torch.where(segment_starts, to_go - high, 0.0))
             # The low level's return ends where its segment does, with the planner's value of the next.
             for t in range(length):
-                end = next((u for u in range(t + 1, length) if starts[u]), None)
+                end = next((u for u in range(t + 1, length) if segment_starts[u]), None)
                 level_return = to_go[t] if end is None else to_go[t] - to_go[end] + high[end]
                 close(result.low[b, t], level_return - batch["v_low"][b, t])
 
@@ -288,9 +288,9 @@ def test_with_all_traces_open_no_value_of_the_planner_matters() -> None:
 def test_exact_values_of_a_sure_world_leave_no_advantage() -> None:
     # One reward at the end and critics that know it: nothing is better or worse than expected at any level.
     value = rows(0.9**3, 0.9**2, 0.9, 1.0)
-    mask, starts = torch.ones(1, 4, dtype=torch.bool), torch.tensor([[True, False, True, False]])
+    mask, segment_starts = torch.ones(1, 4, dtype=torch.bool), torch.tensor([[True, False, True, False]])
     result = hierarchical_advantages(
-        rows(0, 0, 0, 1), value, value, value, starts, torch.tensor([True]), mask, gamma=0.9, lam_low=0.8, lam_high=0.7
+        rows(0, 0, 0, 1), value, value, value, segment_starts, torch.tensor([True]), mask, gamma=0.9, lam_low=0.8, lam_high=0.7
     )
     for level in (result.low, result.high, result.switch):
         close(level, [0, 0, 0, 0])
@@ -299,7 +299,7 @@ def test_exact_values_of_a_sure_world_leave_no_advantage() -> None:
 # --- invariances ----------------------------------------------------------------------------------
 
 PER_TRAJECTORY = ("terminated", "v_low_final", "v_high_final")
-PER_TURN = ("rewards", "v_low", "v_high", "v_switch", "v_low_keep", "switch_probability", "starts", "mask")
+PER_TURN = ("rewards", "v_low", "v_high", "v_switch", "v_low_keep", "switch_probability", "segment_starts", "mask")
 
 
 @pytest.mark.parametrize("switch_credit", SWITCH_CREDITS)
@@ -392,8 +392,8 @@ def test_normalize_has_nothing_to_say_about_equal_or_absent_advantages(dtype: to
         ({"terminated": torch.ones(1, 4, dtype=torch.bool)}, ValueError, r"terminated has shape \(1, 4\).*\(B,\)"),
         ({"rewards": torch.zeros(4)}, ValueError, r"rewards has shape \(4,\); it must be \(B, T\)"),
         ({"rewards": torch.zeros(1, 4, dtype=torch.long)}, ValueError, r"rewards has dtype torch.int64"),
-        ({"starts": torch.ones(1, 4)}, ValueError, r"starts has dtype torch.float32; it must be torch.bool"),
-        ({"starts": torch.tensor([[False, True, False, False]])}, ValueError, r"first turn of trajectories \[0\]"),
+        ({"segment_starts": torch.ones(1, 4)}, ValueError, r"starts has dtype torch.float32; it must be torch.bool"),
+        ({"segment_starts": torch.tensor([[False, True, False, False]])}, ValueError, r"first turn of trajectories \[0\]"),
         ({"mask": torch.tensor([[True, False, True, True]])}, ValueError, r"before a live turn in trajectories \[0\]"),
         ({"gamma": 1.5}, ConfigError, r"gamma=1.5 is out of range"),
         ({"lam_low": NAN}, ConfigError, r"lam_low=nan is out of range"),

@@ -29,7 +29,7 @@ def test_by_hand() -> None:
     result = spread(LOW, HIGH, SWITCH, TURNS, BLOCKS, STARTS, MASK)
     assert result.advantages.tolist() == [[0, 0.5, 10, 1, 1, 0, 0, 0, 2], [0, 3, 3, 3, 0, 0, 0, 0, 0]]
     # The second turn's switch token is trained though its advantage is 0; its copied subgoal is not.
-    assert result.trained.tolist() == [[False, True, True, True, True, False, True, False, True], [False, True, True, True] + [False] * 5]
+    assert result.loss_mask.tolist() == [[False, True, True, True, True, False, True, False, True], [False, True, True, True] + [False] * 5]
 
 
 def test_agrees_with_a_token_by_token_loop() -> None:
@@ -38,22 +38,22 @@ def test_agrees_with_a_token_by_token_loop() -> None:
         b, t, tokens = 3, 5, 40
         lengths = torch.randint(1, t + 1, (b, 1), generator=generator)
         mask = torch.arange(t) < lengths
-        starts = torch.rand(b, t, generator=generator) < 0.4
+        segment_starts = torch.rand(b, t, generator=generator) < 0.4
         low, high, switch = torch.randn(3, b, t, generator=generator)
         blocks = torch.randint(0, 4, (b, tokens), generator=generator)
         turns = (torch.rand(b, tokens, generator=generator) * lengths).long()
-        result = spread(low, high, switch, turns, blocks, starts, mask)
-        present = level_turns(turns, blocks, starts, mask)
+        result = spread(low, high, switch, turns, blocks, segment_starts, mask)
+        present = level_turns(turns, blocks, segment_starts, mask)
         seen: dict[str, set[tuple[int, int]]] = {"low": set(), "high": set(), "switch": set()}
         for i in range(b):
             for j in range(tokens):
                 turn, block = int(turns[i, j]), int(blocks[i, j])
                 level = {Block.switch: "switch", Block.subgoal: "high", Block.action: "low"}.get(Block(block))
-                if level is None or (level == "high" and not starts[i, turn]):
-                    assert result.advantages[i, j] == 0 and not result.trained[i, j]
+                if level is None or (level == "high" and not segment_starts[i, turn]):
+                    assert result.advantages[i, j] == 0 and not result.loss_mask[i, j]
                 else:
                     expected: Tensor = {"low": low, "high": high, "switch": switch}[level]
-                    assert result.advantages[i, j] == expected[i, turn] and result.trained[i, j]
+                    assert result.advantages[i, j] == expected[i, turn] and result.loss_mask[i, j]
                     seen[level].add((i, turn))
         for level, turns_seen in seen.items():
             assert {(i, turn) for i, turn in getattr(present, level).nonzero().tolist()} == turns_seen
@@ -78,7 +78,7 @@ def test_no_live_turn_leaves_nothing_to_cover() -> None:
     nothing, tokens = torch.zeros(2, 1, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.long)
     assert [share.item() for share in mask_coverage(tokens, tokens, nothing, nothing)] == [1.0] * 4
     ones = torch.ones(2, 1)
-    assert not spread(ones, ones, ones, tokens, tokens, nothing, nothing).trained.any()
+    assert not spread(ones, ones, ones, tokens, tokens, nothing, nothing).loss_mask.any()
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,14 @@ def test_no_live_turn_leaves_nothing_to_cover() -> None:
         ({"turns": TURNS.clone().fill_(-1)}, r"turns\[0, 1\]=-1 is not a live turn"),
         ({"turns": TURNS.clone().fill_(2)}, r"turns\[0, 1\]=2 is not a live turn"),
         ({"high": HIGH[:1]}, r"high has shape \(1, 2\)"),
-        ({"starts": STARTS.long()}, r"starts has dtype torch.int64"),
-        ({name: torch.zeros(2, 0).bool() for name in ("mask", "starts", "low", "high", "switch")}, r"mask has shape \(2, 0\).*one turn"),
+        ({"segment_starts": STARTS.long()}, r"starts has dtype torch.int64"),
+        (
+            {name: torch.zeros(2, 0).bool() for name in ("mask", "segment_starts", "low", "high", "switch")},
+            r"mask has shape \(2, 0\).*one turn",
+        ),
     ],
 )
 def test_refuses(change: dict[str, Any], message: str) -> None:
-    call = {"low": LOW, "high": HIGH, "switch": SWITCH, "turns": TURNS, "blocks": BLOCKS, "starts": STARTS, "mask": MASK}
+    call = {"low": LOW, "high": HIGH, "switch": SWITCH, "turns": TURNS, "blocks": BLOCKS, "segment_starts": STARTS, "mask": MASK}
     with pytest.raises(ValueError, match=message):
         spread(**{**call, **change})

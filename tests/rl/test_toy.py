@@ -44,7 +44,7 @@ class World(NamedTuple):
     """Subgoal in force before the turn; 0 on turn 0, where it has no meaning."""
     subgoal: Tensor
     action: Tensor
-    starts: Tensor
+    segment_starts: Tensor
     reward: Tensor
     mask: Tensor
 
@@ -87,8 +87,8 @@ def decision_logprobs(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     decides = WORLD.mask.clone()
     decides[:, 0] = False
     return (
-        switch[WORLD.state, WORLD.held, WORLD.starts.long()] * decides,
-        subgoal[WORLD.state, WORLD.subgoal] * (WORLD.starts & WORLD.mask),
+        switch[WORLD.state, WORLD.held, WORLD.segment_starts.long()] * decides,
+        subgoal[WORLD.state, WORLD.subgoal] * (WORLD.segment_starts & WORLD.mask),
         action[WORLD.state, WORLD.subgoal, WORLD.action] * WORLD.mask,
     )
 
@@ -146,7 +146,7 @@ def advantages(theta: Tensor, switch_credit: str, critics: Critics | None = None
         critics.low,
         critics.high,
         critics.before,
-        WORLD.starts,
+        WORLD.segment_starts,
         torch.ones(len(WORLD.mask), dtype=torch.bool),
         WORLD.mask,
         gamma=1.0,
@@ -237,7 +237,7 @@ def flat_advantages(theta: Tensor) -> Tensor:
 def test_no_advantage_is_noisier_than_flat(seed: int, switch_credit: str) -> None:
     theta = policy(seed)
     p, flat, result = probabilities(theta), flat_advantages(theta), advantages(theta, switch_credit)
-    for level, mask in ((result.low, WORLD.mask), (result.high, WORLD.starts & WORLD.mask), (result.switch, WORLD.mask)):
+    for level, mask in ((result.low, WORLD.mask), (result.high, WORLD.segment_starts & WORLD.mask), (result.switch, WORLD.mask)):
         mean_square, flat_mean_square = (p @ (level**2 * mask), p @ (flat**2 * mask))
         assert (mean_square <= flat_mean_square + 1e-12).all()
     # Knowing the subgoal and stopping at the segment's end take noise away on the first turn at least.

@@ -21,7 +21,7 @@ import pytest
 from hiper.config import Constrain, Context, Dialect, EnvConfig, ProtocolConfig, RolloutConfig, RunConfig, Style
 from hiper.protocol import BlockId, Switch, describe, parse, render
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.collect import Collector, GamePlayer
+from hiper.rollout.collect import Collector, TaskPlayer
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason
 from hiper.sft.demos import read_demos
@@ -32,7 +32,7 @@ from hiper.suites.alfworld.expert import Expert
 from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.base import StepResult, TextEnv
 from hiper.suites.expert import Demonstration, demonstrate
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 LOOK = render(Switch.SWITCH, "find mug", "look")
 
@@ -68,14 +68,14 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def experts_play(game_index: GameIndex) -> dict[str, Demonstration]:
-    expert = Expert(LocationPrior.learn(game_index))
-    return {entry.path: demonstrate(Game.load(game_index.resolve(entry)), expert, 50) for entry in game_index.split("train")}
+def experts_play(task_index: TaskIndex) -> dict[str, Demonstration]:
+    expert = Expert(LocationPrior.learn(task_index))
+    return {entry.path: demonstrate(Game.load(task_index.resolve(entry)), expert, 50) for entry in task_index.split("train")}
 
 
 @pytest.fixture
-def games(game_index: GameIndex) -> Iterator[list[tuple[GameEntry, Recorded]]]:
-    yield [(entry, Recorded(make_env(RunConfig(), game_index.resolve(entry)))) for entry in game_index.split("train")]
+def games(task_index: TaskIndex) -> Iterator[list[tuple[Task, Recorded]]]:
+    yield [(entry, Recorded(make_env(RunConfig(), task_index.resolve(entry)))) for entry in task_index.split("train")]
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_every_game_is_played_once_and_comes_back_in_order(
     policy = scripted(codec, recite)
     progress: list[tuple[int, int]] = []
     episodes = Collector(policy, codec, config()).play(iter(games), 5, len(games), lambda done, total: progress.append((done, total)))
-    assert [episode.trajectory.game for episode in episodes] == [entry.path for entry, _ in games]
+    assert [episode.trajectory.task_id for episode in episodes] == [entry.path for entry, _ in games]
     assert policy.most == 5
     assert len(policy.released) == 12
     assert set(policy.released) == set(range(5))
@@ -131,7 +131,7 @@ def test_fewer_games_than_slots_and_none_at_all(codec: ChatCodec, scripted: Any,
 def test_games_are_loaded_as_they_are_drawn(codec: ChatCodec, scripted: Any, games: list, recite: Callable) -> None:
     policy = scripted(codec, recite)
 
-    def drawn() -> Iterator[tuple[GameEntry, Recorded]]:
+    def drawn() -> Iterator[tuple[Task, Recorded]]:
         for number, game in enumerate(games[:6]):
             assert number <= 2 + len(policy.released), "no game is loaded before there is a slot for it"
             yield game
@@ -367,19 +367,19 @@ def test_commands_are_handed_over_only_when_asked_for(codec: ChatCodec, scripted
     assert set(policy.asked[0].commands) <= {*games[0][1].admissible_commands}
 
 
-def test_a_model_plays_real_games(speaker: Path, game_index: GameIndex) -> None:
-    entries = game_index.split("valid_seen")[:4]
+def test_a_model_plays_real_games(speaker: Path, task_index: TaskIndex) -> None:
+    entries = task_index.split("valid_seen")[:4]
     cfg = config(max_turns=4, constrain=Constrain.admissible)
     cfg.rollout.slots = 3
 
     def played(temperature: float, seed: int) -> list[str]:
-        return [t.to_json() for t in GamePlayer(cfg, speaker, game_index.root).play(entries, temperature, seed)]
+        return [t.to_json() for t in TaskPlayer(cfg, speaker, task_index.root).play(entries, temperature, seed)]
 
     greedy = played(0.0, 0)
     assert greedy == played(0.0, 1)
     assert played(1.0, 0) == played(1.0, 0) != played(1.0, 1)
-    trajectories = GamePlayer(cfg, speaker, game_index.root).play(entries, 1.0, 0)
-    assert [t.game for t in trajectories] == [entry.path for entry in entries]
+    trajectories = TaskPlayer(cfg, speaker, task_index.root).play(entries, 1.0, 0)
+    assert [t.task_id for t in trajectories] == [entry.path for entry in entries]
     turns = [turn for t in trajectories for turn in t.turns]
     assert all(turn.admissible == (not turn.faults) for turn in turns), "limited replies are admissible where they are readable"
     assert sum(turn.admissible for turn in turns) > len(turns) / 2

@@ -22,7 +22,7 @@ from hiper.sft.demos import Conversation, read_demos, write_demos
 from hiper.suites.alfworld import Game
 from hiper.suites.alfworld.games import index_games
 from hiper.suites.expert import demonstrate
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 
 def config(count: int = 24, seed: int = 0, turns: int = 50, renumber: bool = True, **protocol: object) -> RunConfig:
@@ -38,15 +38,15 @@ def replies(messages: list[dict[str, str]]) -> list[str]:
     return [message["content"] for message in messages[1::2]]
 
 
-def entry(index: GameIndex, path: str) -> GameEntry:
+def entry(index: TaskIndex, path: str) -> Task:
     return next(entry for entry in index.entries if entry.path == path)
 
 
-def test_lines_are_conversations(demos: Path, game_index: GameIndex) -> None:
+def test_lines_are_conversations(demos: Path, task_index: TaskIndex) -> None:
     found = lines(demos)
     assert len(found) == 24
     for line in found:
-        assert line["task_type"] == entry(game_index, line["game"]).task_type
+        assert line["task_type"] == entry(task_index, line["task_id"]).task_type
         roles = [message["role"] for message in line["messages"]]
         assert roles == ["user", "assistant"] * (len(roles) // 2)
         parsed = [parse(reply) for reply in replies(line["messages"])]
@@ -59,31 +59,31 @@ def test_lines_are_conversations(demos: Path, game_index: GameIndex) -> None:
     assert read_demos(demos) == [Conversation([{**m, "weight": 1} for m in line["messages"]], line["admissible"]) for line in found]
 
 
-def test_only_training_games_are_played(demos: Path, game_index: GameIndex) -> None:
-    assert {line["game"] for line in lines(demos)} == {entry.path for entry in game_index.split("train")}
+def test_only_training_games_are_played(demos: Path, task_index: TaskIndex) -> None:
+    assert {line["task_id"] for line in lines(demos)} == {entry.path for entry in task_index.split("train")}
 
 
-def test_a_game_that_comes_again_has_other_numbers(demos: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_a_game_that_comes_again_has_other_numbers(demos: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     rounds: dict[str, list[list[dict[str, str]]]] = {}
     for line in lines(demos):
-        rounds.setdefault(line["game"], []).append(line["messages"])
+        rounds.setdefault(line["task_id"], []).append(line["messages"])
     assert all(len(times) == 2 for times in rounds.values())
     tasks = [[messages[0]["content"].partition("Your task is to:")[2] for messages in times] for times in rounds.values()]
     assert all(first == second for first, second in tasks)
     assert any(first != second for first, second in rounds.values()), "small scenes have few numbers to change, but some"
-    summary = write_demos(game_index, config(renumber=False), tmp_path / "plain.jsonl")
+    summary = write_demos(task_index, config(renumber=False), tmp_path / "plain.jsonl")
     again: dict[str, list[dict[str, str]]] = {}
     for line in lines(tmp_path / "plain.jsonl"):
-        assert again.setdefault(line["game"], line["messages"]) == line["messages"]
-    assert summary.games == len(again) == 12
+        assert again.setdefault(line["task_id"], line["messages"]) == line["messages"]
+    assert summary.tasks == len(again) == 12
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_replaying_the_actions_wins(game_index: GameIndex, tmp_path: Path, dialect: Dialect) -> None:
-    summary = write_demos(game_index, config(12, dialect=dialect), tmp_path / "demos.jsonl")
+def test_replaying_the_actions_wins(task_index: TaskIndex, tmp_path: Path, dialect: Dialect) -> None:
+    summary = write_demos(task_index, config(12, dialect=dialect), tmp_path / "demos.jsonl")
     switches = later = 0
     for line in lines(tmp_path / "demos.jsonl"):
-        game = Game.load(game_index.resolve(entry(game_index, line["game"])))
+        game = Game.load(task_index.resolve(entry(task_index, line["task_id"])))
         observation = game.reset()
         for asked, answered in zip(line["messages"][::2], line["messages"][1::2], strict=True):
             assert asked["content"] in observation
@@ -94,7 +94,7 @@ def test_replaying_the_actions_wins(game_index: GameIndex, tmp_path: Path, diale
             switches += reply.switch is Switch.SWITCH
             later += 1
         assert game.won
-    assert (summary.demonstrations, summary.games, summary.failed) == (12, 12, 0)
+    assert (summary.demonstrations, summary.tasks, summary.failed) == (12, 12, 0)
     assert summary.mean_turns == later / 12
     assert summary.switch_rate == pytest.approx((switches - 12) / (later - 12))
 
@@ -122,9 +122,9 @@ def test_renumbered_games_are_won_with_their_own_names(official_games: Path) -> 
     assert different > 3
 
 
-def test_a_seed_fixes_the_file(game_index: GameIndex, tmp_path: Path) -> None:
+def test_a_seed_fixes_the_file(task_index: TaskIndex, tmp_path: Path) -> None:
     def written(name: str, seed: int) -> bytes:
-        write_demos(game_index, config(15, seed), tmp_path / name)
+        write_demos(task_index, config(15, seed), tmp_path / name)
         return (tmp_path / name).read_bytes()
 
     assert written("a", 0) == written("b", 0)
@@ -132,8 +132,8 @@ def test_a_seed_fixes_the_file(game_index: GameIndex, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_the_window_context_writes_a_line_a_turn(game_index: GameIndex, tmp_path: Path) -> None:
-    summary = write_demos(game_index, config(3, context=Context.window, history=1), tmp_path / "demos.jsonl")
+def test_the_window_context_writes_a_line_a_turn(task_index: TaskIndex, tmp_path: Path) -> None:
+    summary = write_demos(task_index, config(3, context=Context.window, history=1), tmp_path / "demos.jsonl")
     found = lines(tmp_path / "demos.jsonl")
     assert len(found) == pytest.approx(3 * summary.mean_turns)
     assert all(len(line["messages"]) == 2 for line in found)
@@ -151,30 +151,30 @@ def test_the_window_context_writes_a_line_a_turn(game_index: GameIndex, tmp_path
         before.append(reply.action)
 
 
-def test_games_the_expert_cannot_finish_are_left_out(game_index: GameIndex, tmp_path: Path) -> None:
-    summary = write_demos(game_index, config(12, turns=6, renumber=False), tmp_path / "demos.jsonl")
+def test_games_the_expert_cannot_finish_are_left_out(task_index: TaskIndex, tmp_path: Path) -> None:
+    summary = write_demos(task_index, config(12, turns=6, renumber=False), tmp_path / "demos.jsonl")
     assert summary.failed > 0
     assert max(len(line["messages"]) for line in lines(tmp_path / "demos.jsonl")) <= 12
-    with pytest.raises(DataError, match="the expert solved none of 12 training games"):
-        write_demos(game_index, config(12, turns=1), tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="the expert solved none of 12 training tasks"):
+        write_demos(task_index, config(12, turns=1), tmp_path / "none.jsonl")
     assert not (tmp_path / "none.jsonl").exists()
 
 
-def test_lapses_are_written_as_they_end(game_index: GameIndex, tmp_path: Path) -> None:
+def test_lapses_are_written_as_they_end(task_index: TaskIndex, tmp_path: Path) -> None:
     cfg = config(40)
     cfg.demos.lapses = 0.75
-    summary = write_demos(game_index, cfg, tmp_path / "demos.jsonl")
+    summary = write_demos(task_index, cfg, tmp_path / "demos.jsonl")
     assert summary.demonstrations == len(lines(tmp_path / "demos.jsonl")) == 40
     assert 0.2 < summary.won < 0.8
-    assert write_demos(game_index, config(40), tmp_path / "right.jsonl").won == 1.0
+    assert write_demos(task_index, config(40), tmp_path / "right.jsonl").won == 1.0
 
 
-def test_progress_and_a_missing_training_split(game_index: GameIndex, tmp_path: Path) -> None:
+def test_progress_and_a_missing_training_split(task_index: TaskIndex, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    write_demos(game_index, config(3), tmp_path / "demos.jsonl", progress=lambda done, total: calls.append((done, total)))
+    write_demos(task_index, config(3), tmp_path / "demos.jsonl", progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
-    validation = GameIndex(game_index.root, tuple(game_index.split("valid_seen")))
-    with pytest.raises(DataError, match="split 'train' has no games"):
+    validation = TaskIndex(task_index.root, tuple(task_index.split("valid_seen")))
+    with pytest.raises(DataError, match="split 'train' has no tasks"):
         write_demos(validation, config(3), tmp_path / "none.jsonl")
 
 

@@ -22,12 +22,12 @@ from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
 from hiper.protocol import planned
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.collect import Collector, GamePlayer
+from hiper.rollout.collect import Collector, TaskPlayer
 from hiper.rollout.episode import Episode
 from hiper.rollout.samplers.pair import PairPolicy
 from hiper.rollout.samplers.transformers import Policy, TransformersPolicy, mask_logits
 from hiper.suites import make_env
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 
 LIMIT = 24
 
@@ -49,7 +49,7 @@ def pair(planner: Actor, executor: Actor, codec: ChatCodec, dialect: Dialect, te
     return PairPolicy(*(single(network, codec, temperature) for network in (planner, executor)), codec, dialect, LIMIT)
 
 
-def play(policy: Policy, codec: ChatCodec, cfg: RunConfig, index: GameIndex) -> list[Episode]:
+def play(policy: Policy, codec: ChatCodec, cfg: RunConfig, index: TaskIndex) -> list[Episode]:
     entries = index.split("train")[:5]
     return Collector(policy, codec, cfg).play(((entry, make_env(cfg, index.resolve(entry))) for entry in entries), 3)
 
@@ -57,11 +57,11 @@ def play(policy: Policy, codec: ChatCodec, cfg: RunConfig, index: GameIndex) -> 
 @pytest.mark.parametrize("context", Context)
 @pytest.mark.parametrize("constrain", Constrain)
 def test_one_network_as_both_plays_as_it_does_alone(
-    actor: Actor, codec: ChatCodec, game_index: GameIndex, context: Context, constrain: Constrain
+    actor: Actor, codec: ChatCodec, task_index: TaskIndex, context: Context, constrain: Constrain
 ) -> None:
     cfg = config(context, constrain)
     alone, together = (
-        play(policy, codec, cfg, game_index) for policy in (single(actor, codec, 0.0), pair(actor, actor, codec, Dialect.full))
+        play(policy, codec, cfg, task_index) for policy in (single(actor, codec, 0.0), pair(actor, actor, codec, Dialect.full))
     )
     assert [episode.trajectory.to_json() for episode in together] == [episode.trajectory.to_json() for episode in alone]
     assert sum(len(turn.reply) > 0 for episode in alone for turn in episode.trajectory.turns) > 10
@@ -72,7 +72,7 @@ def test_one_network_as_both_plays_as_it_does_alone(
 @pytest.mark.parametrize("constrain", Constrain)
 @pytest.mark.parametrize("dialect", Dialect)
 def test_each_writes_its_part_with_the_whole_conversation_read(
-    actor: Actor, codec: ChatCodec, game_index: GameIndex, context: Context, constrain: Constrain, dialect: Dialect
+    actor: Actor, codec: ChatCodec, task_index: TaskIndex, context: Context, constrain: Constrain, dialect: Dialect
 ) -> None:
     planner = copy.deepcopy(actor).double()
     executor = copy.deepcopy(planner)
@@ -80,7 +80,7 @@ def test_each_writes_its_part_with_the_whole_conversation_read(
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1), dtype=parameter.dtype))
     cfg = config(context, constrain, dialect)
     counts = {"planner": 0, "executor": 0}
-    for episode in play(pair(planner, executor, codec, dialect, temperature=1.0), codec, cfg, game_index):
+    for episode in play(pair(planner, executor, codec, dialect, temperature=1.0), codec, cfg, task_index):
         for sequence in episode.sequences:
             ids = torch.tensor([sequence.ids])
             logits = {
@@ -98,13 +98,13 @@ def test_each_writes_its_part_with_the_whole_conversation_read(
     assert min(counts.values()) > 20
 
 
-def test_networks_that_spell_differently_are_refused(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_networks_that_spell_differently_are_refused(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     words = build_tokenizer(["a quite different vocabulary"])
     save_actor(
         Actor(build_tiny(TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2), words, 0), config(*PLAIN).model.critic), words, tmp_path
     )
     with pytest.raises(ModelError, match="different vocabularies"):
-        GamePlayer(config(*PLAIN), speaker, game_index.root, planner=tmp_path)
+        TaskPlayer(config(*PLAIN), speaker, task_index.root, planner=tmp_path)
 
 
 PLAIN = (Context.append, Constrain.free)

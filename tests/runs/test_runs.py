@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.errors import ConfigError
 from hiper.runs.fingerprint import differences, fingerprint, stage_fingerprint, stage_lineage, stage_settings, told
 from hiper.runtime.lock import locked
@@ -36,9 +36,9 @@ def test_a_run_cannot_be_a_file(tmp_path: Path, place: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("change", "first"),
     [
-        ("games.seed=1", "games"),
+        ("tasks.seed=1", "tasks"),
         ("demos.count=7", "demos"),
-        ("warm_start.lr=0.1", "warm_start"),
+        ("sft.lr=0.1", "sft"),
         ("algo.lam_high=0.5", "train"),
         ("algo.lam_end=0.5", "train"),
         ("trainer.processes=2", "train"),

@@ -21,7 +21,7 @@ import pytest
 
 from hiper import __version__
 from hiper.config import RunConfig
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.pipeline.stages import STAGES as BOUND
 from hiper.runs.fingerprint import stage_fingerprint, stage_lineage
 from hiper.runs.stage import STAGES, before, split_at_gpu
@@ -59,7 +59,7 @@ def test_a_stage_that_can_be_done_has_all_facts_and_a_function() -> None:
 
 
 def test_names_are_split_where_the_computing_begins() -> None:
-    assert split_at_gpu(list(STAGES)) == (["games", "demos"], ["warm_start", "train", "evaluate", "report"])
+    assert split_at_gpu(list(STAGES)) == (["tasks", "demos"], ["sft", "train", "evaluate", "report"])
     assert split_at_gpu(["report"]) == (["report"], [])
 
 
@@ -91,7 +91,7 @@ def test_stages_are_listed_in_the_table_alone(root: Path) -> None:
     assert {place.split(":")[0] for place in found} == {"hiper/runs/stage.py"}, found
 
 
-@pytest.mark.parametrize("text", ["('games', 'demos')", "{'warm-start': 1, 'train': 2}", "[x for x in ['report', 'evaluate']]"])
+@pytest.mark.parametrize("text", ["('tasks', 'demos')", "{'sft': 1, 'train': 2}", "[x for x in ['report', 'evaluate']]"])
 def test_a_second_list_would_be_found(text: str) -> None:
     assert list(listed(ast.parse(text)))
 
@@ -117,4 +117,4 @@ def test_fingerprints_are_what_they_were(recorded: dict[str, Any], monkeypatch: 
     assert {name: stage_fingerprint(cfg, name) for name in STAGES} == recorded["fingerprints"]
     assert stage_lineage(cfg, "train") == recorded["train_lineage"]
     monkeypatch.setattr("hiper.runs.fingerprint.__version__", f"{__version__}+another")
-    assert stage_fingerprint(cfg, "games") != recorded["fingerprints"]["games"]
+    assert stage_fingerprint(cfg, "tasks") != recorded["fingerprints"]["tasks"]

@@ -101,8 +101,8 @@ def test_the_digest_is_of_what_later_stages_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("mark", "sources", "resumed"), [("a", "1", True), ("b", "1", False), ("a", "2", False)])
 def test_unfinished_work_is_continued_only_where_it_fits(tmp_path: Path, mark: str, sources: str, resumed: bool) -> None:
-    interrupt(tmp_path, begun("a", sources={"games": "1"}))
-    with stage_folder(tmp_path, "train", begun(mark, sources={"games": sources}), resumable=True) as folder:
+    interrupt(tmp_path, begun("a", sources={"tasks": "1"}))
+    with stage_folder(tmp_path, "train", begun(mark, sources={"tasks": sources}), resumable=True) as folder:
         assert folder.resumed is resumed
         assert (folder.path / "checkpoint").exists() is resumed
 
@@ -143,7 +143,7 @@ def test_a_finished_stage_can_be_continued_and_stays_until_then(tmp_path: Path) 
         (folder.path / "checkpoints" / MANIFEST).write_text("a checkpoint's own", encoding="utf-8")
     longer = begun("five", "kin", iterations=5)
     assert not continue_finished(tmp_path, "train", begun("five", "another kin"))
-    assert not continue_finished(tmp_path, "train", begun("five", "kin", sources={"games": "others"}))
+    assert not continue_finished(tmp_path, "train", begun("five", "kin", sources={"tasks": "others"}))
     assert continue_finished(tmp_path, "train", longer)
     with stage_folder(tmp_path, "train", longer, resumable=True) as folder:
         assert folder.resumed

@@ -24,7 +24,7 @@ from hiper.errors import DataError
 from hiper.rollout.episode import AllowedTokens, Episode, TokenSequence, TokenTurn
 from hiper.rollout.trajectory import Levels, StopReason, Trajectory, Turn
 from hiper.runtime.message import decode, encode
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 text = st.text(st.characters(codec=None) | st.sampled_from(["\ud83d", "\ude00", "\x00", "\\", '"', "\u2028"]), max_size=6)
 number = st.floats(width=64) | st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack(">d", struct.pack(">Q", bits))[0]) | st.just(-0.0)
@@ -53,7 +53,7 @@ turns = st.builds(
 )
 trajectories = st.builds(
     Trajectory,
-    game=text,
+    task_id=text,
     split=text,
     task_type=text,
     task=text,
@@ -69,7 +69,7 @@ limits = st.none() | st.builds(AllowedTokens, few(whole), st.booleans())
 replies = st.builds(TokenTurn, whole, whole, few(whole), whole, few(number), few(limits))
 sequences = st.builds(TokenSequence, few(whole), few(replies), st.none() | whole)
 episodes = st.builds(Episode, trajectories, few(sequences), few(st.booleans()), few(st.booleans()))
-indices = st.builds(GameIndex, st.just(Path("a/b")), st.tuples(st.builds(GameEntry, text, text, text, whole)), st.dictionaries(text, whole))
+indices = st.builds(TaskIndex, st.just(Path("a/b")), st.tuples(st.builds(Task, text, text, text, whole)), st.dictionaries(text, whole))
 
 
 def bits(value: Any) -> Any:
@@ -91,8 +91,8 @@ def test_episodes_arrive_to_the_bit(sent: list[Episode]) -> None:
 
 @given(indices, st.dictionaries(text, number | whole), st.none() | text.map(lambda name: Path("a") / name.replace("/", "")))
 @settings(deadline=None)
-def test_other_things_arrive_to_the_bit(index: GameIndex, metrics: dict[str, float], path: Path | None) -> None:
-    for value, kind in ((index, GameIndex), (metrics, dict[str, float]), (path, Path | None)):
+def test_other_things_arrive_to_the_bit(index: TaskIndex, metrics: dict[str, float], path: Path | None) -> None:
+    for value, kind in ((index, TaskIndex), (metrics, dict[str, float]), (path, Path | None)):
         assert bits(decode(encode(value, kind), kind, "it")) == bits(value)
 
 

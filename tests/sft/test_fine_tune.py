@@ -18,16 +18,16 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hiper.config import Constrain, Critic, Dialect, ModelConfig, RolloutConfig, RunConfig, TinyConfig, WarmStartConfig
+from hiper.config import Constrain, Critic, Dialect, ModelConfig, RolloutConfig, RunConfig, SFTConfig, TinyConfig
 from hiper.errors import CheckpointError, CollapseError, DataError, ModelError
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
 from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
 from hiper.rollout.chat import ChatCodec
+from hiper.runs.checkpoint import list_checkpoints, load_checkpoint
 from hiper.runs.fingerprint import stage_fingerprint
 from hiper.sft.demos import Conversation, read_demos
-from hiper.sft.fine_tune import CHECKPOINTS, IGNORED, encode, warm_start
-from hiper.train.checkpoint import list_checkpoints, load_checkpoint
+from hiper.sft.fine_tune import CHECKPOINTS, IGNORED, encode, fine_tune
 from tests.train.running import Killed, killer
 
 SMALL = TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2, intermediate=48)
@@ -59,9 +59,7 @@ def test_a_demonstration_that_is_too_long_is_refused(demos: Path, words: PreTrai
     conversations, codec = read_demos(demos), ChatCodec(words)
     longest = max(len(example["input_ids"]) for example in encode(conversations, codec, 4096))
     assert len(encode(conversations, codec, longest)) == len(conversations)
-    with pytest.raises(
-        DataError, match=rf"demonstration \d+ has {longest} tokens, more than warm_start.max_length={longest - 1}. Raise it"
-    ):
+    with pytest.raises(DataError, match=rf"demonstration \d+ has {longest} tokens, more than sft.max_length={longest - 1}. Raise it"):
         encode([c for c in conversations if len(encode([c], codec, 4096)[0]["input_ids"]) == longest], codec, longest - 1)
 
 
@@ -103,12 +101,12 @@ def test_a_warm_start_under_the_grammar_learns(demos: Path, tmp_path: Path) -> N
         threads=1,
         device="cpu",
         model=ModelConfig(tiny=SMALL),
-        warm_start=WarmStartConfig(max_steps=16, batch_size=6, lr=1e-2, warmup_ratio=0.1),
+        sft=SFTConfig(max_steps=16, batch_size=6, lr=1e-2, warmup_ratio=0.1),
         rollout=RolloutConfig(constrain=Constrain.grammar),
     )
-    summary = warm_start(cfg, demos, tmp_path / "model")
-    cfg.warm_start.max_steps = 1
-    assert summary.loss < warm_start(cfg, demos, tmp_path / "again").loss / 2
+    summary = fine_tune(cfg, demos, tmp_path / "model")
+    cfg.sft.max_steps = 1
+    assert summary.loss < fine_tune(cfg, demos, tmp_path / "again").loss / 2
 
 
 @pytest.mark.slow
@@ -117,10 +115,10 @@ def test_a_warm_start_learns_and_writes_a_model(demos: Path, words: PreTrainedTo
         threads=1,
         device="cpu",
         model=ModelConfig(tiny=SMALL, critic=Critic.separate),
-        warm_start=WarmStartConfig(max_steps=8, batch_size=6, lr=1e-2, warmup_ratio=0.1),
+        sft=SFTConfig(max_steps=8, batch_size=6, lr=1e-2, warmup_ratio=0.1),
     )
     steps: list[tuple[int, int]] = []
-    summary = warm_start(cfg, demos, tmp_path / "model", lambda done, total: steps.append((done, total)))
+    summary = fine_tune(cfg, demos, tmp_path / "model", lambda done, total: steps.append((done, total)))
     assert steps == [(n, 8) for n in range(1, 9)]
     assert (summary.steps, summary.demonstrations, summary.model) == (8, 24, str(tmp_path / "model"))
     tokenizer = load_tokenizer(tmp_path / "model")
@@ -138,12 +136,12 @@ def test_a_warm_start_learns_and_writes_a_model(demos: Path, words: PreTrainedTo
     assert summary.loss < 4.5
     assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing is left of the trainer's working directory"
 
-    warm_start(cfg, demos, tmp_path / "again")
+    fine_tune(cfg, demos, tmp_path / "again")
     first, second = (load_actor(tmp_path / name, cfg.model).state_dict() for name in ("model", "again"))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
-    cfg.model.path, cfg.warm_start.max_steps, cfg.warm_start.lr = str(tmp_path / "model"), 1, 1e-9
-    warm_start(cfg, demos, tmp_path / "further")
+    cfg.model.path, cfg.sft.max_steps, cfg.sft.lr = str(tmp_path / "model"), 1, 1e-9
+    fine_tune(cfg, demos, tmp_path / "further")
     further = load_actor(tmp_path / "further", cfg.model).state_dict()
     assert all(torch.allclose(first[key], further[key], atol=1e-6) for key in first)
 
@@ -155,7 +153,7 @@ def config(constrain: Constrain = Constrain.free, **changes: int | float) -> Run
         threads=1,
         device="cpu",
         model=ModelConfig(tiny=SMALL),
-        warm_start=WarmStartConfig(**settings),  # type: ignore[arg-type]  # whole numbers are whole
+        sft=SFTConfig(**settings),  # type: ignore[arg-type]  # whole numbers are whole
         rollout=RolloutConfig(constrain=constrain),
     )
 
@@ -176,16 +174,16 @@ def test_a_killed_warm_start_ends_with_the_same_bits(kind: str, demos: Path, wor
     cfg = config(Constrain.grammar if kind == "grammar" else Constrain.free)
     if kind == "dropout":
         cfg = replace(cfg, model=with_dropout(words, tmp_path / "base"))
-    undisturbed = warm_start(replace(cfg, warm_start=replace(cfg.warm_start, save_every=0)), demos, tmp_path / "undisturbed" / "model")
+    undisturbed = fine_tune(replace(cfg, sft=replace(cfg.sft, save_every=0)), demos, tmp_path / "undisturbed" / "model")
     out = tmp_path / "killed" / "model"
     # Stopped before the first checkpoint; in the middle of epochs; on the last step of one, before its checkpoint; after that; at the end.
     for step, saved in ((1, []), (3, [2]), (5, [2, 4]), (8, [4, 6]), (9, [6, 8]), (12, [8, 10])):
         with pytest.raises(Killed):
-            warm_start(cfg, demos, out, killer(step), resume=True)
+            fine_tune(cfg, demos, out, killer(step), resume=True)
         assert [path.name for path in list_checkpoints(out.with_name(CHECKPOINTS))] == [f"step-{number:06d}" for number in saved]
         torch.randn(7)  # another process finds its generators elsewhere
     steps: list[int] = []
-    summary = warm_start(cfg, demos, out, lambda done, total: steps.append(done), resume=True)
+    summary = fine_tune(cfg, demos, out, lambda done, total: steps.append(done), resume=True)
     assert steps == [11, 12]
     assert asdict(summary) | {"model": ""} == asdict(undisturbed) | {"model": ""}
     ours, theirs = files(out), files(tmp_path / "undisturbed" / "model")
@@ -197,63 +195,63 @@ def test_a_killed_warm_start_ends_with_the_same_bits(kind: str, demos: Path, wor
 def test_a_checkpoint_holds_no_pickle_and_a_damaged_one_is_passed_over(demos: Path, tmp_path: Path) -> None:
     cfg, out = config(), tmp_path / "model"
     with pytest.raises(Killed):
-        warm_start(cfg, demos, out, killer(5))
+        fine_tune(cfg, demos, out, killer(5))
     folder = out.with_name(CHECKPOINTS)
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
     first, second = list_checkpoints(folder)
     (second / "tensors.safetensors").write_bytes(b"x" * 100)
     steps: list[int] = []
-    warm_start(cfg, demos, out, lambda done, total: steps.append(done), resume=True)
+    fine_tune(cfg, demos, out, lambda done, total: steps.append(done), resume=True)
     assert steps[0] == 3
 
     with pytest.raises(Killed):
-        warm_start(cfg, demos, out, killer(3), resume=True)
+        fine_tune(cfg, demos, out, killer(3), resume=True)
     for path in list_checkpoints(folder):
         (path / "state.json").unlink()
     with pytest.raises(CheckpointError, match="No checkpoint in .* can be used"):
-        warm_start(cfg, demos, out, resume=True)
-    warm_start(cfg, demos, out, lambda done, total: steps.append(done))
+        fine_tune(cfg, demos, out, resume=True)
+    fine_tune(cfg, demos, out, lambda done, total: steps.append(done))
     assert steps[-12] == 1, "without resume it starts anew, whatever is there"
 
 
 def test_a_checkpoint_of_something_else_is_refused_by_name(demos: Path, tmp_path: Path) -> None:
     cfg, out = config(), tmp_path / "model"
     with pytest.raises(Killed):
-        warm_start(cfg, demos, out, killer(3))
+        fine_tune(cfg, demos, out, killer(3))
     refused = (
         (replace(cfg, seed=1), "seed was 0 and is 1"),
-        (config(lr=1e-3), "warm_start.lr was 0.003 and is 0.001"),
+        (config(lr=1e-3), "sft.lr was 0.003 and is 0.001"),
         (config(Constrain.admissible), 'rollout.constrain was "free" and is "admissible"'),
         (replace(cfg, model=ModelConfig(tiny=replace(SMALL, intermediate=64))), "model.tiny.intermediate was 48 and is 64"),
     )
     for other, said in refused:
         with pytest.raises(CheckpointError, match=f"belongs to another warm start: .*{said}.* Change that back"):
-            warm_start(other, demos, out, resume=True)
+            fine_tune(other, demos, out, resume=True)
     fewer = tmp_path / "fewer.jsonl"
     fewer.write_text("".join(demos.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
     with pytest.raises(CheckpointError, match="demonstrations was 24 and is 23"):
-        warm_start(cfg, fewer, out, resume=True)
+        fine_tune(cfg, fewer, out, resume=True)
     (folder,) = list_checkpoints(out.with_name(CHECKPOINTS))
-    assert load_checkpoint(folder)[1]["belongs"]["warm_start.lr"] == 3e-3, "refusing changes nothing"
+    assert load_checkpoint(folder)[1]["belongs"]["sft.lr"] == 3e-3, "refusing changes nothing"
 
     # What changes no result may change. A seed of its own that is the run's is the same seed.
     other = config(save_every=0)
-    other = replace(other, threads=0, warm_start=replace(other.warm_start, seed=0), seed=5)
-    assert warm_start(other, demos, out, resume=True).steps == 12
+    other = replace(other, threads=0, sft=replace(other.sft, seed=0), seed=5)
+    assert fine_tune(other, demos, out, resume=True).steps == 12
 
 
 @pytest.mark.parametrize(
     ("lr", "said"), [(1e37, "(loss|gradient) is (nan|inf) at step [23] of 12"), (1e30, "(loss|gradient) is|holds NaN")]
 )
 def test_a_loss_that_is_no_number_stops_it(lr: float, said: str, demos: Path, tmp_path: Path) -> None:
-    with pytest.raises(CollapseError, match=rf"the warm start has failed: .*{said}.*No model was written. Lower warm_start.lr="):
-        warm_start(config(lr=lr, warmup_ratio=0.0), demos, tmp_path / "model")
+    with pytest.raises(CollapseError, match=rf"the warm start has failed: .*{said}.*No model was written. Lower sft.lr="):
+        fine_tune(config(lr=lr, warmup_ratio=0.0), demos, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
 def test_weights_that_overflow_in_the_last_step_are_not_written(demos: Path, tmp_path: Path) -> None:
     with pytest.raises(CollapseError, match="holds NaN or infinity after the last step"):
-        warm_start(config(lr=1e39, warmup_ratio=0.0, max_steps=1), demos, tmp_path / "model")
+        fine_tune(config(lr=1e39, warmup_ratio=0.0, max_steps=1), demos, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -261,9 +259,9 @@ def test_a_model_of_another_vocabulary_is_refused(demos: Path, words: PreTrained
     small = build_tokenizer(["take mug 1 from shelf 2"])
     save_actor(Actor(build_tiny(SMALL, small, seed=0), Critic.shared), words, tmp_path / "base")
     with pytest.raises(ModelError, match=rf"has {len(words)} tokens, its model knows {len(small)}"):
-        warm_start(replace(config(), model=ModelConfig(path=str(tmp_path / "base"))), demos, tmp_path / "model")
+        fine_tune(replace(config(), model=ModelConfig(path=str(tmp_path / "base"))), demos, tmp_path / "model")
 
 
 def test_how_often_it_saves_makes_no_other_warm_start() -> None:
-    assert stage_fingerprint(config(save_every=7), "warm_start") == stage_fingerprint(config(), "warm_start")
-    assert stage_fingerprint(config(lr=1e-3), "warm_start") != stage_fingerprint(config(), "warm_start")
+    assert stage_fingerprint(config(save_every=7), "sft") == stage_fingerprint(config(), "sft")
+    assert stage_fingerprint(config(lr=1e-3), "sft") != stage_fingerprint(config(), "sft")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hiper.composition.compose import compose
 from hiper.config import SUITE_SETTINGS
-from hiper.config.compose import compose
 from hiper.errors import ConfigError
 from hiper.suites import registry
 from hiper.suites.registry import register_suite, suite_named, suites
@@ -36,7 +36,7 @@ def test_a_near_name_is_suggested() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["games.train=5", "games.task_types=[pick_and_place_simple]", "demos.fresh=true", "demos.scatter=0.5", "env.engine=textworld"],
+    ["tasks.train=5", "tasks.task_types=[pick_and_place_simple]", "demos.fresh=true", "demos.scatter=0.5", "env.engine=textworld"],
 )
 def test_what_a_suite_does_not_read_is_refused(override: str) -> None:
     key = override.split("=")[0]

@@ -14,13 +14,13 @@ from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
 from hiper.rollout.samplers.transformers import TransformersPolicy
 from hiper.suites import make_env
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 
 TEMPERATURE = 1.1
 
 
 @pytest.fixture(scope="session")
-def play(speaker: Path, game_index: GameIndex) -> dict[tuple[Context, Constrain], list[Episode]]:
+def play(speaker: Path, task_index: TaskIndex) -> dict[tuple[Context, Constrain], list[Episode]]:
     """Five episodes of one to five turns under each context and constraint, sampled at temperature 1.1, replies of up to 24 tokens."""
     codec = ChatCodec(load_tokenizer(speaker))
     network = load_actor(speaker, ModelConfig()).eval().double()  # so that other passes can be compared closely
@@ -36,7 +36,7 @@ def play(speaker: Path, game_index: GameIndex) -> dict[tuple[Context, Constrain]
                 )
                 generator = torch.Generator().manual_seed(turns)
                 policy = TransformersPolicy(network, codec, slots=3, temperature=TEMPERATURE, max_reply_tokens=24, generator=generator)
-                entries = game_index.split("train")[turns : turns + turns // 2 + 1]
-                found += Collector(policy, codec, cfg).play(((e, make_env(cfg, game_index.resolve(e))) for e in entries), 3)
+                entries = task_index.split("train")[turns : turns + turns // 2 + 1]
+                found += Collector(policy, codec, cfg).play(((e, make_env(cfg, task_index.resolve(e))) for e in entries), 3)
             episodes[context, constrain] = found
     return episodes

@@ -23,7 +23,7 @@ from hiper.config import (
     TrainerConfig,
 )
 from hiper.config.algo import KeepMode, ShapingConfig
-from hiper.train import checkpoint as ckpt
+from hiper.runs import checkpoint as ckpt
 
 
 def config(seed: int = 0, critic: Critic = Critic.shared, context: Context = Context.append, **trainer: int) -> RunConfig:
@@ -34,7 +34,7 @@ def config(seed: int = 0, critic: Critic = Critic.shared, context: Context = Con
         "save_every": 1,
         "keep_last": 3,
         "eval_every": 2,
-        "eval_games": 2,
+        "eval_tasks": 2,
         "samples": 2,
     }
     return RunConfig(

@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 
 from hiper.config import AlarmsConfig, OnAlarm, RunConfig
 from hiper.errors import CollapseError
-from hiper.suites.tasks import GameIndex
-from hiper.train import checkpoint as ckpt
+from hiper.runs import checkpoint as ckpt
+from hiper.suites.tasks import TaskIndex
 from hiper.train import iteration, trainer
 from hiper.train.alarms import Watch
 from hiper.train.trainer import train
@@ -100,18 +100,18 @@ def alarmed(action: OnAlarm, **settings: float) -> RunConfig:
     return cfg
 
 
-def test_stop_leaves_a_run_that_others_settings_resume(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_stop_leaves_a_run_that_others_settings_resume(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     cfg = alarmed(OnAlarm.stop)
     with pytest.raises(CollapseError, match="alarm collapse in iteration 2: switch/rate is .* outside 0.999 to 1 for 2 iterations.*resume"):
-        train(cfg, speaker, game_index, tmp_path)
+        train(cfg, speaker, task_index, tmp_path)
     assert [path.name for path in ckpt.list_checkpoints(tmp_path / "checkpoints")] == ["iteration-000001", "iteration-000002"]
     assert collapses(tmp_path) == [(2, "stop")]
     cfg.alarms.collapse = OnAlarm.warn
-    assert train(cfg, speaker, game_index, tmp_path, resume=True).iterations == 5
+    assert train(cfg, speaker, task_index, tmp_path, resume=True).iterations == 5
     assert collapses(tmp_path) == [(2, "stop"), (4, "warn")]
 
 
-def test_numbers_that_are_none_are_not_saved(speaker: Path, game_index: GameIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_that_are_none_are_not_saved(speaker: Path, task_index: TaskIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = config(iterations=3, eval_every=0)
     real = iteration.assign_credit
 
@@ -121,7 +121,7 @@ def test_numbers_that_are_none_are_not_saved(speaker: Path, game_index: GameInde
 
     monkeypatch.setattr(iteration, "assign_credit", poisoned)
     with pytest.raises(CollapseError, match="alarm nan in iteration 2"):
-        train(cfg, speaker, game_index, tmp_path)
+        train(cfg, speaker, task_index, tmp_path)
     assert [path.name for path in ckpt.list_checkpoints(tmp_path / "checkpoints")] == ["iteration-000001"]
 
 
@@ -134,20 +134,20 @@ def read(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_rollback_returns_to_before_the_trouble_and_then_gives_up(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_rollback_returns_to_before_the_trouble_and_then_gives_up(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     with pytest.raises(CollapseError, match="alarm collapse in iteration 2: .* It came back 2 times."):
-        train(alarmed(OnAlarm.rollback, rollbacks=2), speaker, game_index, tmp_path)
+        train(alarmed(OnAlarm.rollback, rollbacks=2), speaker, task_index, tmp_path)
     assert collapses(tmp_path) == [(2, "rollback")] * 3
     values = {event["value"] for event in json.loads((tmp_path / "alarms.json").read_text()) if event["name"] == "collapse"}
     assert len(values) > 1, "another try draws otherwise"
 
 
 def test_a_rollback_takes_smaller_steps_and_survives_a_kill(
-    speaker: Path, game_index: GameIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    speaker: Path, task_index: TaskIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trouble in iterations 3 and 4, once: the run returns to 2, the last quiet checkpoint, though 3 and 4 were saved."""
     cfg = alarmed(OnAlarm.rollback)
-    paces: list[float] = []
+    lr_scales: list[float] = []
 
     class Troubled(Watch):
         def look(self, iteration: int, metrics: dict[str, float]) -> list[object]:  # type: ignore[override]
@@ -156,26 +156,26 @@ def test_a_rollback_takes_smaller_steps_and_survives_a_kill(
 
     real = trainer.Learner.update
 
-    def update(self: trainer.Learner, *given: object, pace: float = 1.0, **more: object) -> object:
-        paces.append(pace)
-        return real(self, *given, pace=pace, **more)  # type: ignore[arg-type]
+    def update(self: trainer.Learner, *given: object, lr_scale: float = 1.0, **more: object) -> object:
+        lr_scales.append(lr_scale)
+        return real(self, *given, lr_scale=lr_scale, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trainer, "Watch", Troubled)
     monkeypatch.setattr(trainer.Learner, "update", update)
-    train(cfg, speaker, game_index, tmp_path / "whole")
-    assert paces == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+    train(cfg, speaker, task_index, tmp_path / "whole")
+    assert lr_scales == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
     assert [row["iteration"] for row in read(tmp_path / "whole")] == [1, 2, 3, 4, 5]
     for stop in (2, 3, 5):  # before it, amid it, after it
         out = tmp_path / f"stopped-{stop}"
         with pytest.raises(Killed):
-            train(cfg, speaker, game_index, out, progress=killer(stop))
-        train(cfg, speaker, game_index, out, resume=True)
+            train(cfg, speaker, task_index, out, progress=killer(stop))
+        train(cfg, speaker, task_index, out, resume=True)
         assert_same(bits(out), bits(tmp_path / "whole"))
         assert (out / "alarms.json").read_bytes() == (tmp_path / "whole" / "alarms.json").read_bytes()
 
 
 def test_an_evaluation_amid_trouble_is_not_the_best(
-    speaker: Path, game_index: GameIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    speaker: Path, task_index: TaskIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trouble in 3 and 4, once, and the highest evaluation in 3: the rollback gives that policy up, so the best is the one of 2."""
     cfg = alarmed(OnAlarm.rollback)
@@ -188,7 +188,7 @@ def test_an_evaluation_amid_trouble_is_not_the_best(
             return super().look(iteration, metrics | {"switch/rate": 0.0 if trouble else 1.0})  # type: ignore[return-value]
 
     monkeypatch.setattr(trainer, "Watch", Troubled)
-    summary = train(cfg, speaker, game_index, tmp_path)
+    summary = train(cfg, speaker, task_index, tmp_path)
     assert (summary.best_iteration, summary.best_success_rate) == (2, 0.6)
     tensors, _ = ckpt.load_checkpoint(tmp_path / "checkpoints" / "iteration-000002")
     best = load_file(tmp_path / "best" / "model.safetensors")

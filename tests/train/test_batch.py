@@ -64,7 +64,7 @@ def test_a_batch_says_what_the_episodes_say(episodes: list[Episode]) -> None:
         count = len(turns)
         assert batch.mask[row].tolist() == [True] * count + [False] * (batch.mask.shape[1] - count)
         assert batch.rewards[row, :count].tolist() == [turn.reward for turn in turns]
-        assert batch.starts[row, :count].tolist() == [turn.switch for turn in turns]
+        assert batch.segment_starts[row, :count].tolist() == [turn.switch for turn in turns]
         assert batch.invalid[row, :count].tolist() == [bool(turn.faults) or not turn.admissible for turn in turns]
         assert batch.keep[row, :count].tolist() == episode.keeps
         assert batch.mismatch[row, :count].tolist() == episode.mismatches
@@ -81,8 +81,8 @@ def test_a_batch_says_what_the_episodes_say(episodes: list[Episode]) -> None:
         for turn, anchor in zip(episode.trajectory.turns, anchors, strict=False):
             assert seen.setdefault(turn.observation, anchor) == anchor
     assert len(set(seen.values())) == len(seen) > 1
-    assert [episode.trajectory.game for episode in episodes] == [
-        list(dict.fromkeys(e.trajectory.game for e in episodes))[group] for group in batch.groups
+    assert [episode.trajectory.task_id for episode in episodes] == [
+        list(dict.fromkeys(e.trajectory.task_id for e in episodes))[group] for group in batch.groups
     ]
     ids = [batch.sequences[s].ids[p] for s, p in zip(batch.token_sequence.tolist(), batch.token_position.tolist(), strict=True)]
     assert ids == batch.token_id.tolist()

@@ -29,7 +29,6 @@ from hiper.config import (
     Constrain,
     Context,
     Critic,
-    CriticFit,
     Dialect,
     EnvConfig,
     ModelConfig,
@@ -37,8 +36,9 @@ from hiper.config import (
     RolloutConfig,
     RunConfig,
     Style,
+    Trainable,
     TrainerConfig,
-    Tune,
+    ValueFit,
 )
 from hiper.config.algo import AlgoConfig, Bootstrap, KeepMode, KLEstimator, KLPlace, Level, ShapingConfig
 from hiper.model.actor import Actor, load_actor, load_tokenizer
@@ -50,7 +50,7 @@ from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
 from hiper.rollout.samplers.transformers import TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.suites.base import StepResult
-from hiper.suites.tasks import GameEntry
+from hiper.suites.tasks import Task
 from hiper.train.forward import forward
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
@@ -120,7 +120,7 @@ def test_credit_by_hand() -> None:
     expected = on_tokens([(-0.1, 0.575, 0.4), (-0.2, 0.0, 0.3), (0.2, 0.5, 0.7)])
     assert credit.advantages.tolist() == pytest.approx(expected)
     kept_subgoal = 6 + REPLY.index(BlockId.subgoal)
-    assert credit.trained.tolist() == [block != BlockId.none and token != kept_subgoal for token, block in enumerate(REPLY * 3)]
+    assert credit.loss_mask.tolist() == [block != BlockId.none and token != kept_subgoal for token, block in enumerate(REPLY * 3)]
     low, high, switch = (value.target for value in credit.values)
     assert low.tolist()[0] == pytest.approx([0.5, 0.5, 1.0])
     assert switch.tolist()[0] == pytest.approx([0.5, 0.5, 1.0])
@@ -169,7 +169,7 @@ def test_flat_estimators_by_hand(name: str) -> None:
     scores = given(batch)._replace(values=VALUES.repeat(2, 1, 1), final_values=FINAL.repeat(2, 1) * (~batch.terminated)[:, None])
     credit = credited(batch, scores, algo(name, group_size=2))
     assert credit.advantages.tolist() == pytest.approx([value for value in FLAT[name] for _ in REPLY], abs=1e-5)
-    assert credit.trained.all()
+    assert credit.loss_mask.all()
     assert [(value.level, value.target[batch.mask].tolist()) for value in credit.values] == (
         [(Level.high, pytest.approx([1.0, 1.0, 1.0, 0.75]))] if name == "turn_gae" else []
     )
@@ -181,7 +181,9 @@ def test_levels_left_out_do_not_learn(levels: list[Level]) -> None:
     whole, part = (credited(batch, given(batch), algo(levels=chosen)) for chosen in (list(Level), levels))
     blocks = {Level.low: BlockId.action, Level.high: BlockId.subgoal, Level.switch: BlockId.switch}
     wanted = [block in {blocks[level] for level in levels} for block in REPLY * 3]
-    assert part.trained.tolist() == [is_trained and is_wanted for is_trained, is_wanted in zip(whole.trained.tolist(), wanted, strict=True)]
+    assert part.loss_mask.tolist() == [
+        is_trained and is_wanted for is_trained, is_wanted in zip(whole.loss_mask.tolist(), wanted, strict=True)
+    ]
     assert all(torch.equal(mine.target, theirs.target) for mine, theirs in zip(part.values, whole.values, strict=True))
 
 
@@ -189,7 +191,7 @@ def test_advantages_carry_what_the_sampler_misjudged() -> None:
     batch = by_hand()
     scores = given(batch)._replace(logprobs=torch.full((batch.tokens,), 0.5))
     plain, weighted = (credited(batch, scores, algo(tis_cap=cap)) for cap in (None, 1.2))
-    torch.testing.assert_close(weighted.advantages, torch.where(plain.trained, 1.2 * plain.advantages, plain.advantages))
+    torch.testing.assert_close(weighted.advantages, torch.where(plain.loss_mask, 1.2 * plain.advantages, plain.advantages))
     assert credited(batch, scores, algo(tis_cap=9.0)).advantages[0].item() == pytest.approx(-0.1 * math.exp(0.5))
 
 
@@ -227,7 +229,7 @@ def test_gae_over_tokens_by_hand() -> None:
     expected = [0.5 * 0.5 ** (batch.tokens - 1 - place) for place in range(batch.tokens)]
     assert credit.advantages.tolist() == pytest.approx(expected)
     assert credit.token_target is not None and credit.token_target.tolist() == pytest.approx([0.5 + value for value in expected])
-    assert not credit.values and credit.trained.all()
+    assert not credit.values and credit.loss_mask.all()
     assert credit.levels[Level.low][0, 2].item() == pytest.approx(sum(expected[-len(REPLY) :]) / len(REPLY))
 
 
@@ -259,11 +261,11 @@ def test_each_level_is_standardised_over_its_own_turns(actor: Actor, play: Play)
     scores = forward(actor, None, batch, budget=4000, temperature=TEMPERATURE)
     plain = credited(batch, scores, algo(shaping=ShapingConfig()))
     credit = credited(batch, scores, algo(normalize=True, shaping=ShapingConfig()))
-    assert torch.equal(credit.trained, plain.trained)
+    assert torch.equal(credit.loss_mask, plain.loss_mask)
     blocks, rows, turns = batch.flat(batch.blocks), batch.token_row, batch.flat(batch.turns)
     for block in (BlockId.switch, BlockId.subgoal, BlockId.action):
         mine = {
-            (int(rows[i]), int(turns[i])): float(credit.advantages[i]) for i in (credit.trained & (blocks == block)).nonzero().flatten()
+            (int(rows[i]), int(turns[i])): float(credit.advantages[i]) for i in (credit.loss_mask & (blocks == block)).nonzero().flatten()
         }
         values = torch.tensor(list(mine.values()), dtype=torch.float64)
         assert len(values) > 2
@@ -288,7 +290,7 @@ def learner(actor: Actor, cfg: RunConfig) -> Learner:
 
 
 def scored(actor: Actor, batch: Batch, cfg: RunConfig, reference: Actor | None = None) -> tuple[ForwardOutputs, Credit]:
-    fitted = cfg.trainer.critic_fit is CriticFit.least_squares
+    fitted = cfg.trainer.value_fit is ValueFit.least_squares
     scores = forward(actor, reference, batch, budget=4000, temperature=TEMPERATURE, with_states=fitted)
     return scores, credited(batch, scores, cfg.algo)
 
@@ -351,10 +353,10 @@ def test_credit_moves_a_tokens_probability(actor: Actor, play: Play, sign: float
     batch = make_batch(play[Context.append, Constrain.free], CPU)
     cfg = config(lr_actor=1e-4, algo=HAEConfig(kl_coef=0.0, value_coef=0.0))
     scores, credit = scored(actor, batch, cfg)
-    token = int(((scores.logprobs < -0.7) & credit.trained).nonzero()[3])
+    token = int(((scores.logprobs < -0.7) & credit.loss_mask).nonzero()[3])
     chosen = torch.zeros(batch.tokens, dtype=torch.bool)
     chosen[token] = True
-    credit = credit._replace(advantages=torch.where(chosen, sign, 0.0), trained=chosen)
+    credit = credit._replace(advantages=torch.where(chosen, sign, 0.0), loss_mask=chosen)
     learner(actor, cfg).update(batch, scores, credit, critic_only=False)
     after = forward(actor, None, batch, budget=4000, temperature=TEMPERATURE).logprobs[token]
     assert sign * float(after - scores.logprobs[token]) > 1e-4
@@ -387,13 +389,13 @@ def test_values_move_to_their_targets(speaker: Path, play: Play, critic: Critic)
     after = forward(network, None, batch, budget=4000, temperature=TEMPERATURE).values
     targets = torch.stack([value.target for value in credit.values], -1)
     for level in range(3):
-        mask = batch.mask & batch.starts if level == 1 else batch.mask
+        mask = batch.mask & batch.segment_starts if level == 1 else batch.mask
         before, now = (float(((values[..., level] - targets[..., level])[mask] ** 2).mean()) for values in (scores.values, after))
         assert now < 0.5 * before, level
 
 
 def test_fitted_heads_explain_what_they_were_fitted_to(actor: Actor, play: Play) -> None:
-    cfg = config(critic_fit=CriticFit.least_squares, critic_ridge=1e-6, algo=HAEConfig(lam_low=1.0, lam_high=1.0))
+    cfg = config(value_fit=ValueFit.least_squares, value_ridge=1e-6, algo=HAEConfig(lam_low=1.0, lam_high=1.0))
     batch = make_batch(play[Context.append, Constrain.free], CPU)
     scores, credit = scored(actor, batch, cfg)
     before = [p.clone() for p in actor.lm.parameters()]
@@ -405,12 +407,12 @@ def test_fitted_heads_explain_what_they_were_fitted_to(actor: Actor, play: Play)
     assert error < 0.05 * (scores.values[..., 2][batch.mask] - wanted).square().mean()
 
 
-@pytest.mark.parametrize("critic_fit", CriticFit)
+@pytest.mark.parametrize("value_fit", ValueFit)
 @pytest.mark.parametrize(("value_heads", "unread"), [(2, [2]), (1, [1, 2])])
-def test_levels_share_an_output(speaker: Path, play: Play, critic_fit: CriticFit, value_heads: int, unread: list[int]) -> None:
+def test_levels_share_an_output(speaker: Path, play: Play, value_fit: ValueFit, value_heads: int, unread: list[int]) -> None:
     network = load_actor(speaker, ModelConfig(value_heads=value_heads))
     batch = make_batch(play[Context.append, Constrain.free], CPU)
-    cfg = config(critic_fit=critic_fit, algo=HAEConfig(kl_coef=0.0))
+    cfg = config(value_fit=value_fit, algo=HAEConfig(kl_coef=0.0))
     learner(network, cfg).update(batch, *scored(network, batch, cfg), critic_only=True)
     assert [not row.any() for row in network.heads.weight] == [output in unread for output in range(3)]
     values = forward(network, None, batch, budget=4000, temperature=TEMPERATURE).values[batch.mask]
@@ -427,8 +429,8 @@ def test_the_value_of_keeping_is_read_after_a_keep_that_was_not_written(speaker:
     found = keep_values(
         actor, batch, episodes, values, lambda text: tokenizer.encode(text, add_special_tokens=False), Dialect.full, budget=4000
     )
-    kept = batch.mask & ~batch.starts
-    switched = batch.mask & batch.starts
+    kept = batch.mask & ~batch.segment_starts
+    switched = batch.mask & batch.segment_starts
     switched[:, 0] = False
     assert kept.any() and switched.any()
     assert torch.equal(found[kept], values[..., 0][kept])
@@ -446,16 +448,16 @@ def test_the_pace_scales_the_learning_rates(speaker: Path, play: Play) -> None:
     cfg = config(minibatch=100)
     batch = make_batch(play[Context.append, Constrain.free], CPU)
     steps = []
-    for pace in (1.0, 0.25):
+    for lr_scale in (1.0, 0.25):
         network = load_actor(speaker, ModelConfig()).eval()
         before = network.lm.get_input_embeddings().weight.detach().clone()
-        learner(network, cfg).update(batch, *scored(network, batch, cfg), critic_only=False, pace=pace)
+        learner(network, cfg).update(batch, *scored(network, batch, cfg), critic_only=False, lr_scale=lr_scale)
         steps.append((network.lm.get_input_embeddings().weight.detach() - before).norm().item())
     assert steps[1] == pytest.approx(0.25 * steps[0], rel=1e-2)
 
 
 def test_gains_alone(actor: Actor, play: Play) -> None:
-    cfg = config(tune=Tune.gains)
+    cfg = config(trainable=Trainable.norms_and_biases)
     batch = make_batch(play[Context.append, Constrain.free], CPU)
     before = {name: p.clone() for name, p in actor.lm.named_parameters()}
     learner(actor, cfg).update(batch, *scored(actor, batch, cfg), critic_only=False)
@@ -477,7 +479,7 @@ def test_the_reference_pulls_back(actor: Actor, play: Play) -> None:
 
     def distance(found: ForwardOutputs) -> float:
         gap = found.ref_logprobs - found.logprobs
-        return float((gap.exp() - gap - 1)[credit.trained].mean())
+        return float((gap.exp() - gap - 1)[credit.loss_mask].mean())
 
     learner(actor, cfg).update(batch, scores, credit, critic_only=False)
     assert distance(forward(actor, reference, batch, budget=4000, temperature=TEMPERATURE)) < 0.7 * distance(scores)
@@ -492,7 +494,7 @@ def test_an_entropy_bonus_raises_its_entropy(actor: Actor, play: Play, name: str
     credit = credit._replace(advantages=torch.zeros_like(credit.advantages))
     learner(actor, cfg).update(batch, scores, credit, critic_only=False)
     after = forward(actor, None, batch, budget=4000, temperature=TEMPERATURE)
-    mine = credit.trained & (batch.flat(batch.blocks) == BlockId.switch) if name == "switch_entropy_coef" else credit.trained
+    mine = credit.loss_mask & (batch.flat(batch.blocks) == BlockId.switch) if name == "switch_entropy_coef" else credit.loss_mask
     assert float(after.entropies[mine].mean()) > float(scores.entropies[mine].mean()) + 1e-3
 
 
@@ -560,7 +562,7 @@ def test_the_loop_learns_what_is_rewarded(speaker: Path) -> None:
     won: list[float] = []
     for _ in range(15):
         policy = TransformersPolicy(network, codec, slots=32, temperature=1.0, max_reply_tokens=24, generator=sampler)
-        games = [(GameEntry(str(n), "train", "type", 0), Choice()) for n in range(32)]
+        games = [(Task(str(n), "train", "type", 0), Choice()) for n in range(32)]
         episodes = Collector(policy, codec, cfg).play(games, 32)
         won.append(sum(episode.trajectory.won for episode in episodes) / 32)
         batch = make_batch(episodes, CPU)

@@ -39,26 +39,26 @@ from hiper.algos.hae import HAEConfig, SwitchCredit
 from hiper.algos.registry import make_estimator
 from hiper.algos.types import ForwardOutputs
 from hiper.cli.main import main
+from hiper.composition.compose import compose, override
 from hiper.config import (
     Constrain,
     Context,
-    CriticFit,
     ModelConfig,
     RolloutConfig,
     RunConfig,
     TrainerConfig,
+    ValueFit,
 )
-from hiper.config.compose import compose, override
 from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.pipeline.stages import STAGES
-from hiper.pipeline.state import game_index
+from hiper.pipeline.state import task_index
 from hiper.rollout.batch import make_batch
 from hiper.rollout.episode import Episode
+from hiper.runs import checkpoint as ckpt
 from hiper.runs.fingerprint import stage_fingerprint
 from hiper.runs.run_dir import begin_run, load_config
-from hiper.runtime.distributed import ALONE, Group, check_processes, joined, loopback_interface
-from hiper.train import checkpoint as ckpt
+from hiper.runtime.distributed import ALONE, World, check_processes, joined, loopback_interface
 from hiper.train.forward import forward
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
@@ -90,24 +90,24 @@ class Work:
 
 
 def settings(name: str, processes: int) -> RunConfig:
-    fit = CriticFit.least_squares if name == "fitted" else CriticFit.gradient
+    fit = ValueFit.least_squares if name == "fitted" else ValueFit.gradient
     return RunConfig(
         threads=1,
         device="cpu",
         rollout=RolloutConfig(temperature=TEMPERATURE),
         algo=ALGOS[name],
-        trainer=TrainerConfig(lr_actor=1e-3, lr_critic=1e-2, minibatch=ROWS[name], epochs=2, critic_fit=fit, processes=processes),
+        trainer=TrainerConfig(lr_actor=1e-3, lr_critic=1e-2, minibatch=ROWS[name], epochs=2, value_fit=fit, processes=processes),
     )
 
 
-def update(work: Work, name: str, group: Group) -> tuple[ForwardOutputs, dict[str, float], dict[str, torch.Tensor]]:
+def update(work: Work, name: str, world: World) -> tuple[ForwardOutputs, dict[str, float], dict[str, torch.Tensor]]:
     """Score and learn from the episodes: the scores, the metrics, the weights."""
-    cfg, actor = settings(name, group.size), copy.deepcopy(work.actor)
+    cfg, actor = settings(name, world.size), copy.deepcopy(work.actor)
     reference = copy.deepcopy(actor)
     with torch.no_grad():
         reference.lm.get_output_embeddings().weight.mul_(0.9)
     batch = make_batch(work.episodes, torch.device("cpu"))
-    learner = Learner.create(actor, cfg, torch.Generator().manual_seed(0), group)
+    learner = Learner.create(actor, cfg, torch.Generator().manual_seed(0), world)
     scores = forward(
         actor,
         reference,
@@ -116,7 +116,7 @@ def update(work: Work, name: str, group: Group) -> tuple[ForwardOutputs, dict[st
         temperature=TEMPERATURE,
         with_states=name == "fitted",
         with_token_values=name == "gae",
-        group=group,
+        world=world,
     )
     if name == "option_value":
         tokenizer = load_tokenizer(work.speaker)
@@ -124,7 +124,7 @@ def update(work: Work, name: str, group: Group) -> tuple[ForwardOutputs, dict[st
         def encode(text: str) -> list[int]:
             return tokenizer.encode(text, add_special_tokens=False)
 
-        kept = keep_values(actor, batch, work.episodes, scores.values, encode, cfg.protocol.dialect, budget=400, group=group)
+        kept = keep_values(actor, batch, work.episodes, scores.values, encode, cfg.protocol.dialect, budget=400, world=world)
         scores = scores._replace(keep_values=kept)
     metrics = learner.update(batch, scores, assign_credit(make_estimator(cfg.algo), batch, scores), critic_only=False)
     return scores, metrics, actor.state_dict()
@@ -136,21 +136,21 @@ def be_one_of_two(rank: int, work: Work) -> None:
     unpickled: list[str] = []
     sys.addaudithook(lambda event, arguments: unpickled.append(str(arguments)) if event == "pickle.find_class" else None)
     os.environ["GLOO_SOCKET_IFNAME"] = outer_interface()
-    with joined(Group(rank, PROCESSES), work.out / "meeting", cuda=False) as group:
-        dealt = {count: group.gather(group.share(list(range(count))), int) for count in range(6)}
+    with joined(World(rank, PROCESSES), work.out / "meeting", cuda=False) as world:
+        dealt = {count: world.gather(world.shard(list(range(count))), int) for count in range(6)}
         whole = torch.arange(7)
         mine = torch.zeros_like(whole)
-        mine[rank::PROCESSES] = group.share(whole)
-        group.sum_([mine])
-        found: dict[str, Any] = {name: update(work, name, group) for name in ALGOS}
-        played = group.gather(group.share(work.episodes), Episode)
+        mine[rank::PROCESSES] = world.shard(whole)
+        world.all_reduce([mine])
+        found: dict[str, Any] = {name: update(work, name, world) for name in ALGOS}
+        played = world.gather(world.shard(work.episodes), Episode)
         found |= {
             "dealt": dealt,
             "played": played,
             "unpickled": list(unpickled),
             "summed": mine,
-            "agreed": group.agree(rank + 5, int),
-            "total": group.total({str(rank): 1.0, "both": 2.0}),
+            "agreed": world.broadcast_object(rank + 5, int),
+            "total": world.total({str(rank): 1.0, "both": 2.0}),
         }
     torch.save(found, work.out / f"{rank}.pt")
 
@@ -214,7 +214,7 @@ def test_shares_come_together(two: Pair) -> None:
         assert ours["agreed"] == 5
         assert ours["total"] == {"0": 1.0, "1": 1.0, "both": 4.0}
         assert ours["played"] == two.work.episodes
-    assert (Group(1, 3).share(list("abcdefg")), Group(2, 3).main) == (["b", "e"], False)
+    assert (World(1, 3).shard(list("abcdefg")), World(2, 3).main) == (["b", "e"], False)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
@@ -235,7 +235,7 @@ def test_nothing_listens_beyond_loopback_and_nothing_is_unpickled(two: Pair) -> 
 def test_the_number_of_processes_makes_another_training() -> None:
     one, two = (compose(["experiment=smoke", f"trainer.processes={count}"]) for count in (1, 2))
     assert stage_fingerprint(one, "train") != stage_fingerprint(two, "train")
-    assert stage_fingerprint(one, "warm_start") == stage_fingerprint(two, "warm_start")
+    assert stage_fingerprint(one, "sft") == stage_fingerprint(two, "sft")
 
 
 def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,15 +263,15 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 CHANGES = [
     "rollout=grammar",
-    "games.max_receptacles=6",
-    "games.max_objects=10",
-    "warm_start.max_steps=8",
+    "tasks.max_receptacles=6",
+    "tasks.max_objects=10",
+    "sft.max_steps=8",
     "rollout.trajectories=5",
     "algo.shaping.keep_mode=fixed",  # so that there is something to learn
     "env.max_turns=4",
     "trainer.iterations=4",
     "trainer.eval_every=2",
-    "trainer.eval_games=3",
+    "trainer.eval_tasks=3",
     "trainer.keep_last=2",
     f"trainer.processes={PROCESSES}",
 ]
@@ -287,7 +287,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, small_settings: list[str]) ->
     """A run whose games, demonstrations and warm start are done, to be trained by two processes."""
     cfg = compose([*small_settings, *CHANGES, f"paths.run={tmp_path_factory.mktemp('base') / 'run'}"])
     run = begin_run(cfg)
-    for name in ("games", "demos", "warm_start"):
+    for name in ("tasks", "demos", "sft"):
         STAGES[name](cfg)
     return run
 
@@ -372,7 +372,7 @@ def test_the_command_leaves_what_one_process_leaves(whole: Path, base: Path) -> 
     files_of_one = {"metrics.jsonl", "timings.jsonl", "samples.jsonl", "alarms.json", "checkpoints", "model", "best"}
     assert left == files_of_one | {"config.yaml", "stage.json", "times.json", "manifest.json", "seen.json"}
     trained = (whole / "train/model/model.safetensors").read_bytes()
-    assert trained != (base / "warm_start/model/model.safetensors").read_bytes()
+    assert trained != (base / "sft/model/model.safetensors").read_bytes()
     checkpoint = ckpt.latest_checkpoint(whole / "train" / "checkpoints")
     assert checkpoint is not None and checkpoint.name == "iteration-000004"
 
@@ -432,7 +432,7 @@ def test_a_killed_command_leaves_no_process(base: Path, tmp_path: Path, moment: 
 def test_an_error_of_one_process_is_told_and_ends_all(base: Path, tmp_path: Path) -> None:
     run = shutil.copytree(base, tmp_path / "run")
     cfg = override(load_config(run), [f"paths.run={run}"])
-    index = game_index(cfg)
+    index = task_index(cfg)
     damaged = index.resolve(TaskStream(index.split("train"), cfg.seed).draw(5)[1])  # the second process's first game
     damaged.write_text("{")
     code, said = finish(training(run))

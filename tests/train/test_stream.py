@@ -12,10 +12,10 @@ import json
 import pytest
 
 from hiper.errors import CheckpointError
-from hiper.suites.tasks import GameEntry
+from hiper.suites.tasks import Task
 from hiper.train.stream import TaskStream
 
-GAMES = [GameEntry(f"train/{number}/game.tw-pddl", "train", "pick_and_place_simple", number) for number in range(7)]
+GAMES = [Task(f"train/{number}/game.tw-pddl", "train", "pick_and_place_simple", number) for number in range(7)]
 
 
 def test_passes_are_permutations() -> None:
@@ -49,5 +49,5 @@ def test_a_stream_put_back_goes_on(position: int) -> None:
 
 
 def test_other_games_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="was training on 7 games, but the index now has 5"):
+    with pytest.raises(CheckpointError, match="was training on 7 tasks, but the index now has 5"):
         TaskStream(GAMES[:5], seed=1).restore(TaskStream(GAMES, seed=1).state())

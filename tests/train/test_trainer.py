@@ -30,20 +30,20 @@ from hiper.algos.registry import algorithms, settings_of
 from hiper.config import (
     Context,
     Critic,
-    CriticFit,
     ModelConfig,
     RunConfig,
-    Tune,
+    Trainable,
+    ValueFit,
 )
 from hiper.errors import CheckpointError, DataError
 from hiper.model.actor import load_actor, load_tokenizer, save_actor
 from hiper.rollout.batch import Batch, make_batch
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
+from hiper.runs import checkpoint as ckpt
 from hiper.suites import make_env
 from hiper.suites.base import StepResult, TextEnv
-from hiper.suites.tasks import GameIndex
-from hiper.train import checkpoint as ckpt
+from hiper.suites.tasks import TaskIndex
 from hiper.train import iteration
 from hiper.train import sample as play
 from hiper.train.metrics import rollout_metrics
@@ -53,10 +53,10 @@ from tests.train.running import Killed, assert_same, bits, config, killer
 
 
 @pytest.fixture(scope="module")
-def whole(speaker: Path, game_index: GameIndex, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainSummary]:
+def whole(speaker: Path, task_index: TaskIndex, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainSummary]:
     """A run of four iterations that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole") / "train"
-    return out, train(config(), speaker, game_index, out)
+    return out, train(config(), speaker, task_index, out)
 
 
 def test_every_iteration_says_the_same_things(whole: tuple[Path, TrainSummary]) -> None:
@@ -103,27 +103,27 @@ def test_the_model_written_is_the_policy_that_was_trained(whole: tuple[Path, Tra
 
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_run_that_was_stopped_ends_with_the_same_bits(
-    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path, after: int
+    whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex, tmp_path: Path, after: int
 ) -> None:
     out = tmp_path / "train"
     with pytest.raises(Killed):
-        train(config(), speaker, game_index, out, progress=killer(after))
-    summary = train(config(), speaker, game_index, out, resume=True)
+        train(config(), speaker, task_index, out, progress=killer(after))
+    summary = train(config(), speaker, task_index, out, resume=True)
     assert_same(bits(out), bits(whole[0]))
     assert summary.env_turns == whole[1].env_turns
     assert summary.first_success_rate == whole[1].first_success_rate
 
 
 def test_what_was_logged_after_the_last_checkpoint_is_rewritten(
-    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
+    whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex, tmp_path: Path
 ) -> None:
     out = tmp_path / "train"
     with pytest.raises(Killed):
-        train(config(save_every=2), speaker, game_index, out, progress=killer(3))
+        train(config(save_every=2), speaker, task_index, out, progress=killer(3))
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 3
     with (out / "samples.jsonl").open("a") as file:
-        file.write('{"game": "cut of')
-    train(config(save_every=2), speaker, game_index, out, resume=True)
+        file.write('{"task_id": "cut of')
+    train(config(save_every=2), speaker, task_index, out, resume=True)
     assert_same(bits(out), bits(whole[0]))
     assert len((out / "timings.jsonl").read_text().splitlines()) == 4
 
@@ -147,7 +147,7 @@ def flip_a_bit(file: Path) -> None:
 def test_a_damaged_checkpoint_costs_what_followed_the_one_before(
     whole: tuple[Path, TrainSummary],
     speaker: Path,
-    game_index: GameIndex,
+    task_index: TaskIndex,
     tmp_path: Path,
     file: str,
     harm: Callable[[Path], None],
@@ -159,14 +159,14 @@ def test_a_damaged_checkpoint_costs_what_followed_the_one_before(
     newest = ckpt.list_checkpoints(out / "checkpoints")[-1]
     harm(newest / file)
     begun: list[int] = []
-    train(config(), speaker, game_index, out, resume=True, progress=lambda done, total: begun.append(done))
+    train(config(), speaker, task_index, out, resume=True, progress=lambda done, total: begun.append(done))
     assert begun == [4], "iteration 4 is played again from checkpoint 3"
     assert f"Passing over a checkpoint, an earlier one will be used. Checkpoint {newest}" in caplog.text and said in caplog.text
     assert_same(bits(out), bits(whole[0]))
 
 
 def test_where_all_checkpoints_are_damaged_nothing_is_touched(
-    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
+    whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex, tmp_path: Path
 ) -> None:
     out = tmp_path / "train"
     shutil.copytree(whole[0], out)
@@ -174,23 +174,23 @@ def test_where_all_checkpoints_are_damaged_nothing_is_touched(
         flip_a_bit(path / "tensors.safetensors")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(CheckpointError, match="No checkpoint in .* can be used. The newest of 3"):
-        train(config(), speaker, game_index, out, resume=True)
+        train(config(), speaker, task_index, out, resume=True)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_resuming_a_finished_run_changes_nothing(
-    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
+    whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex, tmp_path: Path
 ) -> None:
     out = tmp_path / "train"
     shutil.copytree(whole[0], out)
-    summary = train(config(), speaker, game_index, out, resume=True)
+    summary = train(config(), speaker, task_index, out, resume=True)
     assert_same(bits(out), bits(whole[0]))
     assert summary.env_turns == whole[1].env_turns
     assert summary.last_success_rate == whole[1].last_success_rate
 
 
 def test_what_a_kill_in_the_last_pruning_left_is_removed(
-    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
+    whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex, tmp_path: Path
 ) -> None:
     """No later save tidied up: a checkpoint too many, or half of one under a hidden name, stayed for good."""
     out = tmp_path / "train"
@@ -198,57 +198,57 @@ def test_what_a_kill_in_the_last_pruning_left_is_removed(
     before = sorted(path.name for path in (out / "checkpoints").iterdir())
     for name in ("iteration-000001", ".iteration-000000.replaced"):
         shutil.copytree(out / "checkpoints" / before[0], out / "checkpoints" / name)
-    train(config(), speaker, game_index, out, resume=True)
+    train(config(), speaker, task_index, out, resume=True)
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == before
 
 
 @pytest.mark.parametrize(("critic", "context"), [(Critic.separate, Context.append), (Critic.shared, Context.window)])
-def test_other_ways_to_train_resume_as_well(speaker: Path, game_index: GameIndex, tmp_path: Path, critic: Critic, context: Context) -> None:
+def test_other_ways_to_train_resume_as_well(speaker: Path, task_index: TaskIndex, tmp_path: Path, critic: Critic, context: Context) -> None:
     cfg = config(critic=critic, context=context, iterations=2, eval_every=0, critic_warmup=1)
-    train(cfg, speaker, game_index, tmp_path / "whole")
+    train(cfg, speaker, task_index, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(1))
-    train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
+        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(1))
+    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
     assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
 
 
-def test_a_model_with_dropout_resumes_as_well(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_a_model_with_dropout_resumes_as_well(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     """It draws from torch's own generator, which nobody kept; and the first scores of a process were read with dropout on."""
     model = shutil.copytree(speaker, tmp_path / "model")
     settings = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(settings | {"attention_dropout": 0.2}))
     cfg = config(iterations=2, eval_every=0)
-    train(cfg, model, game_index, tmp_path / "whole")
+    train(cfg, model, task_index, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(cfg, model, game_index, tmp_path / "parts", progress=killer(1))
+        train(cfg, model, task_index, tmp_path / "parts", progress=killer(1))
     torch.manual_seed(12345)
-    train(cfg, model, game_index, tmp_path / "parts", resume=True)
+    train(cfg, model, task_index, tmp_path / "parts", resume=True)
     assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert all(row["rollout/logprob_gap"] < 1e-3 for row in rows), "scores are the sampler's own, without dropout"
 
 
-def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     cfg = config(iterations=3, eval_every=0)
-    cfg.trainer.critic_fit, cfg.trainer.tune, cfg.trainer.anneal = CriticFit.least_squares, Tune.gains, True
-    train(cfg, speaker, game_index, tmp_path / "whole")
+    cfg.trainer.value_fit, cfg.trainer.trainable, cfg.trainer.anneal = ValueFit.least_squares, Trainable.norms_and_biases, True
+    train(cfg, speaker, task_index, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(2))
-    train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
+        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(2))
+    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
     ours = bits(tmp_path / "parts")
     assert {"critic.moments", "critic.products"} <= set(ours)
     assert_same(ours, bits(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("name", algorithms())
-@pytest.mark.parametrize("fit", CriticFit)
-def test_every_estimator_trains_and_resumes(speaker: Path, game_index: GameIndex, tmp_path: Path, name: str, fit: CriticFit) -> None:
+@pytest.mark.parametrize("fit", ValueFit)
+def test_every_estimator_trains_and_resumes(speaker: Path, task_index: TaskIndex, tmp_path: Path, name: str, fit: ValueFit) -> None:
     cfg = config(iterations=2, eval_every=0)
-    cfg.algo, cfg.trainer.critic_fit = settings_of(name)(group_size=2), fit
-    train(cfg, speaker, game_index, tmp_path / "whole")
+    cfg.algo, cfg.trainer.value_fit = settings_of(name)(group_size=2), fit
+    train(cfg, speaker, task_index, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(1))
-    train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
+        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(1))
+    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
     ours = bits(tmp_path / "parts")
     assert_same(ours, bits(tmp_path / "whole"))
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
@@ -257,19 +257,19 @@ def test_every_estimator_trains_and_resumes(speaker: Path, game_index: GameIndex
     assert all(math.isfinite(row["optim/policy_loss"]) for row in rows)
 
 
-def test_option_value_credit_and_two_heads_train_and_resume(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_option_value_credit_and_two_heads_train_and_resume(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     cfg = config(iterations=2, eval_every=0)
     cfg.algo, cfg.model.value_heads = HAEConfig(switch_credit=SwitchCredit.option_value), 2
-    train(cfg, speaker, game_index, tmp_path / "whole")
+    train(cfg, speaker, task_index, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(cfg, speaker, game_index, tmp_path / "parts", progress=killer(1))
-    train(cfg, speaker, game_index, tmp_path / "parts", resume=True)
+        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(1))
+    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
     assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
     assert "value/explained_variance_switch" not in (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
 def test_groups_without_a_difference_are_played_anew(
-    speaker: Path, game_index: GameIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    speaker: Path, task_index: TaskIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rewards are given by an environment of one turn that pays 1 for the second command of its list."""
     cfg = config(seed=1, iterations=1, eval_every=0)
@@ -296,7 +296,7 @@ def test_groups_without_a_difference_are_played_anew(
 
     monkeypatch.setattr(play, "make_env", lambda cfg, path: Paying(make_env(cfg, path)))
     monkeypatch.setattr(iteration, "make_batch", recorded)
-    summary = train(cfg, speaker, game_index, tmp_path)
+    summary = train(cfg, speaker, task_index, tmp_path)
     (rewards,) = learned
     assert rewards and all({first, second} == {0.0, 1.0} for first, second in zip(rewards[::2], rewards[1::2], strict=True))
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
@@ -304,21 +304,21 @@ def test_groups_without_a_difference_are_played_anew(
     assert summary.env_turns > len(rewards)
 
 
-def test_what_has_no_critic_does_not_wait_for_one(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_what_has_no_critic_does_not_wait_for_one(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     cfg = config(iterations=1, eval_every=0, critic_warmup=1)
     moved = {}
     for name in ("turn_gae", "grpo"):
         cfg.algo = settings_of(name)(group_size=2)
-        train(cfg, speaker, game_index, tmp_path / name)
+        train(cfg, speaker, task_index, tmp_path / name)
         before, after = (load_actor(path, cfg.model).lm.state_dict() for path in (speaker, tmp_path / name / "model"))
         moved[name] = any(not torch.equal(before[key], after[key]) for key in before)
     assert moved == {"turn_gae": False, "grpo": True}
 
 
 def test_evaluation_in_between_changes_nothing(
-    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path
+    whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex, tmp_path: Path
 ) -> None:
-    train(config(eval_every=0), speaker, game_index, tmp_path / "train", resume=True)  # there is nothing to resume: it starts
+    train(config(eval_every=0), speaker, task_index, tmp_path / "train", resume=True)  # there is nothing to resume: it starts
     without, expected = bits(tmp_path / "train"), bits(whole[0])
     for name in without.keys() - {"state", "metrics.jsonl"}:
         assert_same({name: without[name]}, {name: expected[name]})
@@ -330,19 +330,19 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def rated(player: Player) -> dict[str, float]:
         state = player.stream.state()
-        assert state["games"] == 12, "a pass of three iterations of four games; the fourth is at the place of the first"
+        assert state["tasks"] == 12, "a pass of three iterations of four games; the fourth is at the place of the first"
         return {"eval/success_rate": {4: 0.25, 8: 0.5, 12: 0.5}[state["position"]]}
 
     monkeypatch.setattr(Player, "evaluate", rated)
 
 
 @pytest.mark.parametrize("after", [1, 3])
-def test_the_best_is_kept_the_first_of_equals(evaluations: None, speaker: Path, game_index: GameIndex, tmp_path: Path, after: int) -> None:
+def test_the_best_is_kept_the_first_of_equals(evaluations: None, speaker: Path, task_index: TaskIndex, tmp_path: Path, after: int) -> None:
     """Checkpoints are due at 3 and 4 only; 1 and 2 were the best so far when they were written."""
     cfg = config(eval_every=1, save_every=3, keep_last=1)
     with pytest.raises(Killed):
-        train(cfg, speaker, game_index, tmp_path / "train", progress=killer(after))
-    summary = train(cfg, speaker, game_index, tmp_path / "train", resume=True)
+        train(cfg, speaker, task_index, tmp_path / "train", progress=killer(after))
+    summary = train(cfg, speaker, task_index, tmp_path / "train", resume=True)
     assert (summary.best_iteration, summary.best_success_rate) == (2, 0.5)
     kept = ckpt.list_checkpoints(tmp_path / "train" / "checkpoints")
     assert [path.name for path in kept] == ["iteration-000002", "iteration-000004"]
@@ -354,23 +354,23 @@ def test_the_best_is_kept_the_first_of_equals(evaluations: None, speaker: Path, 
 
 
 def test_when_the_last_ones_are_damaged_the_best_is_used(
-    evaluations: None, speaker: Path, game_index: GameIndex, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    evaluations: None, speaker: Path, task_index: TaskIndex, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cfg = config(eval_every=1, keep_last=1)
-    train(cfg, speaker, game_index, tmp_path / "train")
+    train(cfg, speaker, task_index, tmp_path / "train")
     expected = bits(tmp_path / "train")
     (tmp_path / "train" / "checkpoints" / "iteration-000004" / "state.json").unlink()
     begun: list[int] = []
-    train(cfg, speaker, game_index, tmp_path / "train", resume=True, progress=lambda done, total: begun.append(done))
+    train(cfg, speaker, task_index, tmp_path / "train", resume=True, progress=lambda done, total: begun.append(done))
     assert begun == [3, 4]
     assert "iteration-000004 is incomplete: state.json is missing" in caplog.text
     assert_same(bits(tmp_path / "train"), expected)
     assert [path.name for path in ckpt.list_checkpoints(tmp_path / "train" / "checkpoints")] == ["iteration-000002", "iteration-000004"]
 
 
-def test_another_seed_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
+def test_another_seed_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex) -> None:
     with pytest.raises(CheckpointError, match="belongs to another training: seed was 0 and is 1"):
-        train(config(seed=1), speaker, game_index, whole[0], resume=True)
+        train(config(seed=1), speaker, task_index, whole[0], resume=True)
 
 
 @pytest.mark.parametrize(
@@ -380,54 +380,54 @@ def test_another_seed_is_refused(whole: tuple[Path, TrainSummary], speaker: Path
         (lambda cfg: setattr(cfg.trainer, "lr_actor", 0.5), "trainer.lr_actor was 0.001 and is 0.5"),
         (lambda cfg: setattr(cfg, "algo", settings_of("turn_gae")()), 'algo.name was "hae" and is "turn_gae"'),
         (
-            lambda cfg: setattr(cfg.trainer, "critic_fit", CriticFit.least_squares),
-            'critic_fit was "gradient" and is "least_squares"',
+            lambda cfg: setattr(cfg.trainer, "value_fit", ValueFit.least_squares),
+            'value_fit was "gradient" and is "least_squares"',
         ),
         (lambda cfg: setattr(cfg.model, "critic", Critic.separate), 'model.critic was "shared" and is "separate"'),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused_by_name(
-    whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, change: Callable[[RunConfig], None], said: str
+    whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex, change: Callable[[RunConfig], None], said: str
 ) -> None:
     """Only the seed was compared: one of another discount, learning rate or estimator was resumed silently."""
     cfg = config()
     change(cfg)
     with pytest.raises(CheckpointError, match=f"belongs to another training: .*{re.escape(said)}"):
-        train(cfg, speaker, game_index, whole[0], resume=True)
+        train(cfg, speaker, task_index, whole[0], resume=True)
 
 
-def test_another_model_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_another_model_is_refused(whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     other = load_actor(speaker, ModelConfig())
     with torch.no_grad():
         other.lm.get_input_embeddings().weight[0, 0] += 1
     save_actor(other, load_tokenizer(speaker), tmp_path / "other")
     with pytest.raises(CheckpointError, match="belongs to another training: it began from other weights"):
-        train(config(), tmp_path / "other", game_index, whole[0], resume=True)
+        train(config(), tmp_path / "other", task_index, whole[0], resume=True)
 
 
-def test_a_training_can_be_extended(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_a_training_can_be_extended(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     """It began again at the first iteration."""
-    train(config(iterations=2), speaker, game_index, tmp_path / "train")
+    train(config(iterations=2), speaker, task_index, tmp_path / "train")
     begun: list[int] = []
-    train(config(iterations=4), speaker, game_index, tmp_path / "train", resume=True, progress=lambda done, total: begun.append(done))
+    train(config(iterations=4), speaker, task_index, tmp_path / "train", resume=True, progress=lambda done, total: begun.append(done))
     assert begun == [3, 4]
-    train(config(iterations=4), speaker, game_index, tmp_path / "whole")
+    train(config(iterations=4), speaker, task_index, tmp_path / "whole")
     assert_same(bits(tmp_path / "train"), bits(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", "samples.jsonl"])
 @pytest.mark.parametrize("what", ["vanished", "shrank", "altered"])
-def test_records_that_were_lost_are_noticed(speaker: Path, game_index: GameIndex, tmp_path: Path, file: str, what: str) -> None:
+def test_records_that_were_lost_are_noticed(speaker: Path, task_index: TaskIndex, tmp_path: Path, file: str, what: str) -> None:
     """The run goes on from the newest checkpoint whose records are whole, or not at all."""
     out, cfg = tmp_path / "train", config(keep_last=4)
-    train(cfg, speaker, game_index, out)
+    train(cfg, speaker, task_index, out)
     expected, data = bits(out), (out / file).read_bytes()
     lines = data.splitlines(keepends=True)
     if what == "shrank":  # all after the second iteration's
         second = [line for line in lines if json.loads(line)["iteration"] <= 2]
         (out / file).write_bytes(b"".join(second) + b'{"iteration": 3')
         begun: list[int] = []
-        train(cfg, speaker, game_index, out, resume=True, progress=lambda done, total: begun.append(done))
+        train(cfg, speaker, task_index, out, resume=True, progress=lambda done, total: begun.append(done))
         assert begun == [3, 4]
         assert_same(bits(out), expected)
         return
@@ -436,30 +436,30 @@ def test_records_that_were_lost_are_noticed(speaker: Path, game_index: GameIndex
     else:
         (out / file).write_bytes(data.replace(b'"iteration": 1', b'"iteration": 0', 1))
     with pytest.raises(CheckpointError, match=rf"No checkpoint .* can be used. The newest of 4: .*{file} (has 0 bytes|was altered); when"):
-        train(cfg, speaker, game_index, out, resume=True)
+        train(cfg, speaker, task_index, out, resume=True)
 
 
-def test_what_is_beyond_the_checkpoint_is_cut_and_not_read(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
+def test_what_is_beyond_the_checkpoint_is_cut_and_not_read(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     cfg = config()
     with pytest.raises(Killed):
-        train(cfg, speaker, game_index, tmp_path / "train", progress=killer(2))
+        train(cfg, speaker, task_index, tmp_path / "train", progress=killer(2))
     for name in ("metrics.jsonl", "samples.jsonl", "timings.jsonl"):
         with (tmp_path / "train" / name).open("ab") as file:
             file.write(b"\xff\x00[[[{\n" * 3)
-    train(cfg, speaker, game_index, tmp_path / "train", resume=True)
-    train(cfg, speaker, game_index, tmp_path / "whole")
+    train(cfg, speaker, task_index, tmp_path / "train", resume=True)
+    train(cfg, speaker, task_index, tmp_path / "whole")
     assert_same(bits(tmp_path / "train"), bits(tmp_path / "whole"))
 
 
-def test_other_games_are_refused(whole: tuple[Path, TrainSummary], speaker: Path, game_index: GameIndex) -> None:
-    fewer = GameIndex(game_index.root, tuple(entry for entry in game_index.entries if entry.task_type != "pick_two_obj_and_place"))
-    with pytest.raises(CheckpointError, match="belongs to another training: it began from other games"):
+def test_other_games_are_refused(whole: tuple[Path, TrainSummary], speaker: Path, task_index: TaskIndex) -> None:
+    fewer = TaskIndex(task_index.root, tuple(entry for entry in task_index.entries if entry.task_type != "pick_two_obj_and_place"))
+    with pytest.raises(CheckpointError, match="belongs to another training: it began from other tasks"):
         train(config(), speaker, fewer, whole[0], resume=True)
 
 
-def test_no_training_games_is_said_at_once(speaker: Path, game_index: GameIndex, tmp_path: Path) -> None:
-    validation = GameIndex(game_index.root, tuple(game_index.split("valid_seen")))
-    with pytest.raises(DataError, match="split 'train' has no games"):
+def test_no_training_games_is_said_at_once(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
+    validation = TaskIndex(task_index.root, tuple(task_index.split("valid_seen")))
+    with pytest.raises(DataError, match="split 'train' has no tasks"):
         train(config(), speaker, validation, tmp_path / "train")
     assert not (tmp_path / "train").exists()
 

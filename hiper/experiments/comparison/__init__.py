@@ -1,7 +1,7 @@
-"""Studies: arms that differ in a few settings, several seeds each, all from one warm start, told apart by their curves."""
+"""Comparisons: arms that differ in a few settings, several seeds each, all from one warm start, told apart by their curves."""
 
 from hiper.experiments.comparison.results import write_results
-from hiper.experiments.comparison.run import run_base, run_study
-from hiper.experiments.comparison.spec import BASE, Study, load_study
+from hiper.experiments.comparison.run import run_base, run_comparison
+from hiper.experiments.comparison.spec import BASE, Comparison, load_comparison
 
-__all__ = ["BASE", "Study", "load_study", "run_base", "run_study", "write_results"]
+__all__ = ["BASE", "Comparison", "load_comparison", "run_base", "run_comparison", "write_results"]

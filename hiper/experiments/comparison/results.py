@@ -1,4 +1,4 @@
-"""What a study found, as a page of Markdown with charts beside it. Nothing in it is typed by hand."""
+"""What a comparison found, as a page of Markdown with charts beside it. Nothing in it is typed by hand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from hiper.errors import DataError
 from hiper.evaluation import read_evaluation
 from hiper.evaluation.write import EVALUATION, TRAJECTORIES
-from hiper.experiments.comparison.run import warm_start_evaluation
-from hiper.experiments.comparison.spec import Cell, Study
+from hiper.experiments.comparison.run import sft_evaluation
+from hiper.experiments.comparison.spec import Cell, Comparison
 from hiper.report.charts import Series, line_chart, percent, standalone
 from hiper.report.read import LARGEST
 from hiper.rollout.trajectory import read_trajectories
@@ -38,11 +38,11 @@ class Outcome:
     start: dict[str, Any]
     """The split's record in the evaluation of its warm start."""
     curve: Curve
-    """Success on the watched games after so many turns of training; the warm start first, where it was measured on the same games."""
+    """Success on the watched tasks after so many turns of training; the warm start first, where it was measured on the same tasks."""
     won: list[bool]
-    """Of the last policy, game by game."""
+    """Of the last policy, task by task."""
     task_types: dict[str, tuple[int, int]]
-    """Type -> games won, games."""
+    """Type -> tasks won, tasks."""
     env_turns: int
     """Played in training."""
     switch_rate: float
@@ -55,7 +55,7 @@ class Outcome:
 
     @property
     def success(self) -> float:
-        """Share of the games that the last policy wins."""
+        """Share of the tasks that the last policy wins."""
         return sum(self.won) / len(self.won)
 
     def turns_to(self, threshold: float) -> int | None:
@@ -63,49 +63,49 @@ class Outcome:
         return next((turns for turns, success in self.curve if success >= threshold), None)
 
 
-def write_results(study: Study, out: Path, split: str, command: str = "hiper compare") -> Path:
+def write_results(comparison: Comparison, out: Path, split: str, command: str = "hiper compare") -> Path:
     """Write `out`, and its charts in a folder of the same name beside it.
 
     Args:
-        study: finished, or at least begun: what is missing is said.
+        comparison: finished, or at least begun: what is missing is said.
         out: a Markdown file; replaced.
-        split: whose games the table is about.
-        command: what makes the study, for the page to say.
+        split: whose tasks the table is about.
+        command: what makes the comparison, for the page to say.
 
     Returns:
         `out`.
     """
-    shared = None if study.own_start else _start(Path(study.base_cfg.paths.run), split)
-    cells = study.cells()
+    shared = None if comparison.own_start else _start(Path(comparison.base_cfg.paths.run), split)
+    cells = comparison.cells()
     found = [outcome for cell in cells if (outcome := _read(cell, split, shared)) is not None]
     charts = out.with_suffix("")
     charts.mkdir(parents=True, exist_ok=True)
-    arms = {arm: [one for one in found if one.cell.arm == arm] for arm in study.arms}
+    arms = {arm: [one for one in found if one.cell.arm == arm] for arm in comparison.arms}
     arms = {arm: outcomes for arm, outcomes in arms.items() if outcomes}
     for arm, outcomes in arms.items():
         write_text(charts / f"{arm}.svg", standalone(_chart(arm, outcomes, next(iter(arms.items())))))
     missing = [f"{cell.arm} seed {cell.seed}" for cell in cells if not any(one.cell == cell for one in found)]
-    write_text(out, "\n".join(_page(study, command, arms, shared, split, missing, charts)) + "\n")
+    write_text(out, "\n".join(_page(comparison, command, arms, shared, split, missing, charts)) + "\n")
     return out
 
 
 def bootstrap(outcomes: Sequence[list[bool]], seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean success of several seeds, by resampling seeds and, within each, games.
+    """95 % interval of the mean success of several seeds, by resampling seeds and, within each, tasks.
 
     Source: hierarchical bootstrap; percentiles of `DRAWS` means (Davison and Hinkley, Bootstrap Methods, 1997, section 3.8).
     """
     rng = np.random.default_rng(seed)
-    games = np.array([len(won) for won in outcomes])
+    tasks = np.array([len(won) for won in outcomes])
     rates = np.array([sum(won) / len(won) for won in outcomes])
     seeds = rng.integers(len(outcomes), size=(DRAWS, len(outcomes)))
-    # The sum of one seed's resampled games is binomial with that seed's rate.
-    means = (rng.binomial(games[seeds], rates[seeds]) / games[seeds]).mean(axis=1)
+    # The sum of one seed's resampled tasks is binomial with that seed's rate.
+    means = (rng.binomial(tasks[seeds], rates[seeds]) / tasks[seeds]).mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
 def _start(run: Path, split: str) -> dict[str, Any]:
-    return _split(warm_start_evaluation(run), split)
+    return _split(sft_evaluation(run), split)
 
 
 def _split(folder: Path, split: str) -> dict[str, Any]:
@@ -123,20 +123,20 @@ def _read(cell: Cell, split: str, shared: dict[str, Any] | None) -> Outcome | No
     start = _start(run, split) if shared is None else shared
     rows = run / "train" / "metrics.jsonl"
     metrics = read_metrics(rows)
-    curve: Curve = [(0, float(start["success_rate"]))] if cell.cfg.trainer.eval_games >= start["games"] else []
+    curve: Curve = [(0, float(start["success_rate"]))] if cell.cfg.trainer.eval_tasks >= start["tasks"] else []
     curve += [(_figure(rows, row, "env/turns"), _figure(rows, row, "eval/success_rate")) for row in metrics if "eval/success_rate" in row]
     record = _split(run / "evaluate" / "trained", split)
     played = read_trajectories(run / "evaluate" / "trained" / TRAJECTORIES)
     won = [trajectory.won for trajectory in played if trajectory.split == split]
-    if len(won) != record["games"]:
-        raise DataError(f"{run / 'evaluate' / 'trained' / TRAJECTORIES} has {len(won)} games of {split}, {EVALUATION} {record['games']}.")
+    if len(won) != record["tasks"]:
+        raise DataError(f"{run / 'evaluate' / 'trained' / TRAJECTORIES} has {len(won)} tasks of {split}, {EVALUATION} {record['tasks']}.")
     last = metrics[-1] if metrics else {}
     return Outcome(
         cell,
         start,
         curve,
         won,
-        {name: (one["successes"], one["games"]) for name, one in record["task_types"].items()},
+        {name: (one["successes"], one["tasks"]) for name, one in record["task_types"].items()},
         _figure(rows, last, "env/turns"),
         _figure(rows, last, "switch/rate"),
         _figure(rows, last, "switch/segment_length"),
@@ -173,7 +173,7 @@ def _range(outcomes: Sequence[Outcome]) -> list[tuple[float, float, float]]:
 
 
 def _page(
-    study: Study,
+    comparison: Comparison,
     command: str,
     arms: dict[str, list[Outcome]],
     shared: dict[str, Any] | None,
@@ -182,28 +182,28 @@ def _page(
     charts: Path,
 ) -> list[str]:
     commits = sorted({one.commit or "unknown" for outcomes in arms.values() for one in outcomes})
-    cfg = study.base_cfg
+    cfg = comparison.base_cfg
     how = f"temperature {cfg.evaluate.temperature:g}, replies {cfg.rollout.constrain.value}"
     start = shared or next((one.start for outcomes in arms.values() for one in outcomes), None)
-    games = "no" if start is None else start["games"]
+    tasks = "no" if start is None else start["tasks"]
     whence = "Every run has a warm start of its own"
     if shared is not None:
         whence = f"All start from one warm start, which wins {_rate(shared)}"
     lines = [
-        f"# Study `{study.name}`",
+        f"# Comparison `{comparison.name}`",
         "",
-        f"`{command}` at commit {' and '.join(commits) or 'unknown'}: {split}, {games} games, {how}. {whence}; seeds "
-        f"{', '.join(map(str, study.seeds))}. It is the last policy that is evaluated, never the best one. Written by the command itself.",
+        f"`{command}` at commit {' and '.join(commits) or 'unknown'}: {split}, {tasks} tasks, {how}. {whence}; seeds "
+        f"{', '.join(map(str, comparison.seeds))}. The last policy is evaluated, never the best one. Written by the command itself.",
         "",
-        f"Settings of all: `{' '.join(study.base)}`",
+        f"Settings of all: `{' '.join(comparison.base)}`",
         "",
         "| arm | settings |",
         "|---|---|",
-        *(f"| `{arm}` | {' '.join(f'`{word}`' for word in study.arms[arm]) or 'those of all'} |" for arm in arms),
+        *(f"| `{arm}` | {' '.join(f'`{word}`' for word in comparison.arms[arm]) or 'those of all'} |" for arm in arms),
         "",
         "## Result",
         "",
-        "Mean over the seeds with its 95 % interval (bootstrap over seeds and games), and each seed; turns are those of training.",
+        "Mean over the seeds with its 95 % interval (bootstrap over seeds and tasks), and each seed; turns are those of training.",
         "",
         "| arm | warm start | success | seeds | turns played | switch rate | turns a segment | training, min |",
         "|---|---|---|---|---|---|---|---|",
@@ -213,9 +213,9 @@ def _page(
         "",
         "Mean of the seeds that reached it, and how many did.",
         "",
-        "| arm | " + " | ".join(percent(threshold) for threshold in study.thresholds) + " |",
-        "|---|" + "---|" * len(study.thresholds),
-        *(_turns_row(arm, outcomes, study.thresholds) for arm, outcomes in arms.items()),
+        "| arm | " + " | ".join(percent(threshold) for threshold in comparison.thresholds) + " |",
+        "|---|" + "---|" * len(comparison.thresholds),
+        *(_turns_row(arm, outcomes, comparison.thresholds) for arm, outcomes in arms.items()),
         "",
         "## By task type, all seeds together",
         "",
@@ -256,7 +256,7 @@ def _types(arms: dict[str, list[Outcome]]) -> list[str]:
     rows = [f"| arm | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for arm, outcomes in arms.items():
         sums = [tuple(map(sum, zip(*(one.task_types.get(name, (0, 0)) for one in outcomes), strict=True))) for name in names]
-        shares = [f"{100 * won / games:.1f} % ({won} of {games})" if games else "none" for won, games in sums]
+        shares = [f"{100 * won / tasks:.1f} % ({won} of {tasks})" if tasks else "none" for won, tasks in sums]
         rows.append(f"| `{arm}` | " + " | ".join(shares) + " |")
     return rows
 

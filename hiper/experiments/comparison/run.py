@@ -1,4 +1,4 @@
-"""Running a study: the warm start once, where all share it, then every cell as a process of its own, some at a time.
+"""Running a comparison: the warm start once, where all share it, then every cell as a process of its own, some at a time.
 
 A cell is an ordinary run: what finished is not done again, what was interrupted resumes, and `hiper resume` works on its folder. A cell
 that fails is named, and the others go on.
@@ -16,8 +16,8 @@ from typing import Self
 
 from hiper.errors import ConfigError, WorkflowError
 from hiper.evaluation.write import EVALUATION
-from hiper.experiments.comparison.spec import Cell, Study
-from hiper.pipeline.state import game_index
+from hiper.experiments.comparison.spec import Cell, Comparison
+from hiper.pipeline.state import task_index
 from hiper.runs.stage import MODEL_FOLDER, STAGES
 from hiper.runs.stage_folder import STAGE
 from hiper.runtime.lock import locked
@@ -34,11 +34,11 @@ TAIL_LINES = 12
 """Of a failed process's output, shown in the error."""
 
 
-def run_study(study: Study, jobs: int, progress: Progress | None = None) -> None:
-    """Do whatever of a study is not done yet.
+def run_comparison(comparison: Comparison, jobs: int, progress: Progress | None = None) -> None:
+    """Do whatever of a comparison is not done yet.
 
     Args:
-        study: what to compare.
+        comparison: what to compare.
         jobs: cells at a time; give each its share of the cores with `threads`.
         progress: called with (cells done, all).
 
@@ -46,12 +46,12 @@ def run_study(study: Study, jobs: int, progress: Progress | None = None) -> None
         ConfigError: an arm's settings do not compose; nothing was begun.
         WorkflowError: the warm start, or cells, failed; the last lines they said are in the message, all of them in the logs it names.
     """
-    cells = study.cells()
-    _wait_until_free([Path(study.base_cfg.paths.run), *(Path(cell.cfg.paths.run) for cell in cells)])
+    cells = comparison.cells()
+    _wait_until_free([Path(comparison.base_cfg.paths.run), *(Path(cell.cfg.paths.run) for cell in cells)])
     failed: list[str] = []
     with _Processes() as work:
-        if not study.own_start:
-            _warm_start(study, work)
+        if not comparison.own_start:
+            _sft(comparison, work)
         with ThreadPoolExecutor(jobs) as pool:
             try:
                 running = {pool.submit(work.hiper, ["run", "--direct", *cell.overrides], _log(cell)): cell for cell in cells}
@@ -70,19 +70,19 @@ def run_study(study: Study, jobs: int, progress: Progress | None = None) -> None
         raise WorkflowError(f"{len(failed)} of {len(cells)} cells failed; give the command again to resume them.\n" + "\n".join(failed))
 
 
-def run_base(study: Study) -> None:
+def run_base(comparison: Comparison) -> None:
     """Do the warm start that the cells go on from, and its evaluation, whatever of them is not done yet.
 
     Raises:
-        WorkflowError: it failed; as of `run_study`.
+        WorkflowError: it failed; as of `run_comparison`.
     """
-    _wait_until_free([Path(study.base_cfg.paths.run)])
+    _wait_until_free([Path(comparison.base_cfg.paths.run)])
     with _Processes() as work:
-        _warm_start(study, work)
+        _sft(comparison, work)
 
 
 def _wait_until_free(runs: list[Path]) -> None:
-    """Wait for what a killed study has left at work, so that its cells are not taken for failed. One that works on fails its cell alone."""
+    """Wait for what a killed comparison has left at work, so that its cells do not seem failed. One that works on fails its cell alone."""
     over = time.monotonic() + LEFT
     for run in runs:
         while run.is_dir() and time.monotonic() < over:
@@ -93,30 +93,30 @@ def _wait_until_free(runs: list[Path]) -> None:
                 time.sleep(0.2)
 
 
-def warm_start_evaluation(run: Path) -> Path:
+def sft_evaluation(run: Path) -> Path:
     """Folder of the evaluation of a run's warm start."""
-    return run / "evaluate" / "warm_start"
+    return run / "evaluate" / "sft"
 
 
-def _warm_start(study: Study, work: _Processes) -> None:
-    """Games, demonstrations and warm start, and that evaluated as every cell's policy will be."""
-    cfg, log = study.base_cfg, study.folder / "base.log"
-    run, out = Path(cfg.paths.run), warm_start_evaluation(Path(cfg.paths.run))
-    commands = [[stage.command, *study.base, f"paths.run={run}"] for stage in STAGES.values() if stage.shared]
+def _sft(comparison: Comparison, work: _Processes) -> None:
+    """Tasks, demonstrations and warm start, and that evaluated as every cell's policy will be."""
+    cfg, log = comparison.base_cfg, comparison.folder / "base.log"
+    run, out = Path(cfg.paths.run), sft_evaluation(Path(cfg.paths.run))
+    commands = [[stage.command, *comparison.base, f"paths.run={run}"] for stage in STAGES.values() if stage.shared]
     for command in commands:
-        logger.info("%s of study %s", command[0], study.name)
-        _succeed(work.hiper(command, log), study, log)
-    evaluated, made = out / EVALUATION, run / "warm_start" / STAGE
+        logger.info("%s of comparison %s", command[0], comparison.name)
+        _succeed(work.hiper(command, log), comparison, log)
+    evaluated, made = out / EVALUATION, run / "sft" / STAGE
     if not evaluated.is_file() or evaluated.stat().st_mtime < made.stat().st_mtime:
-        model = ["--model", str(run / "warm_start" / MODEL_FOLDER), "--data", str(game_index(cfg).root), "--out", str(out)]
+        model = ["--model", str(run / "sft" / MODEL_FOLDER), "--data", str(task_index(cfg).root), "--out", str(out)]
         splits = [word for split in cfg.evaluate.splits for word in ("--split", split)]
         settings = [f"evaluate.temperature={cfg.evaluate.temperature}", f"evaluate.seed={cfg.evaluate.seed}"]
-        _succeed(work.hiper(["evaluate", *model, *splits, *settings], log), study, log)
+        _succeed(work.hiper(["evaluate", *model, *splits, *settings], log), comparison, log)
 
 
-def _succeed(said: str | None, study: Study, log: Path) -> None:
+def _succeed(said: str | None, comparison: Comparison, log: Path) -> None:
     if said is not None:
-        raise WorkflowError(f"the warm start of study {study.name!r} failed; all it said is in {log}:\n{said}")
+        raise WorkflowError(f"the warm start of comparison {comparison.name!r} failed; all it said is in {log}:\n{said}")
 
 
 def _log(cell: Cell) -> Path:

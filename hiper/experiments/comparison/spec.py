@@ -1,4 +1,4 @@
-"""A study's file: what is compared, from which warm start, with which seeds."""
+"""A comparison's file: what is compared, from which warm start, with which seeds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hiper.composition.compose import compose
 from hiper.config import RunConfig
-from hiper.config.compose import compose
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.reading import read_yaml
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run of a study."""
+    """One training run of a comparison."""
 
     arm: str
     seed: int
@@ -31,7 +31,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Study:
+class Comparison:
     """Arms times seeds."""
 
     name: str
@@ -53,19 +53,19 @@ class Study:
 
     @property
     def base_cfg(self) -> RunConfig:
-        """The run that makes games, demonstrations and warm start, and evaluates that."""
+        """The run that makes tasks, demonstrations and warm start, and evaluates that."""
         return compose([*self.base, f"paths.run={self.folder / BASE}"])
 
     def cell(self, part: str) -> Cell:
         """The cell ARM/SEED.
 
         Raises:
-            ConfigError: the study has none of that name, or an arm's settings do not compose.
+            ConfigError: the comparison has none of that name, or an arm's settings do not compose.
         """
         found = {f"{one.arm}/{one.seed}": one for one in self.cells()}
         if part not in found:
             parts = [*([] if self.own_start else [BASE]), *found]
-            raise ConfigError(f"study {self.name!r} has no part {part!r}; it has {', '.join(parts)}.")
+            raise ConfigError(f"comparison {self.name!r} has no part {part!r}; it has {', '.join(parts)}.")
         return found[part]
 
     def cells(self) -> list[Cell]:
@@ -75,7 +75,7 @@ class Study:
             ConfigError: an arm's settings do not compose.
         """
         base = self.base_cfg
-        one_start = (f"warm_start.seed={base.warm_start_seed}", "evaluate.baseline=false", f"paths.base={base.paths.run}")
+        one_start = (f"sft.seed={base.sft_seed}", "evaluate.baseline=false", f"paths.base={base.paths.run}")
         start = ("evaluate.baseline=true",) if self.own_start else one_start
         found = []
         for seed in self.seeds:
@@ -85,35 +85,35 @@ class Study:
                 try:
                     found.append(Cell(arm, seed, compose(overrides), overrides))
                 except ConfigError as error:
-                    raise ConfigError(f"arm {arm!r} of study {self.name!r}: {error}") from error
+                    raise ConfigError(f"arm {arm!r} of comparison {self.name!r}: {error}") from error
         return found
 
 
-def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
-    """Read a study from YAML.
+def load_comparison(path: Path, changes: Sequence[str] = ()) -> Comparison:
+    """Read a comparison from YAML.
 
     Args:
-        path: a file with the keys of `Study`.
+        path: a file with the keys of `Comparison`.
         changes: overrides that go on top of the base, for all arms.
 
     Raises:
         ConfigError: no such file, not YAML, or a key that is missing, unknown or of the wrong kind.
     """
     if not path.exists():
-        raise ConfigError(f"there is no study at {path}. The project's own are in studies/: hiper compare studies/estimators.yaml.")
+        raise ConfigError(f"there is no comparison at {path}. Ours are in comparisons/: hiper compare comparisons/estimators.yaml.")
     try:
         found = read_yaml(path)
     except DataError as error:
         raise ConfigError(str(error)) from error
-    known = [entry.name for entry in fields(Study)]
+    known = [entry.name for entry in fields(Comparison)]
     if not isinstance(found, dict) or not {"name", "base", "arms"} <= found.keys() or not found.keys() <= set(known):
-        raise ConfigError(f"{path} is not a study: it needs name, base and arms, and may have {', '.join(known[3:])}, nothing else.")
+        raise ConfigError(f"{path} is not a comparison: it needs name, base and arms, and may have {', '.join(known[3:])}, nothing else.")
     try:
-        return Study(
+        return Comparison(
             name=_name(found["name"], "name"),
             base=(*_words(found["base"], "base"), *changes),
             arms={_name(arm, "arms"): _words(words or [], f"arms.{arm}") for arm, words in _mapping(found["arms"]).items()},
-            seeds=tuple(_seed(seed) for seed in found.get("seeds", Study.seeds)),
+            seeds=tuple(_seed(seed) for seed in found.get("seeds", Comparison.seeds)),
             thresholds=tuple(_share(value) for value in found.get("thresholds", (0.5, 0.7, 0.8, 0.9))),
             own_start=_yes_or_no(found.get("own_start", False), "own_start"),
         )

@@ -1,7 +1,7 @@
-"""A study for DVC: the warm start, every cell and the page of results as stages of a dvc.yaml of their own.
+"""A comparison for DVC: the warm start, every cell and the page of results as stages of a dvc.yaml of their own.
 
-It lies in a folder named after the study's file, beside that file, and is written rather than kept: arms and seeds are said once, in the
-study. Its params.yaml has the settings as they compose now, so that a changed default of `conf/` does again what depends on it.
+It lies in a folder named after the comparison's file, beside that file, and is written rather than kept: arms and seeds are said once, in
+that file. Its params.yaml has the settings as they compose now, so that a changed default of `conf/` does again what depends on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from hiper.config import RunConfig
 from hiper.errors import ConfigError
-from hiper.experiments.comparison.spec import BASE, Study
+from hiper.experiments.comparison.spec import BASE, Comparison
 from hiper.runs.fingerprint import watched_settings
 from hiper.runs.stage import STAGES
 from hiper.runtime.files import write_text
@@ -25,16 +25,16 @@ START = tuple(name for name, stage in STAGES.items() if stage.shared)
 """Stages of the base; or of each cell, where it has a warm start of its own."""
 AFTER = tuple(name for name, stage in STAGES.items() if not stage.shared and not stage.dated)
 """Stages of each cell. Its report is not versioned: it has times of day in it."""
-OWN = ("seed", "warm_start.seed", "evaluate.baseline", "paths.run", "paths.base")
+OWN = ("seed", "sft.seed", "evaluate.baseline", "paths.run", "paths.base")
 """Settings in which every cell differs from the base; the stages' commands have them."""
 
 
-def write_versioned(study: Study, file: Path, root: Path, changes: Sequence[str] = ()) -> Path:
-    """Write dvc.yaml and params.yaml of a study.
+def write_versioned(comparison: Comparison, file: Path, root: Path, changes: Sequence[str] = ()) -> Path:
+    """Write dvc.yaml and params.yaml of a comparison.
 
     Args:
-        study: what `load_study(file, changes)` gave.
-        file: the study's.
+        comparison: what `load_comparison(file, changes)` gave.
+        file: the comparison's.
         root: the checkout, in which the runs lie.
         changes: overrides for the stages' commands, too.
 
@@ -46,27 +46,31 @@ def write_versioned(study: Study, file: Path, root: Path, changes: Sequence[str]
     """
     if not (root / ".dvc").is_dir() or not file.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"{file} is in no checkout with DVC at {root}: give the command in the folder that has .dvc/ and holds the file.")
-    dotted = [arm for arm in study.arms if "." in arm]
+    dotted = [arm for arm in comparison.arms if "." in arm]
     if dotted:
         raise ConfigError(f"{file}: arms {', '.join(dotted)}: to DVC a dot in a name divides keys. Use letters, digits, '-' and '_'.")
     place = file.with_suffix("")
     here = place.resolve().relative_to(root.resolve())
     place.mkdir(exist_ok=True)
-    head = f"# Written by `{shlex.join(['hiper', 'study', str(file), '--dvc', *changes])}`: again when the study or conf/ changed.\n"
-    write_text(place / "params.yaml", head + OmegaConf.to_yaml(OmegaConf.create(_params(study))))
+    head = f"# Written by `{shlex.join(['hiper', 'compare', str(file), '--dvc', *changes])}`: again when the comparison or conf/ changed.\n"
+    write_text(place / "params.yaml", head + OmegaConf.to_yaml(OmegaConf.create(_params(comparison))))
     words = shlex.join(["hiper", "compare", str(file.resolve().relative_to(root.resolve())), *changes]).replace("${", "\\${")
-    stages = _stages(study, words, here)
+    stages = _stages(comparison, words, here)
     write_text(place / "dvc.yaml", head + OmegaConf.to_yaml(OmegaConf.create({"stages": stages})))
     return place / "dvc.yaml"
 
 
-def _params(study: Study) -> dict[str, Any]:
+def _params(comparison: Comparison) -> dict[str, Any]:
     """What the base composes to, and in what each arm differs from it."""
-    shared, arms = dict(_leaves(study.base_cfg)), {}
-    for cell in study.cells():
+    shared, arms = dict(_leaves(comparison.base_cfg)), {}
+    for cell in comparison.cells():
         changes = {key: value for key, value in _leaves(cell.cfg) if (key not in shared or value != shared[key]) and key not in OWN}
         arms[cell.arm] = changes or "as base"
-    return {"base": _container(study.base_cfg), "arms": arms, "page": {"seeds": list(study.seeds), "thresholds": list(study.thresholds)}}
+    return {
+        "base": _container(comparison.base_cfg),
+        "arms": arms,
+        "page": {"seeds": list(comparison.seeds), "thresholds": list(comparison.thresholds)},
+    }
 
 
 def _leaves(cfg: RunConfig) -> Iterator[tuple[str, Any]]:
@@ -93,14 +97,14 @@ def _settings(*stages: str) -> list[str]:
     return [f"base.{name}" for name in sorted({name for stage in stages for name in watched_settings(stage)} - {"seed"})]
 
 
-def _stages(study: Study, command: str, place: Path) -> dict[str, Any]:
+def _stages(comparison: Comparison, command: str, place: Path) -> dict[str, Any]:
     params = f"{place}/params.yaml"
     common = {"wdir": os.path.relpath(".", place)}
-    made = [] if study.own_start else [f"{study.folder}/{BASE}/{stage}" for stage in START]
-    base = [] if study.own_start else [*made, f"{study.folder}/{BASE}/evaluate"]
-    own = (*START, *AFTER) if study.own_start else AFTER
-    cell = f"{study.folder}/${{item.arm}}/seed-${{item.seed}}"
-    cells = [f"{study.folder}/{arm}/seed-{seed}/{stage}" for arm in study.arms for seed in study.seeds for stage in own]
+    made = [] if comparison.own_start else [f"{comparison.folder}/{BASE}/{stage}" for stage in START]
+    base = [] if comparison.own_start else [*made, f"{comparison.folder}/{BASE}/evaluate"]
+    own = (*START, *AFTER) if comparison.own_start else AFTER
+    cell = f"{comparison.folder}/${{item.arm}}/seed-${{item.seed}}"
+    cells = [f"{comparison.folder}/{arm}/seed-{seed}/{stage}" for arm in comparison.arms for seed in comparison.seeds for stage in own]
     page = [f"{place}/results.md", f"{place}/results"]
     # hiper knows what is left to do in a run, so DVC leaves it there; but the base's evaluation is only known by its age.
     shared = {
@@ -113,10 +117,10 @@ def _stages(study: Study, command: str, place: Path) -> dict[str, Any]:
         }
     }
     return {
-        **({} if study.own_start else shared),
+        **({} if comparison.own_start else shared),
         "cell": {
             **common,
-            "matrix": {"arm": list(study.arms), "seed": list(study.seeds)},
+            "matrix": {"arm": list(comparison.arms), "seed": list(comparison.seeds)},
             "cmd": f"{command} --only ${{item.arm}}/${{item.seed}}",
             "deps": ["hiper/__init__.py", *base],
             "params": [{params: [*_settings(*own), "arms.${item.arm}"]}],

@@ -124,10 +124,10 @@ def record(study: SweepStudy) -> SweepRecord:
     spec = study.spec
     rows = [_row(slot) for slot in study.slots()]
     found = best(study)
-    games = spec.compose({}, spec.seeds[0], spec.place).trainer.eval_games
+    tasks = spec.compose({}, spec.seeds[0], spec.place).trainer.eval_tasks
     return SweepRecord(
         name=spec.name,
-        objective=f"Objective: mean success of the last {spec.last} evaluations in training, {games} games of valid seen each, "
+        objective=f"Objective: mean success of the last {spec.last} evaluations in training, {tasks} tasks of valid seen each, "
         f"mean of seeds {', '.join(map(str, spec.seeds))}.",
         tally=str(tally(study)),
         trials=rows,

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hiper.composition.compose import compose, override, read_settings
 from hiper.config import RunConfig
-from hiper.config.compose import compose, override, read_settings
 from hiper.config.places import is_group
 from hiper.errors import ConfigError
 from hiper.runs.fingerprint import fingerprint

@@ -13,8 +13,8 @@ from optuna import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
+from hiper.composition.compose import override
 from hiper.config import RunConfig
-from hiper.config.compose import override
 from hiper.errors import CollapseError
 from hiper.evaluation.history import history
 from hiper.experiments.sweep.spec import SweepSpec
@@ -82,8 +82,8 @@ def suggest(spec: SweepSpec, trial: Trial) -> dict[str, Any]:
 
 
 def shared_stages(spec: SweepSpec, cfg: RunConfig, progress: Progress | None = None) -> Path:
-    """The run that holds the games, demonstrations and warm start of a config; made now if it is the first that needs them."""
-    base = spec.place / "base" / stage_fingerprint(cfg, "warm_start")
+    """The run that holds the tasks, demonstrations and warm start of a config; made now if it is the first that needs them."""
+    base = spec.place / "base" / stage_fingerprint(cfg, "sft")
     own = override(cfg, [f"paths.run={base}"])
     with locked(base, wait=True):
         for stage in STAGES.values():
@@ -96,7 +96,7 @@ def prepare(spec: SweepSpec) -> None:
     """Make what trials share before they begin, unless the space itself changes it."""
     for seed in spec.seeds:
         cfg = spec.compose({}, seed, spec.place)
-        if all(stage_fingerprint(end, "warm_start") == stage_fingerprint(cfg, "warm_start") for end in spec.ends(seed)):
+        if all(stage_fingerprint(end, "sft") == stage_fingerprint(cfg, "sft") for end in spec.ends(seed)):
             with track("warm start") as progress:
                 shared_stages(spec, cfg, progress)
 

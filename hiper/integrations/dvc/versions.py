@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hiper.composition.compose import override
 from hiper.config import RunConfig
-from hiper.config.compose import override
 from hiper.errors import ConfigError, DataError, MissingDependencyError
 from hiper.evaluation.statistics import wilson
 from hiper.runs.run_dir import save_config
@@ -40,13 +40,13 @@ class ModelVersion:
     md5: str
     """DVC's hash of the train stage's folder."""
     success: Mapping[str, float]
-    """Split -> share of games won, in [0, 1]; empty: the metrics are neither in DVC's cache nor in the workspace, or damaged."""
-    games: Mapping[str, int]
+    """Split -> share of tasks won, in [0, 1]; empty: the metrics are neither in DVC's cache nor in the workspace, or damaged."""
+    tasks: Mapping[str, int]
 
     def __str__(self) -> str:
         rates = []
         for split, rate in self.success.items():
-            low, high = wilson(round(rate * self.games[split]), self.games[split])
+            low, high = wilson(round(rate * self.tasks[split]), self.tasks[split])
             rates.append(f"{split} {100 * rate:.1f} % ({100 * low:.1f}-{100 * high:.1f})")
         return f"{self.commit[:9]}  {self.date[:10]}  {self.md5[:8]}  {self.path}  " + (", ".join(rates) or "metrics not pulled")
 
@@ -66,8 +66,8 @@ def models(root: Path) -> list[ModelVersion]:
     shown = _metrics(root) if found else {}
     versions = []
     for one in found.values():
-        rates, games = _success(_at(shown, one.commit, "data", f"{one.path}/evaluate/metrics.json", "data"))
-        versions.append(ModelVersion(one.commit, one.date, f"{one.path}/train/model", one.md5, rates, games))
+        rates, tasks = _success(_at(shown, one.commit, "data", f"{one.path}/evaluate/metrics.json", "data"))
+        versions.append(ModelVersion(one.commit, one.date, f"{one.path}/train/model", one.md5, rates, tasks))
     return versions
 
 
@@ -162,13 +162,13 @@ def _trained(lock: Any) -> tuple[str, str] | None:
 
 
 def _success(metrics: Any) -> tuple[dict[str, float], dict[str, int]]:
-    """Split -> share won, and split -> games played, where both are what they should be."""
-    played, won = _at(metrics, "games"), _at(metrics, "trained")
+    """Split -> share won, and split -> tasks played, where both are what they should be."""
+    played, won = _at(metrics, "tasks"), _at(metrics, "trained")
     if not isinstance(played, dict) or not isinstance(won, dict):
         return {}, {}
-    games = {split: count for split, count in played.items() if isinstance(count, int) and count > 0}
-    rates = {split: float(rate) for split, rate in won.items() if split in games and isinstance(rate, int | float) and 0 <= rate <= 1}
-    return rates, {split: games[split] for split in rates}
+    tasks = {split: count for split, count in played.items() if isinstance(count, int) and count > 0}
+    rates = {split: float(rate) for split, rate in won.items() if split in tasks and isinstance(rate, int | float) and 0 <= rate <= 1}
+    return rates, {split: tasks[split] for split in rates}
 
 
 def _at(value: Any, *keys: str) -> Any:

@@ -13,8 +13,8 @@ from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 
+from hiper.composition.compose import compose, override
 from hiper.config import RunConfig
-from hiper.config.compose import compose, override
 from hiper.errors import WorkflowError
 from hiper.integrations.dvc import versioned_settings
 from hiper.integrations.prefect.tasks import How, do_stages
@@ -49,7 +49,7 @@ def pipeline(
     gpu: str | None = None,
     lock: str | None = None,
 ) -> list[StageResult]:
-    """Games, demos, warm start, training, evaluation and report.
+    """Tasks, demos, warm start, training, evaluation and report.
 
     Args:
         overrides: Hydra overrides, as on the command line.

@@ -8,16 +8,16 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-import hiper.evaluation.reevaluate as library
+import hiper.experiments.reevaluate as library
 from hiper.errors import DriftError
-from hiper.evaluation.reevaluate import Outcome, Plan, Watched, load_plan
+from hiper.experiments.reevaluate import Outcome, Plan, Watched, load_plan
 from hiper.integrations.prefect.artifacts import progress_artifact
 from hiper.runtime.progress import both, track
 
 
 @task(name="reevaluate", task_run_name="{one.name}", cache_policy=NO_CACHE, persist_result=False)
 def evaluate_again(plan: Plan, one: Watched, accept: bool = False) -> Outcome:
-    """See `hiper.evaluation.reevaluate.reevaluate`."""
+    """See `hiper.experiments.reevaluate.reevaluate`."""
     with track(one.name) as bar, progress_artifact(one.name.replace("_", "-").lower()) as artifact:
         return library.reevaluate(plan, one, accept, both(bar, artifact))
 

@@ -17,8 +17,8 @@ from hiper.integrations.prefect.artifacts import progress_artifact, show_charts
 from hiper.runtime.progress import both, track
 
 
-@task(name="study", cache_policy=NO_CACHE, persist_result=False)
-def study(file: str, changes: list[str], workers: int) -> SweepSummary:
+@task(name="trials", cache_policy=NO_CACHE, persist_result=False)
+def trials(file: str, changes: list[str], workers: int) -> SweepSummary:
     """See `hiper.experiments.sweep.sweep.sweep`; given again after a failure it goes on where it stopped."""
     with track("trials") as bar, progress_artifact("trials") as artifact:
         summary = hiper.experiments.sweep.sweep.sweep(Path(file), changes, workers, both(bar, artifact))
@@ -44,7 +44,7 @@ def sweep(file: str, changes: list[str] | None = None, workers: int = 1) -> Swee
     Returns:
         What became of the trials, and where the best settings and the page lie.
     """
-    return study(file, changes or [], workers)
+    return trials(file, changes or [], workers)
 
 
 def _markdown(summary: SweepSummary) -> str:

@@ -1,7 +1,7 @@
 """The stages as Prefect tasks, all made in one way from the table: a body is a call of the stage, or the command that makes it.
 
 Stages decide themselves (or DVC does, in versioned mode) what is up to date, so Prefect caches nothing and keeps no result. Only a
-download of games is retried; a stage that failed resumes from what it wrote when its flow is run again.
+download of tasks is retried; a stage that failed resumes from what it wrote when its flow is run again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 
 from hiper.config import RunConfig, Source
-from hiper.errors import ConfigError, GameError, MissingDependencyError
+from hiper.errors import ConfigError, MissingDependencyError, TaskError
 from hiper.integrations.dvc import dvc_command, dvc_environment
 from hiper.integrations.prefect.artifacts import progress_artifact, show_charts
 from hiper.pipeline.stages import STAGES, Stage, StageResult, finished_result
@@ -66,7 +66,7 @@ def do_stages(cfg: RunConfig, names: Sequence[str], how: How = How.auto, force: 
 
 def may_download(cfg: RunConfig) -> bool:
     """Whether the tasks may have to come over a network: only then is a download worth trying again."""
-    return cfg.games.source is Source.official and cfg.games.data is None
+    return cfg.tasks.source is Source.official and cfg.tasks.data is None
 
 
 def result_table(directory: Path) -> list[dict[str, str | int | float]]:
@@ -81,8 +81,8 @@ def result_table(directory: Path) -> list[dict[str, str | int | float]]:
                     {
                         "model": folder.name,
                         "split": split,
-                        "tasks": name,
-                        "games": found["games"],
+                        "task type": name,
+                        "tasks": found["tasks"],
                         "success %": round(100 * found["success_rate"], 1),
                         "95 % from": round(100 * found["wilson_low"], 1),
                         "95 % to": round(100 * found["wilson_high"], 1),
@@ -140,7 +140,7 @@ def _has_gpu(cfg: RunConfig) -> bool:
 
 def _worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     """A network may recover; a mistake in the settings or a missing program will not."""
-    return not isinstance(state.result(raise_on_failure=False), (ConfigError, GameError, MissingDependencyError))
+    return not isinstance(state.result(raise_on_failure=False), (ConfigError, TaskError, MissingDependencyError))
 
 
 def _task(stage: Stage) -> Task[..., StageResult]:

@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hiper.errors import GameError
+from hiper.errors import TaskError
 from hiper.suites.alfworld import pddl
 from hiper.suites.alfworld.pddl import SExpr
 
@@ -87,23 +87,23 @@ def read_domain(text: str) -> Domain:
     """The domain stated in `text`, checked against what this engine implements. Cached by content.
 
     Raises:
-        GameError: damaged text, or an action, type or section this engine does not know, named.
+        TaskError: damaged text, or an action, type or section this engine does not know, named.
     """
     what = "the PDDL domain"
     parts = pddl.sections(pddl.read(text, what), what)
     unknown = set(parts) - {":requirements", ":types", ":predicates", ":functions", ":action"}
     if unknown:
-        raise GameError(f"{what} has sections this engine does not know: {', '.join(sorted(unknown))}; {INSTEAD}")
+        raise TaskError(f"{what} has sections this engine does not know: {', '.join(sorted(unknown))}; {INSTEAD}")
     types = dict(pair for part in parts.get(":types", []) for pair in pddl.typed(part, ":types"))
     strange = {name for name, parent in types.items() if name not in KNOWN_TYPES or parent != "object"}
     if strange:
-        raise GameError(f"{what} has types this engine does not know: {', '.join(sorted(strange))}; {INSTEAD}")
+        raise TaskError(f"{what} has types this engine does not know: {', '.join(sorted(strange))}; {INSTEAD}")
 
     predicates: dict[str, tuple[str, ...]] = {}
     for part in parts.get(":predicates", []):
         for declared in part:
             if not isinstance(declared, list) or not declared or not isinstance(declared[0], str):
-                raise GameError(f"{what} declares {pddl.write(declared)!r}, which is no predicate")
+                raise TaskError(f"{what} declares {pddl.write(declared)!r}, which is no predicate")
             predicates[declared[0]] = tuple(kind for _, kind in pddl.typed(declared[1:], f"predicate {declared[0]}"))
 
     actions: dict[str, dict[str, str]] = {}
@@ -112,13 +112,13 @@ def read_domain(text: str) -> Domain:
         name = body[0] if body and isinstance(body[0], str) else "without a name"
         digest, kinds = _fingerprint(body)
         if name not in KNOWN_ACTIONS:
-            raise GameError(f"{what} has the action {name!r}, which this engine does not know; {INSTEAD}")
+            raise TaskError(f"{what} has the action {name!r}, which this engine does not know; {INSTEAD}")
         if KNOWN_ACTIONS[name] != digest:
-            raise GameError(f"{what} defines the action {name!r} in a way this engine does not know (fingerprint {digest}); {INSTEAD}")
+            raise TaskError(f"{what} defines the action {name!r} in a way this engine does not know (fingerprint {digest}); {INSTEAD}")
         parameters = body[body.index(":parameters") + 1]
         assert isinstance(parameters, list)  # part of the fingerprint
         actions[name] = {variable[1:]: kind for variable, kind in pddl.typed(parameters, f"action {name}")}
         tools[name] = kinds
     if not actions:
-        raise GameError(f"{what} has no actions")
+        raise TaskError(f"{what} has no actions")
     return Domain(actions, predicates, tools)

@@ -215,7 +215,7 @@ def _package() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError(
             "games are generated from the floor plans of the alfworld package, which is not installed. "
-            "Run `pip install alfworld==0.4.2`, or use existing games with games.source=official."
+            "Run `pip install alfworld==0.4.2`, or use existing games with tasks.source=official."
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

@@ -98,7 +98,7 @@ class Game:
         """A game on the file `path` (`game.tw-pddl`), at its start. For many games on one file, share a `World`.
 
         Raises:
-            GameError: missing, damaged, or for a domain or grammar this engine does not know; names the file and what to do.
+            TaskError: missing, damaged, or for a domain or grammar this engine does not know; names the file and what to do.
         """
         return cls(World.load(path), rng)
 

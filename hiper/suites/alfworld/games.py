@@ -14,7 +14,7 @@ from hiper.errors import DataError
 from hiper.runtime.reading import open_file, read_json_object
 from hiper.runtime.records import read_value
 from hiper.suites.alfworld.world import GAME_BYTES
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _TAIL = 16384
 
 def index_games(
     root: Path, splits: Iterable[str] | None = None, task_types: Sequence[str] = TASK_TYPES, limit: int | None = None
-) -> GameIndex:
+) -> TaskIndex:
     """Find the games of a directory in the official layout, `SPLIT/TASK-Obj-Mrecep-Recep-SCENE/TRIAL/game.tw-pddl`.
 
     As the `alfworld` package does, tasks with movable receptacles or sliced objects, other task types and games not known to be
@@ -53,25 +53,25 @@ def index_games(
             f"Expected the official layout, SPLIT/TASK/TRIAL/{GAME_FILE}, here or under {RELEASE}/."
         )
     left_out: Counter[str] = Counter()
-    entries: list[GameEntry] = []
+    entries: list[Task] = []
     for split in wanted:
         games = []
         for file in sorted((base / split).glob(f"*/*/{GAME_FILE}")):
             found = _entry(file, root, split, task_types)
-            if isinstance(found, GameEntry):
+            if isinstance(found, Task):
                 games.append(found)
             else:
                 left_out[found] += 1
         if limit is not None and len(games) > limit:
-            left_out["beyond games.limit"] += len(games) - limit
+            left_out["beyond tasks.limit"] += len(games) - limit
             games = [games[number * len(games) // limit] for number in range(limit)]
         entries += games
-    index = GameIndex(root, tuple(entries), dict(left_out))
+    index = TaskIndex(root, tuple(entries), dict(left_out))
     logger.info("%d games under %s: %s; left out: %s", len(entries), root, index.counts(), dict(left_out) or "none")
     return index
 
 
-def _entry(file: Path, root: Path, split: str, task_types: Sequence[str]) -> GameEntry | str:
+def _entry(file: Path, root: Path, split: str, task_types: Sequence[str]) -> Task | str:
     """The entry, or the reason for leaving the game out."""
     folder = file.parent.parent.name
     if "movable" in folder or "Sliced" in folder:
@@ -81,7 +81,7 @@ def _entry(file: Path, root: Path, split: str, task_types: Sequence[str]) -> Gam
         return "other task type"
     if not _solvable(file):
         return "not known to be solvable"
-    return GameEntry(file.relative_to(root).as_posix(), split, task_type, scene)
+    return Task(file.relative_to(root).as_posix(), split, task_type, scene)
 
 
 def _described(file: Path, folder: str) -> tuple[str, int]:

@@ -17,15 +17,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hiper.config import SPLITS, GamesConfig
-from hiper.errors import DataError, GameError
+from hiper.config import SPLITS, TasksConfig
+from hiper.errors import DataError, TaskError
 from hiper.runtime.reading import read_json_object
 from hiper.suites.alfworld.floorplans import HELD_OUT_SCENES, LAMP, scenes, tables
 from hiper.suites.alfworld.game import Game
 from hiper.suites.alfworld.games import GAME_FILE, index_games
 from hiper.suites.alfworld.layout import Layout, Task, furnish, solve, tasks_in
 from hiper.suites.alfworld.problem import problem_text
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class GeneratedGame:
     """Content of `game.tw-pddl`."""
 
 
-def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: GamesConfig) -> GeneratedGame:
+def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: TasksConfig) -> GeneratedGame:
     """One game of a task type, in a random room of the split.
 
     Args:
@@ -81,7 +81,7 @@ def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: Ga
     return GeneratedGame(task, layout, sentence, walkthrough, record)
 
 
-def generate_games(out: Path, cfg: GamesConfig, progress: Callable[[int, int], None] | None = None) -> GameIndex:
+def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], None] | None = None) -> TaskIndex:
     """Write the three splits under `out`, each game confirmed to be won by its walkthrough.
 
     The manifest is marked complete last, so an interrupted directory is recognised and written again; a complete one with the
@@ -95,7 +95,7 @@ def generate_games(out: Path, cfg: GamesConfig, progress: Callable[[int, int], N
     Raises:
         MissingDependencyError: `alfworld` is not installed.
         DataError: `out` holds something else.
-        GameError: a walkthrough does not win, which is a bug.
+        TaskError: a walkthrough does not win, which is a bug.
     """
     settings = _settings(cfg)
     if _complete(out, settings):
@@ -126,7 +126,7 @@ def generate_games(out: Path, cfg: GamesConfig, progress: Callable[[int, int], N
     return index_games(out, SPLITS)
 
 
-def _settings(cfg: GamesConfig) -> dict[str, Any]:
+def _settings(cfg: TasksConfig) -> dict[str, Any]:
     names = ("seed", *SPLITS, "max_receptacles", "max_objects", "task_types")
     return {**{name: getattr(cfg, name) for name in names}, "generator": VERSION, "alfworld": tables().version}
 
@@ -165,11 +165,11 @@ def _confirm(path: Path, generated: GeneratedGame) -> None:
     game = Game.load(path)
     game.reset()
     if game.won:
-        raise GameError(f"{path} is won before it starts. This is a bug of the generator: please report the seed.")
+        raise TaskError(f"{path} is won before it starts. This is a bug of the generator: please report the seed.")
     for command in generated.walkthrough:
         game.step(command)
     if not game.won:
-        raise GameError(
+        raise TaskError(
             f"{path} is not won by its walkthrough {generated.walkthrough}. This is a bug of the generator: please report the seed."
         )
 

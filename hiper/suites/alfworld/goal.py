@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hiper.errors import GameError
+from hiper.errors import TaskError
 from hiper.suites.alfworld import pddl
 from hiper.suites.alfworld.domain import DYNAMIC, INSTEAD, UNTRACKED, Domain
 from hiper.suites.alfworld.facts import Facts
@@ -53,7 +53,7 @@ def read_goal(expr: SExpr, entities: dict[str, int], domain: Domain) -> Goal:
         domain: for the predicates and their types.
 
     Raises:
-        GameError: another connective, an unknown predicate or variable, named.
+        TaskError: another connective, an unknown predicate or variable, named.
     """
     reader = _Reader(domain)
     reader.read(expr, {}, None)
@@ -93,10 +93,10 @@ class _Reader:
                 self.add(Literal(DIFFERENT, (self.term(a, scope), self.term(b, scope))), clause)
             case [str(predicate), *arguments] if predicate in self.domain.predicates and predicate not in UNTRACKED:
                 if len(arguments) != len(self.domain.predicates[predicate]):
-                    raise GameError(f"the goal applies {predicate!r} to {len(arguments)} arguments")
+                    raise TaskError(f"the goal applies {predicate!r} to {len(arguments)} arguments")
                 self.add(Literal(predicate, tuple(self.term(argument, scope) for argument in arguments)), clause)
             case _:
-                raise GameError(f"the goal holds {pddl.write(expr)[:80]!r}, which this engine does not know; {INSTEAD}")
+                raise TaskError(f"the goal holds {pddl.write(expr)[:80]!r}, which this engine does not know; {INSTEAD}")
 
     def add(self, literal: Literal, clause: list[Literal] | None) -> None:
         if clause is None:
@@ -106,12 +106,12 @@ class _Reader:
 
     def term(self, word: SExpr, scope: dict[str, str]) -> str:
         if not isinstance(word, str):
-            raise GameError(f"the goal holds {pddl.write(word)[:80]!r} where a name belongs")
+            raise TaskError(f"the goal holds {pddl.write(word)[:80]!r} where a name belongs")
         if not word.startswith("?"):
             self.constants.add(word)
             return f"={word}"
         if word not in scope:
-            raise GameError(f"the goal uses the variable {word!r} outside its quantifier")
+            raise TaskError(f"the goal uses the variable {word!r} outside its quantifier")
         return scope[word]
 
 

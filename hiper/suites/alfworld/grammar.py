@@ -11,7 +11,7 @@ import re
 import textwrap
 from typing import Any, NamedTuple, TypeAlias
 
-from hiper.errors import DataError, GameError
+from hiper.errors import DataError, TaskError
 from hiper.runtime.reading import parse_json
 from hiper.suites.alfworld.domain import INSTEAD
 
@@ -33,18 +33,18 @@ def split_task(grammar: str) -> tuple[str, str]:
     """`grammar` with its goal sentence blanked, so that the grammars of all games of a release are equal; and the sentence.
 
     Raises:
-        GameError: there is no rule `task` with one unconditional alternative.
+        TaskError: there is no rule `task` with one unconditional alternative.
     """
     match = _TASK.search(grammar)
     if match is None:
-        raise GameError('the grammar has no rule "task" with a single "rhs", so the game has no goal sentence')
+        raise TaskError('the grammar has no rule "task" with a single "rhs", so the game has no goal sentence')
     try:
         sentence = json.loads(match.group(1), strict=False)
     except json.JSONDecodeError as error:
-        raise GameError(f"the goal sentence {match.group(1)[:60]} is not a JSON string: {error}") from error
+        raise TaskError(f"the goal sentence {match.group(1)[:60]} is not a JSON string: {error}") from error
     symbols = read_symbols(sentence)
     if any(kind != "text" for kind, _ in symbols):
-        raise GameError(f"the goal sentence {sentence!r} refers to other rules; this engine knows plain sentences only; {INSTEAD}")
+        raise TaskError(f"the goal sentence {sentence!r} refers to other rules; this engine knows plain sentences only; {INSTEAD}")
     return grammar[: match.start(1)] + '""' + grammar[match.end(1) :], "".join(text for _, text in symbols)
 
 
@@ -83,12 +83,12 @@ def _read_rules(block: str, where: str) -> dict[str, list[dict[str, str]]]:
     try:
         rules = parse_json("\n".join(lines), f"the grammar block of {where}")
     except DataError as error:
-        raise GameError(str(error)) from error
+        raise TaskError(str(error)) from error
     if not isinstance(rules, dict) or not all(
         isinstance(alternatives, list) and all(isinstance(a, dict) and isinstance(a.get("rhs"), str) for a in alternatives)
         for alternatives in rules.values()
     ):
-        raise GameError(f'the grammar block of {where} is not of the form {{"rule": [{{"condition": ..., "rhs": ...}}, ...]}}')
+        raise TaskError(f'the grammar block of {where} is not of the form {{"rule": [{{"condition": ..., "rhs": ...}}, ...]}}')
     return rules
 
 
@@ -102,7 +102,7 @@ def read_grammar(text: str) -> Grammar:
             return Grammar(rules, actions)
         part = _DOCUMENT_PART.match(text, position)
         if part is None:
-            raise GameError(f"the grammar is damaged: expected `grammar ::` or `action NAME {{` at {text[position : position + 40]!r}")
+            raise TaskError(f"the grammar is damaged: expected `grammar ::` or `action NAME {{` at {text[position : position + 40]!r}")
         position = part.end()
         if part["block"] is not None:
             rules.update(_read_rules(part["block"], "the document"))
@@ -112,7 +112,7 @@ def read_grammar(text: str) -> Grammar:
             position = _end(_SKIPPED, text, position)
             field = _FIELD.match(text, position)
             if field is None:
-                raise GameError(f"the grammar of action {name!r} is damaged or cut short at {text[position : position + 40]!r}")
+                raise TaskError(f"the grammar of action {name!r} is damaged or cut short at {text[position : position + 40]!r}")
             position = field.end()
             if field[5]:
                 break

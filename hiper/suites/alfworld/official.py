@@ -23,7 +23,7 @@ def official_data(data: str | None = None) -> Path:
     """The directory of the official games, fetched first where there is none.
 
     Args:
-        data: `games.data`; None: $ALFWORLD_DATA, or the `alfworld` package's own default, `~/.cache/alfworld`. A directory named
+        data: `tasks.data`; None: $ALFWORLD_DATA, or the `alfworld` package's own default, `~/.cache/alfworld`. A directory named
             here is never downloaded into.
 
     Raises:
@@ -34,7 +34,7 @@ def official_data(data: str | None = None) -> Path:
         root = Path(data).expanduser()
         if not _splits(root):
             raise DataError(
-                f"games.data={data} has no {GAME_FILE} under {', '.join(SPLITS)}, nor under {RELEASE}/. "
+                f"tasks.data={data} has no {GAME_FILE} under {', '.join(SPLITS)}, nor under {RELEASE}/. "
                 "Name the folder that holds the splits."
             )
         return root
@@ -56,14 +56,14 @@ def _download(root: Path) -> None:
     if command is None:
         raise MissingDependencyError(
             f"the official games are not in {root}, and alfworld-download, which fetches them, is not installed. "
-            f"Run `pip install alfworld==0.4.2`, set {VARIABLE} to a directory that has them, or use games.source=generated."
+            f"Run `pip install alfworld==0.4.2`, set {VARIABLE} to a directory that has them, or use tasks.source=generated."
         )
     logger.info("fetching the official games into %s with %s (some 2 GB)", root, command)
     code = subprocess.run(guarded([command, "--data-dir", str(root)]), check=False).returncode
     if _splits(root) != list(SPLITS):
         raise DataError(
             f"alfworld-download ended with code {code} and left no complete games in {root}. It needs github.com; "
-            f"set {VARIABLE} to a directory that has the games, or use games.source=generated, which needs no download."
+            f"set {VARIABLE} to a directory that has the games, or use tasks.source=generated, which needs no download."
         )
     if code != 0:
         logger.warning("alfworld-download ended with code %d after the games were complete; the rest is not needed here", code)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from hiper.errors import GameError
+from hiper.errors import TaskError
 
 SExpr: TypeAlias = "str | list[SExpr]"
 
@@ -25,7 +25,7 @@ def read(text: str, what: str) -> list[SExpr]:
         what: what it is, for the message ("the PDDL problem").
 
     Raises:
-        GameError: unbalanced brackets, or more or less than one expression.
+        TaskError: unbalanced brackets, or more or less than one expression.
     """
     if ";" in text:
         text = _COMMENT.sub("", text)
@@ -37,17 +37,17 @@ def read(text: str, what: str) -> list[SExpr]:
             stack[-1].append(inner)
             stack.append(inner)
             if len(stack) > MAX_DEPTH:
-                raise GameError(f"{what} nests brackets more than {MAX_DEPTH} deep")
+                raise TaskError(f"{what} nests brackets more than {MAX_DEPTH} deep")
         elif token == ")":
             stack.pop()
             if not stack:
-                raise GameError(f"{what} closes a bracket that was never opened")
+                raise TaskError(f"{what} closes a bracket that was never opened")
         else:
             stack[-1].append(token)
     if len(stack) > 1:
-        raise GameError(f"{what} is cut short: {len(stack) - 1} brackets are still open at its end")
+        raise TaskError(f"{what} is cut short: {len(stack) - 1} brackets are still open at its end")
     if len(top) != 1 or not isinstance(top[0], list):
-        raise GameError(f"{what} holds {len(top)} expressions where one bracketed (define ...) belongs")
+        raise TaskError(f"{what} holds {len(top)} expressions where one bracketed (define ...) belongs")
     return top[0]
 
 
@@ -60,14 +60,14 @@ def sections(expr: Sequence[SExpr], what: str) -> dict[str, list[list[SExpr]]]:
     """The parts of a `(define (...) (:name ...) ...)`, by name, in their order.
 
     Raises:
-        GameError: not a `define`, or a part that is not a named list.
+        TaskError: not a `define`, or a part that is not a named list.
     """
     if len(expr) < 2 or expr[0] != "define":
-        raise GameError(f"{what} does not start with (define ...)")
+        raise TaskError(f"{what} does not start with (define ...)")
     found: dict[str, list[list[SExpr]]] = {}
     for part in expr[2:]:
         if not isinstance(part, list) or not part or not isinstance(part[0], str):
-            raise GameError(f"{what} holds {write(part)[:60]!r} where a (:section ...) belongs")
+            raise TaskError(f"{what} holds {write(part)[:60]!r} where a (:section ...) belongs")
         found.setdefault(part[0], []).append(part[1:])
     return found
 
@@ -76,20 +76,20 @@ def typed(words: Sequence[SExpr], what: str) -> list[tuple[str, str]]:
     """`a b - t c - u` as [(a, t), (b, t), (c, u)]; a name without a type gets the type `object`, as PDDL has it.
 
     Raises:
-        GameError: a nested list, or a dash without a type.
+        TaskError: a nested list, or a dash without a type.
     """
     pairs: list[tuple[str, str]] = []
     waiting: list[str] = []
     parts = iter(words)
     for word in parts:
         if not isinstance(word, str):
-            raise GameError(f"{what} holds {write(word)[:60]!r} where a name belongs")
+            raise TaskError(f"{what} holds {write(word)[:60]!r} where a name belongs")
         if word != "-":
             waiting.append(word)
             continue
         kind = next(parts, None)
         if not isinstance(kind, str):
-            raise GameError(f"{what} ends with a dash and no type")
+            raise TaskError(f"{what} ends with a dash and no type")
         pairs.extend((name, kind) for name in waiting)
         waiting.clear()
     pairs.extend((name, "object") for name in waiting)

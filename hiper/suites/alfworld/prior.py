@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiper.suites.alfworld.world import read_game_file
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 
 TYPE = re.compile(r"\((?:object|receptacle)Type (\S+) (\w+)Type\)")
 INSIDE = re.compile(r"\(inReceptacle (\S+) (\S+)\)")
@@ -34,7 +34,7 @@ class LocationPrior:
         return found / self.instances[thing][receptacle] if found else 0.0
 
     @classmethod
-    def learn(cls, index: GameIndex, split: str = "train") -> LocationPrior:
+    def learn(cls, index: TaskIndex, split: str = "train") -> LocationPrior:
         """Count the initial places in the games of a split.
 
         Raises:

@@ -13,7 +13,6 @@ from typing import Any
 
 from hiper.config import SPLITS, DemosConfig, Engine, RunConfig, Source
 from hiper.errors import ConfigError
-from hiper.protocol.prompts import HOUSEHOLD
 from hiper.runtime.progress import Progress
 from hiper.suites.alfworld.expert import Expert
 from hiper.suites.alfworld.game import Game
@@ -23,7 +22,7 @@ from hiper.suites.alfworld.scatter import scatter
 from hiper.suites.alfworld.world import World
 from hiper.suites.base import TextEnv
 from hiper.suites.suite import Suite, Wording
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 TRAIN = "train"
 
@@ -31,35 +30,35 @@ TRAIN = "train"
 class ALFWorld(Suite):
     """Household games from files."""
 
-    scene = HOUSEHOLD
+    scene = "You act in a household, in text."
     wording = Wording("game", "games", lapses="the use of appliances and lamps")
     splits: tuple[str, ...] = SPLITS
     reads: tuple[str, ...] = (
         "env.engine",
-        *(f"games.{name}" for name in ("train", "valid_seen", "valid_unseen", "max_receptacles", "max_objects", "task_types")),
+        *(f"tasks.{name}" for name in ("train", "valid_seen", "valid_unseen", "max_receptacles", "max_objects", "task_types")),
         *(f"demos.{name}" for name in ("fresh", "renumber", "scatter", "detours")),
     )
 
     def source(self, cfg: RunConfig) -> Mapping[str, Any]:
         """Where official games lie."""
-        if cfg.games.source is not Source.official:
+        if cfg.tasks.source is not Source.official:
             return {}
         # `alfworld` sets the variable to its default when it is imported: unset and that default are the same place
-        return {"data": cfg.games.data or os.environ.get("ALFWORLD_DATA") or str(Path("~/.cache/alfworld").expanduser())}
+        return {"data": cfg.tasks.data or os.environ.get("ALFWORLD_DATA") or str(Path("~/.cache/alfworld").expanduser())}
 
     def packages(self, cfg: RunConfig, stages: Sequence[str]) -> Iterator[tuple[Sequence[str], str, str]]:
         """`alfworld` for its floor plans, and TextWorld where that plays."""
         install = "pip install alfworld==0.4.2"
-        if cfg.games.source is Source.generated and ("games" in stages or ("demos" in stages and cfg.demos.fresh)):
-            yield ("alfworld",), "games.source=generated", install
+        if cfg.tasks.source is Source.generated and ("tasks" in stages or ("demos" in stages and cfg.demos.fresh)):
+            yield ("alfworld",), "tasks.source=generated", install
         if cfg.env.engine is Engine.textworld and ("train" in stages or "evaluate" in stages):
             yield ("alfworld", "textworld", "fast_downward"), "env.engine=textworld", install
 
     def check(self, cfg: RunConfig) -> None:
         """Fresh games can only be generated ones, and have nothing to lay out anew."""
-        if cfg.demos.fresh and cfg.games.source is not Source.generated:
+        if cfg.demos.fresh and cfg.tasks.source is not Source.generated:
             raise ConfigError(
-                f"demos.fresh=true needs games.source=generated, got {cfg.games.source.value}: official games cannot be made anew."
+                f"demos.fresh=true needs tasks.source=generated, got {cfg.tasks.source.value}: official games cannot be made anew."
             )
         if cfg.demos.fresh and cfg.demos.scatter:
             raise ConfigError(
@@ -68,17 +67,17 @@ class ALFWorld(Suite):
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """Generated games, or the released ones."""
-        if cfg.games.source is Source.official:
+        if cfg.tasks.source is Source.official:
             from hiper.suites.alfworld.official import official_data
 
-            return official_data(cfg.games.data)
+            return official_data(cfg.tasks.data)
         from hiper.suites.alfworld.generate import generate_games
 
-        return generate_games(folder, cfg.games, progress).root
+        return generate_games(folder, cfg.tasks, progress).root
 
-    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
+    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
         """Games in the official layout."""
-        return index_games(root, splits, cfg.games.task_types, cfg.games.limit)
+        return index_games(root, splits, cfg.tasks.task_types, cfg.tasks.limit)
 
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
         """A game on the engine the config names; `rng` renumbers objects and receptacles (native engine only)."""
@@ -88,11 +87,11 @@ class ALFWorld(Suite):
             return TextWorldGame.load(path)
         return Game.load(path, rng)
 
-    def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
+    def expert(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """One that knows where things usually lie."""
         return Expert(LocationPrior.learn(index), detours=cfg.demos.detours, rng=rng)
 
-    def training_games(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[GameEntry, TextEnv]]:
+    def training_tasks(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[Task, TextEnv]]:
         """The index's games, again and again, from the second time on with new numbers if `demos.renumber`, with their things laid out
         anew if `demos.scatter`. With `demos.fresh` each is generated in memory in the training rooms, and never written.
         """
@@ -101,10 +100,10 @@ class ALFWorld(Suite):
 
     def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
         """Splits of the sizes given."""
-        return replace(cfg, games=replace(cfg.games, train=train, valid_seen=held_out, valid_unseen=held_out))
+        return replace(cfg, tasks=replace(cfg.tasks, train=train, valid_seen=held_out, valid_unseen=held_out))
 
 
-def _cycle(index: GameIndex, rng: random.Random, demos: DemosConfig) -> Iterator[tuple[GameEntry, TextEnv]]:
+def _cycle(index: TaskIndex, rng: random.Random, demos: DemosConfig) -> Iterator[tuple[Task, TextEnv]]:
     entries = index.split(TRAIN)
     prior = LocationPrior.learn(index) if demos.scatter else None
     again = False
@@ -119,11 +118,11 @@ def _cycle(index: GameIndex, rng: random.Random, demos: DemosConfig) -> Iterator
         again = True
 
 
-def _fresh(cfg: RunConfig) -> Iterator[tuple[GameEntry, TextEnv]]:
+def _fresh(cfg: RunConfig) -> Iterator[tuple[Task, TextEnv]]:
     from hiper.suites.alfworld.generate import make_game
 
     for number in itertools.count():
         name = f"{TRAIN}_demo_{cfg.demos.seed}_{number:06d}"
-        task_type = cfg.games.task_types[number % len(cfg.games.task_types)]
-        made = make_game(name, TRAIN, task_type, random.Random(f"{cfg.games.seed}/{name}"), cfg.games)
-        yield GameEntry(name, TRAIN, task_type, made.task.scene), Game(World.from_data(made.record, Path(name)))
+        task_type = cfg.tasks.task_types[number % len(cfg.tasks.task_types)]
+        made = make_game(name, TRAIN, task_type, random.Random(f"{cfg.tasks.seed}/{name}"), cfg.tasks)
+        yield Task(name, TRAIN, task_type, made.task.scene), Game(World.from_data(made.record, Path(name)))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from hiper.errors import DataError, GameError, MissingDependencyError
+from hiper.errors import DataError, MissingDependencyError, TaskError
 from hiper.runtime.reading import read_bytes
 from hiper.suites.alfworld.grammar import split_task
 from hiper.suites.alfworld.world import TASK_LEAD_IN, read_game_file
@@ -38,7 +38,7 @@ class TextWorldGame:
 
         Raises:
             MissingDependencyError: `alfworld` or its planner is not installed.
-            GameError: the file is missing or damaged.
+            TaskError: the file is missing or damaged.
         """
         try:
             with _arguments_kept():
@@ -92,13 +92,13 @@ class TextWorldGame:
         """Start the episode again; the intro.
 
         Raises:
-            GameError: the package cannot read the file.
+            TaskError: the package cannot read the file.
         """
         try:
             with _arguments_kept():
                 observation, self._infos = self._env.reset()
         except (Exception, SystemExit) as error:  # the translator has no error type of its own, and exits on bad PDDL
-            raise GameError(f"{self.path}: the alfworld package cannot load it ({type(error).__name__}: {error})") from error
+            raise TaskError(f"{self.path}: the alfworld package cannot load it ({type(error).__name__}: {error})") from error
         self._history.clear()
         return str(observation)
 

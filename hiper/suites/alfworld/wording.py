@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeAlias
 
-from hiper.errors import GameError
+from hiper.errors import TaskError
 from hiper.suites.alfworld.domain import DYNAMIC, INSTEAD, UNTRACKED, Domain, read_domain
 from hiper.suites.alfworld.facts import Facts
 from hiper.suites.alfworld.grammar import Grammar, Symbol, read_grammar, read_symbols
@@ -75,13 +75,13 @@ def compile_wording(grammar: str, domain_text: str) -> Wording:
         domain_text: the domain's source.
 
     Raises:
-        GameError: damaged text, or an action, rule, attribute or predicate this engine does not know, named.
+        TaskError: damaged text, or an action, rule, attribute or predicate this engine does not know, named.
     """
     domain = read_domain(domain_text)
     compiler = _Compiler(read_grammar(grammar), domain)
     missing = [name for name in domain.actions if name not in compiler.grammar.actions]
     if missing:
-        raise GameError(f"the grammar has no words for the actions {', '.join(missing)}")
+        raise TaskError(f"the grammar has no words for the actions {', '.join(missing)}")
     commands, feedback = {}, {}
     for name, parameters in domain.actions.items():
         template, rule = compiler.grammar.actions[name]
@@ -133,7 +133,7 @@ class _Compiler:
         if name == "task":
             return lambda scene, env: scene.task_line
         if name in path:
-            raise GameError(f"the grammar rule {name!r} refers to itself ({' -> '.join(path)})")
+            raise TaskError(f"the grammar rule {name!r} refers to itself ({' -> '.join(path)})")
         path = (*path, name)
         alternatives: list[tuple[Solve | None, Text]] = []
         for alternative in self.grammar.rules.get(name, []):
@@ -143,9 +143,9 @@ class _Compiler:
             if solve is None:
                 break
         if not alternatives:
-            raise GameError(f"the grammar has no rule {name!r}, which {path[-2]} needs")
+            raise TaskError(f"the grammar has no rule {name!r}, which {path[-2]} needs")
         if alternatives[-1][0] is not None:
-            raise GameError(f"the grammar rule {name!r} has no alternative without a condition, so some moment may find no text; {INSTEAD}")
+            raise TaskError(f"the grammar rule {name!r} has no alternative without a condition, so some moment may find no text; {INSTEAD}")
         if len(alternatives) == 1:
             return alternatives[0][1]
 
@@ -166,24 +166,24 @@ class _Compiler:
         for part in text.split("&"):
             match = _LITERAL.fullmatch(part)
             if match is None:
-                raise GameError(f"{where} is not a list of predicates joined by &; {INSTEAD}")
+                raise TaskError(f"{where} is not a list of predicates joined by &; {INSTEAD}")
             predicate = match.group(1)
             positive = predicate.removeprefix("not_")
             if positive not in self.domain.predicates or positive in UNTRACKED:
-                raise GameError(f"{where} asks for {predicate!r}, which this engine does not follow; {INSTEAD}")
+                raise TaskError(f"{where} asks for {predicate!r}, which this engine does not follow; {INSTEAD}")
             if path[0].startswith(TEMPLATE) and positive in DYNAMIC:
-                raise GameError(f"{where} asks for {predicate!r}; commands whose words change during the game are not supported; {INSTEAD}")
+                raise TaskError(f"{where} asks for {predicate!r}; commands whose words change during the game are not supported; {INSTEAD}")
             if positive != predicate and positive not in NEGATABLE | NEVER_NEGATED:
-                raise GameError(f"{where} asks for {predicate!r}; this engine follows that only for {sorted(NEGATABLE)}; {INSTEAD}")
+                raise TaskError(f"{where} asks for {predicate!r}; this engine follows that only for {sorted(NEGATABLE)}; {INSTEAD}")
             variables: list[str] = []
             for argument in match.group(2).split(","):
                 variable, _, kind = (word.strip() for word in argument.partition(":"))
                 if inner.setdefault(variable, kind) != kind or not kind:
-                    raise GameError(f"{where} gives {variable!r} the type {kind!r} where it is {inner[variable]!r}; {INSTEAD}")
+                    raise TaskError(f"{where} gives {variable!r} the type {kind!r} where it is {inner[variable]!r}; {INSTEAD}")
                 variables.append(variable)
             kinds = tuple(inner[variable] for variable in variables)
             if kinds != self.domain.predicates[positive]:
-                raise GameError(f"{where} applies {positive!r} to {kinds}, the domain to {self.domain.predicates[positive]}; {INSTEAD}")
+                raise TaskError(f"{where} applies {positive!r} to {kinds}, the domain to {self.domain.predicates[positive]}; {INSTEAD}")
             never |= predicate.startswith("not_") and positive in NEVER_NEGATED
             literals.append(Literal(predicate, tuple(variables)))
         return (_never if never else compile_query(literals, frozenset(scope), distinct=True)), inner
@@ -193,7 +193,7 @@ class _Compiler:
         try:
             tree = ast.parse(source.strip(), mode="eval").body
         except (SyntaxError, ValueError) as error:
-            raise GameError(f"{where} is damaged: {error}") from error
+            raise TaskError(f"{where} is damaged: {error}") from error
         return self._expression(tree, scope, where)
 
     def _expression(self, tree: ast.expr, scope: dict[str, str], where: str) -> Text:
@@ -214,7 +214,7 @@ class _Compiler:
             case ast.BoolOp(op=ast.Or(), values=values):
                 choices = [self._expression(value, scope, where) for value in values]
                 return lambda scene, env: next((text for choice in choices if (text := choice(scene, env))), "")
-        raise GameError(f"{where} uses {ast.unparse(tree)!r}, which this engine does not know; {INSTEAD}")
+        raise TaskError(f"{where} uses {ast.unparse(tree)!r}, which this engine does not know; {INSTEAD}")
 
 
 def _as_it_is(facts: Facts, env: Bindings) -> Iterator[Bindings]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from hiper.errors import DataError, GameError
+from hiper.errors import DataError, TaskError
 from hiper.runtime.reading import read_bytes
 from hiper.suites.alfworld import pddl
 from hiper.suites.alfworld.domain import Domain, read_domain
@@ -72,28 +72,28 @@ class World:
             change: makes another game of its parsed JSON before that is read.
 
         Raises:
-            GameError: missing, damaged, or for a domain or grammar this engine does not know; names the file and what to do.
+            TaskError: missing, damaged, or for a domain or grammar this engine does not know; names the file and what to do.
         """
         path = Path(path)
         data = read_game_file(path)
         try:
             return cls.from_data(data if change is None else change(data), path)
-        except GameError as error:
-            raise GameError(f"{path}: {error}") from error
+        except TaskError as error:
+            raise TaskError(f"{path}: {error}") from error
         except RecursionError as error:
-            raise GameError(f"{path}: its rules are nested too deeply; the file is damaged, fetch or generate it again") from error
+            raise TaskError(f"{path}: its rules are nested too deeply; the file is damaged, fetch or generate it again") from error
 
     @classmethod
     def from_data(cls, data: Any, path: Path) -> World:
         """A world from the parsed JSON of a game file; `path` only names it.
 
         Raises:
-            GameError: as `load`, without the file's name.
+            TaskError: as `load`, without the file's name.
         """
         _check_keys(data)
         walkthrough = data.get("walkthrough")
         if walkthrough is not None and not (isinstance(walkthrough, list) and all(isinstance(step, str) for step in walkthrough)):
-            raise GameError(f"has a walkthrough that is not a list of commands: {str(walkthrough)[:60]!r}")
+            raise TaskError(f"has a walkthrough that is not a list of commands: {str(walkthrough)[:60]!r}")
         domain = read_domain(data["pddl_domain"])
         grammar, task_line = split_task(data["grammar"])
         wording = compile_wording(grammar, data["pddl_domain"])
@@ -111,12 +111,12 @@ class World:
         agents = [(agent, places) for agent, places in facts.first["atlocation"].items()]
         if len(agents) != 1 or len(agents[0][1]) != 1:
             times = sum(len(places) for _, places in agents)
-            raise GameError(f"the problem places the agent {times} times (atLocation); once belongs there")
+            raise TaskError(f"the problem places the agent {times} times (atLocation); once belongs there")
         receptacles = {}
         for receptacle, places in facts.first["receptacleatlocation"].items():
             if len(places) > 1:
                 name = problem.ids[receptacle]
-                raise GameError(f"the problem places {name!r} {len(places)} times (receptacleAtLocation); once belongs there")
+                raise TaskError(f"the problem places {name!r} {len(places)} times (receptacleAtLocation); once belongs there")
             receptacles[receptacle] = places[0]
         bases, numbers = _names(problem.ids)
         return cls(
@@ -145,28 +145,28 @@ def read_game_file(path: Path) -> dict[str, Any]:
     """The JSON of a game file, its required keys present.
 
     Raises:
-        GameError: missing, unreadable, not JSON, or without a key; names the file and what to do.
+        TaskError: missing, unreadable, not JSON, or without a key; names the file and what to do.
     """
     try:
         raw = read_bytes(path, GAME_BYTES)
     except DataError as error:
-        raise GameError(f"{path}: cannot be read ({error}) Check the data directory and the split.") from error
+        raise TaskError(f"{path}: cannot be read ({error}) Check the data directory and the split.") from error
     try:
         data = orjson.loads(raw)  # several times as fast as `parse_json`; refuses deep nesting and numbers that are none by itself
     except orjson.JSONDecodeError as error:
-        raise GameError(f"{path}: is not JSON ({error}); the file is damaged, fetch or generate it again") from error
+        raise TaskError(f"{path}: is not JSON ({error}); the file is damaged, fetch or generate it again") from error
     try:
         return _check_keys(data)
-    except GameError as error:
-        raise GameError(f"{path}: {error}") from error
+    except TaskError as error:
+        raise TaskError(f"{path}: {error}") from error
 
 
 def _check_keys(data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise GameError(f"holds a JSON {type(data).__name__} where an object belongs; this is no game file")
+        raise TaskError(f"holds a JSON {type(data).__name__} where an object belongs; this is no game file")
     missing = [key for key in REQUIRED_KEYS if not isinstance(data.get(key), str)]
     if missing:
-        raise GameError(f"lacks {', '.join(missing)}; a game file has the keys {', '.join(REQUIRED_KEYS)}; fetch or generate it again")
+        raise TaskError(f"lacks {', '.join(missing)}; a game file has the keys {', '.join(REQUIRED_KEYS)}; fetch or generate it again")
     return data
 
 
@@ -178,30 +178,30 @@ class _Problem:
         parts = pddl.sections(pddl.read(text, what), what)
         for name in (":objects", ":init", ":goal"):
             if (found := len(parts.get(name, []))) != 1:
-                raise GameError(f"{what} has {found} sections {name}; one belongs there; fetch or generate the file again")
+                raise TaskError(f"{what} has {found} sections {name}; one belongs there; fetch or generate the file again")
         types = self.types = dict(pddl.typed(parts[":objects"][0], ":objects"))
         self.facts: list[tuple[str, list[str]]] = []
         mentioned: set[str] = set()
         for fact in parts[":init"][0]:
             if not isinstance(fact, list) or not fact:
-                raise GameError(f"{what} states {pddl.write(fact)[:60]!r}, which is no fact")
+                raise TaskError(f"{what} states {pddl.write(fact)[:60]!r}, which is no fact")
             predicate, *arguments = fact
             if predicate == "=":  # costs and distances, which the game does not show
                 continue
             if not isinstance(predicate, str) or predicate not in domain.predicates:
-                raise GameError(f"{what} states {pddl.write(fact)[:80]!r}: the domain has no such predicate")
+                raise TaskError(f"{what} states {pddl.write(fact)[:80]!r}: the domain has no such predicate")
             kinds = domain.predicates[predicate]
             try:
                 given = tuple([types[argument] for argument in arguments])  # type: ignore[index]  # a list is no key: TypeError
             except (KeyError, TypeError):
-                raise GameError(f"{what} states {pddl.write(fact)[:160]!r}, naming what is not among its :objects") from None
+                raise TaskError(f"{what} states {pddl.write(fact)[:160]!r}, naming what is not among its :objects") from None
             if given != kinds:
-                raise GameError(f"{what} states {pddl.write(fact)[:160]!r}, of types {given}; the domain wants {kinds}")
+                raise TaskError(f"{what} states {pddl.write(fact)[:160]!r}, of types {given}; the domain wants {kinds}")
             self.facts.append((predicate, arguments))  # type: ignore[arg-type]  # all are keys of `types`
             mentioned.update(arguments)  # type: ignore[arg-type]
         self.ids = sorted(mentioned)
         if len(parts[":goal"][0]) != 1:
-            raise GameError(f"{what} has a :goal of {len(parts[':goal'][0])} expressions; one belongs there")
+            raise TaskError(f"{what} has a :goal of {len(parts[':goal'][0])} expressions; one belongs there")
         self.goal = parts[":goal"][0][0]
 
 

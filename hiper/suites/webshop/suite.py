@@ -14,7 +14,7 @@ from hiper.errors import DataError
 from hiper.runtime.progress import Progress
 from hiper.suites.base import TextEnv
 from hiper.suites.suite import OwnSettings, Suite, Wording
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 from hiper.suites.webshop.env import ShopEnv
 from hiper.suites.webshop.expert import Expert
 from hiper.suites.webshop.nouns import find_tagger
@@ -43,28 +43,28 @@ class WebShop(Suite):
 
     def source(self, cfg: RunConfig) -> Mapping[str, Any]:
         """Where the official catalogue lies."""
-        return {} if cfg.games.source is not Source.official else {"data": cfg.games.data or os.environ.get(VARIABLE)}
+        return {} if cfg.tasks.source is not Source.official else {"data": cfg.tasks.data or os.environ.get(VARIABLE)}
 
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
         """Who told the nouns, and how pages were worded."""
         return {"type_matching": find_tagger().name, "labels": str(cfg.webshop.labels).lower()}
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
-        """A generated catalogue, or the one in `games.data` or $WEBSHOP_DATA."""
-        if cfg.games.source is Source.generated:
+        """A generated catalogue, or the one in `tasks.data` or $WEBSHOP_DATA."""
+        if cfg.tasks.source is Source.generated:
             from hiper.suites.webshop.generate import generate_catalogue
 
-            return generate_catalogue(folder, cfg.webshop.products, cfg.games.seed)
-        named = cfg.games.data or os.environ.get(VARIABLE)
+            return generate_catalogue(folder, cfg.webshop.products, cfg.tasks.seed)
+        named = cfg.tasks.data or os.environ.get(VARIABLE)
         if named is None:
             raise DataError(
-                f"games.source=official needs games.data or ${VARIABLE}: the folder with items_shuffle*.json and items_ins_v2*.json, which "
-                "princeton-nlp/WebShop's setup.sh fetches. games.source=generated needs no download."
+                f"tasks.source=official needs tasks.data or ${VARIABLE}: the folder with items_shuffle*.json and items_ins_v2*.json, which "
+                "princeton-nlp/WebShop's setup.sh fetches. tasks.source=generated needs no download."
             )
         return Path(named).expanduser()
 
-    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> GameIndex:
-        """The goals of a catalogue: first those of `test`, then of `valid`, and `train` is the rest; `games.limit` spreads over each."""
+    def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
+        """The goals of a catalogue: first those of `test`, then of `valid`, and `train` is the rest; `tasks.limit` spreads over each."""
         shop = _shop(root, cfg.webshop.goal_seed, cfg.webshop.human, cfg.webshop.mended)
         test, held_out, total = cfg.webshop.test, cfg.webshop.test + cfg.webshop.valid, len(shop.goals)
         if held_out >= total:
@@ -74,17 +74,17 @@ class WebShop(Suite):
         unknown = [split for split in splits or () if split not in parts]
         if unknown:
             raise DataError(f"WebShop has no split {', '.join(unknown)}; it has {', '.join(parts)}.")
-        entries: list[GameEntry] = []
+        entries: list[Task] = []
         left_out = 0
         for split in parts if splits is None else splits:
             numbers = parts[split]
-            count = min(len(numbers), cfg.games.limit or len(numbers))
+            count = min(len(numbers), cfg.tasks.limit or len(numbers))
             left_out += len(numbers) - count
             for place in range(count):
                 goal = shop.goals[numbers[place * len(numbers) // count]]
                 name = f"{_KINDS[cfg.webshop.human]}/{cfg.webshop.goal_seed}/{goal.index:07d}"
-                entries.append(GameEntry(name, split, goal.category))
-        return GameIndex(root, tuple(entries), {"beyond games.limit": left_out} if left_out else {})
+                entries.append(Task(name, split, goal.category))
+        return TaskIndex(root, tuple(entries), {"beyond tasks.limit": left_out} if left_out else {})
 
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
         """An episode of one goal. Things keep their names: they are the catalogue's."""
@@ -97,7 +97,7 @@ class WebShop(Suite):
             raise DataError(f"{path} names no goal; expected CATALOGUE/synthetic/SEED/INDEX or CATALOGUE/human/SEED/INDEX.") from error
         return ShopEnv(shop.episode(goal), cfg.webshop.pay, labels=cfg.webshop.labels)
 
-    def expert(self, index: GameIndex, cfg: RunConfig, rng: random.Random) -> Expert:
+    def expert(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """One that knows how to shop, and no catalogue."""
         return Expert(labels=cfg.webshop.labels)
 

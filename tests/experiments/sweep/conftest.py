@@ -14,12 +14,12 @@ from hiper.experiments.sweep.spec import Dimension, Pruner, PrunerName, Sampler,
 
 SETTINGS = [
     "experiment=smoke",
-    "games.train=12",
+    "tasks.train=12",
     "demos.count=16",
     "env.max_turns=6",
-    "warm_start.max_steps=2",
+    "sft.max_steps=2",
     "rollout.trajectories=4",
-    "trainer.eval_games=2",
+    "trainer.eval_tasks=2",
 ]
 
 

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from hiper.cli.main import main
-from hiper.config.compose import compose, override
+from hiper.composition.compose import compose, override
 from hiper.config.places import config_dir
 from hiper.evaluation.history import history
 from hiper.experiments.sweep.outcome import tally

@@ -10,7 +10,7 @@ import pytest
 from optuna import TrialPruned
 from optuna.trial import TrialState
 
-from hiper.config.compose import compose, override
+from hiper.composition.compose import compose, override
 from hiper.errors import CollapseError, ConfigError
 from hiper.experiments.sweep.outcome import check_best_file, record
 from hiper.experiments.sweep.spec import SweepSpec
@@ -184,6 +184,6 @@ def test_failing_trainings_are_named_and_end_the_worker(
 def test_a_changed_warm_start_is_made_anew(begun: tuple[SweepSpec, SweepStudy]) -> None:
     spec, _ = begun
     before = {path.name for path in (spec.place / "base").iterdir()}
-    cfg = spec.compose({"warm_start.lr": 0.5}, 0, spec.place / "run")
-    assert stage_fingerprint(cfg, "warm_start") not in before
-    assert stage_fingerprint(spec.compose({}, 0, spec.place), "warm_start") in before
+    cfg = spec.compose({"sft.lr": 0.5}, 0, spec.place / "run")
+    assert stage_fingerprint(cfg, "sft") not in before
+    assert stage_fingerprint(spec.compose({}, 0, spec.place), "sft") in before

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.integrations.dvc import PARAMS, dvc_command, dvc_environment
 from hiper.runs.run_dir import save_config
 from tests.checkout import commit, dvc, make_checkout, run

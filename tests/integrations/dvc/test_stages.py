@@ -3,7 +3,7 @@
 1. The one in the checkout is what the table has it be.
 2. Changing any one setting does the same stages again by DVC as by a run's fingerprints, whichever suite is played. Left out are paths, for
    another directory is another run, and settings that the suite does not read: a run refuses them.
-3. The exceptions: where `warm_start.seed` is set, DVC does the warm start again under another `seed`, too, and training under another name
+3. The exceptions: where `sft.seed` is set, DVC does the warm start again under another `seed`, too, and training under another name
    of a preset with the same values. It cannot tell.
 4. (slow) DVC itself says so of a few settings.
 """
@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
+from hiper.composition.compose import compose
 from hiper.config import SUITE_SETTINGS, RunConfig
 from hiper.config.algo import PROMISE
-from hiper.config.compose import compose
 from hiper.errors import ConfigError
 from hiper.integrations.dvc import PARAMS
 from hiper.integrations.dvc.__main__ import main
@@ -111,9 +111,9 @@ def test_dvc_yaml_is_what_the_table_has_it_be(root: Path, tmp_path: Path, capsys
 def test_a_stage_is_its_command_with_what_it_reads_and_makes() -> None:
     stages = dvc_file()["stages"]
     assert list(stages) == list(STAGES)
-    assert stages["warm_start"]["cmd"] == "hiper warm-start --config params.yaml"
+    assert stages["sft"]["cmd"] == "hiper sft --config params.yaml"
     assert stages["report"]["cmd"] == "hiper report --config params.yaml --no-timestamps"
-    assert stages["train"]["deps"] == ["hiper/__init__.py", "${paths.run}/games", "${paths.run}/warm_start"]
+    assert stages["train"]["deps"] == ["hiper/__init__.py", "${paths.run}/tasks", "${paths.run}/sft"]
     assert stages["train"]["outs"] == ["${paths.run}/train"]
     assert dvc_file()["metrics"] == ["${paths.run}/evaluate/metrics.json"]
 
@@ -134,9 +134,9 @@ def test_dvc_does_again_what_a_run_does_again(base: str) -> None:
 
 
 def test_what_differs_when_the_warm_start_has_a_seed_of_its_own() -> None:
-    cfg = compose(["experiment=smoke", "warm_start.seed=5"])
+    cfg = compose(["experiment=smoke", "sft.seed=5"])
     assert redone_by_a_run(cfg, changed(cfg, "seed")) == ["train", "evaluate", "report"]
-    assert redone_by_dvc("seed") == ["warm_start", "train", "evaluate", "report"]
+    assert redone_by_dvc("seed") == ["sft", "train", "evaluate", "report"]
 
 
 def test_what_is_left_out_is_refused() -> None:
@@ -168,7 +168,7 @@ def test_dvc_says_so_itself(tmp_path: Path, small_settings: list[str], finished_
     copytree(finished_run, checkout / "runs" / "small")
     dvc(checkout, "commit", "--force")
     assert json.loads(dvc(checkout, "status", "--json")) == {}
-    for key in ("games.train", "env.name", "rollout.constrain", "trainer.save_every", "name", "seed"):
+    for key in ("tasks.train", "env.name", "rollout.constrain", "trainer.save_every", "name", "seed"):
         after = changed(cfg, key)
         save_config(after, checkout / PARAMS)
         said = json.loads(dvc(checkout, "status", "--json"))

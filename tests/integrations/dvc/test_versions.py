@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hiper.cli.main import main
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.errors import ConfigError
 from hiper.integrations.dvc import LOCK, PARAMS, models
 from hiper.pipeline.stages import STAGES
@@ -109,8 +109,8 @@ def test_a_bad_lock_in_history_costs_no_other_commit_its_metrics(
 ) -> None:
     folder = make_checkout(tmp_path / "checkout")
     metrics = {
-        "good": '{"trained": {"valid_seen": 0.5}, "games": {"valid_seen": 4}}',
-        "odd": '{"trained": {"valid_seen": "x"}, "games": []}',
+        "good": '{"trained": {"valid_seen": 0.5}, "tasks": {"valid_seen": 4}}',
+        "odd": '{"trained": {"valid_seen": "x"}, "tasks": []}',
     }
     for name, text in metrics.items():
         stages = {
@@ -181,7 +181,7 @@ def test_the_round_trip(checkout: Path, small_settings: list[str], tmp_path: Pat
     said = dvc(clone, "exp", "run", *(word for change in changes for word in ("--set-param", change)))
     assert done(said) == ["evaluate", "report"]
     assert "evaluate.limit" in dvc(clone, "params", "diff")
-    assert "games.valid_seen" in dvc(clone, "metrics", "diff")
+    assert "tasks.valid_seen" in dvc(clone, "metrics", "diff")
     page = dvc(clone, "plots", "show", "--out", str(tmp_path / "plots")).strip().removeprefix("file://")
     assert all(name in Path(page).read_text(encoding="utf-8") for name in ("curves.csv", "evaluations.csv", "valid_unseen: all"))
 
@@ -193,5 +193,5 @@ def test_the_round_trip(checkout: Path, small_settings: list[str], tmp_path: Pat
     assert newest.path == oldest.path == "runs/small/train/model"
     assert newest.md5 != oldest.md5
     assert oldest.commit == run("git", "rev-parse", "HEAD~1", cwd=clone).strip()
-    assert set(newest.success) == set(newest.games) == {"valid_seen", "valid_unseen"}
+    assert set(newest.success) == set(newest.tasks) == {"valid_seen", "valid_unseen"}
     assert os.linesep not in str(newest)

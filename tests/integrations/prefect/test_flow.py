@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from hiper.cli import main as cli
+from hiper.composition.compose import compose
 from hiper.config import RunConfig
-from hiper.config.compose import compose
 from hiper.errors import ConfigError, DataError, WorkflowError
 from hiper.integrations.prefect import artifacts as shared
 from hiper.integrations.prefect import tasks as module
@@ -36,15 +36,15 @@ def test_a_task_is_a_call_into_the_library(tmp_path: Path, small_settings: list[
         patch.setattr(shared, "create_progress_artifact", lambda progress, **rest: reports.append(progress))
         patch.setattr(shared, "update_progress_artifact", lambda progress, **rest: reports.append(progress))
         patch.setattr(shared, "_id", lambda created: created)
-        result = module.TASKS["games"].fn(cfg, How.here)
-    assert (result.stage, result.directory, result.reused) == ("games", run / "games", False)
-    assert read_stage(run, "games") is not None
+        result = module.TASKS["tasks"].fn(cfg, How.here)
+    assert (result.stage, result.directory, result.reused) == ("tasks", run / "tasks", False)
+    assert read_stage(run, "tasks") is not None
     assert reports[-1] == 100.0
 
 
 def test_every_stage_is_a_task_of_its_name() -> None:
-    assert [task.name for task in module.TASKS.values()] == ["games", "demos", "warm-start", "train", "evaluate", "report"]
-    assert [name for name, task in module.TASKS.items() if task.retry_condition_fn is not None] == ["games"]
+    assert [task.name for task in module.TASKS.values()] == ["tasks", "demos", "sft", "train", "evaluate", "report"]
+    assert [name for name, task in module.TASKS.items() if task.retry_condition_fn is not None] == ["tasks"]
     assert len({task.task_key for task in module.TASKS.values()}) == len(STAGES)
 
 
@@ -61,7 +61,7 @@ def test_settings_are_composed_or_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "retries"), [(["games=official"], True), (["games=official", "games.data=here"], False), (["games=generated"], False)]
+    ("overrides", "retries"), [(["tasks=official"], True), (["tasks=official", "tasks.data=here"], False), (["tasks=generated"], False)]
 )
 def test_only_a_download_is_tried_again(overrides: list[str], retries: bool) -> None:
     assert module.may_download(compose(overrides)) is retries
@@ -94,8 +94,8 @@ def test_the_flow_does_what_is_not_done_and_shows_it(prefect_server: None, finis
     assert {"evaluate", "evaluation", "report", "curve-success"} <= {one.key for one in artifacts}
     assert all({"experiment:smoke", "seed:0", "algo:hae"} <= set(one.tags) for one in found)
     rows = result_table(run / "evaluate")
-    kinds = {(row["model"], row["split"]): row["games"] for row in rows if row["tasks"] == "all"}
-    assert kinds == {(model, split): 2 for model in ("trained", "warm_start") for split in ("valid_seen", "valid_unseen")}
+    kinds = {(row["model"], row["split"]): row["tasks"] for row in rows if row["task type"] == "all"}
+    assert kinds == {(model, split): 2 for model in ("trained", "sft") for split in ("valid_seen", "valid_unseen")}
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         made.append(overrides)
         return compose(overrides)
 
-    monkeypatch.setattr("hiper.config.compose.compose", counting)
+    monkeypatch.setattr("hiper.composition.compose.compose", counting)
     monkeypatch.setattr("hiper.integrations.prefect.pipeline.compose", counting)
     return made
 

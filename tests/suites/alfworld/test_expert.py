@@ -20,7 +20,7 @@ from statistics import fmean
 
 import pytest
 
-from hiper.config import TASK_TYPES, GamesConfig
+from hiper.config import TASK_TYPES, TasksConfig
 from hiper.errors import DataError
 from hiper.suites.alfworld.expert import Expert, indefinite
 from hiper.suites.alfworld.game import Game
@@ -28,7 +28,7 @@ from hiper.suites.alfworld.games import index_games
 from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.tasks import TaskSpec, Treatment, parse_task
 from hiper.suites.expert import Demonstration, PlanStep, demonstrate
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 
 ROOM = (
     "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see {}.\n\n"
@@ -37,15 +37,15 @@ ROOM = (
 
 
 @pytest.fixture(scope="module")
-def games(tmp_path_factory: pytest.TempPathFactory) -> GameIndex:
+def games(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
     pytest.importorskip("alfworld", reason="the generator reads the floor plans of the alfworld package")
     from hiper.suites.alfworld.generate import generate_games
 
-    cfg = GamesConfig(train=120, valid_seen=6, valid_unseen=60, max_receptacles=14, max_objects=26)
+    cfg = TasksConfig(train=120, valid_seen=6, valid_unseen=60, max_receptacles=14, max_objects=26)
     return generate_games(tmp_path_factory.mktemp("games") / "out", cfg)
 
 
-def play(index: GameIndex, split: str, expert: Expert) -> list[Demonstration]:
+def play(index: TaskIndex, split: str, expert: Expert) -> list[Demonstration]:
     return [demonstrate(Game.load(index.resolve(entry)), expert, 50) for entry in index.split(split)]
 
 
@@ -107,8 +107,8 @@ def test_prior_by_hand(tmp_path: Path) -> None:
     assert prior.openable == {"safe": 0.5}
 
 
-def test_prior_reads_the_training_split_only(games: GameIndex) -> None:
-    train = GameIndex(games.root, tuple(games.split("train")))
+def test_prior_reads_the_training_split_only(games: TaskIndex) -> None:
+    train = TaskIndex(games.root, tuple(games.split("train")))
     assert LocationPrior.learn(games) == LocationPrior.learn(train) != LocationPrior.learn(games, "valid_unseen")
 
 
@@ -141,7 +141,7 @@ def test_speaks_both_releases(put: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "valid_unseen"])
-def test_wins_every_generated_game(games: GameIndex, split: str) -> None:
+def test_wins_every_generated_game(games: TaskIndex, split: str) -> None:
     demonstrations = play(games, split, Expert(LocationPrior.learn(games)))
     assert all(demonstration.won for demonstration in demonstrations)
     steps = [[step for _, step in demonstration.turns] for demonstration in demonstrations]
@@ -157,7 +157,7 @@ def test_wins_every_generated_game(games: GameIndex, split: str) -> None:
     assert total / switches >= 2
 
 
-def test_subgoals_name_the_task(games: GameIndex) -> None:
+def test_subgoals_name_the_task(games: TaskIndex) -> None:
     for demonstration in play(games, "valid_unseen", Expert(LocationPrior.learn(games))):
         spec = parse_task(demonstration.task)
         subgoals = [step.subgoal for _, step in demonstration.turns if step.switch]
@@ -168,13 +168,13 @@ def test_subgoals_name_the_task(games: GameIndex) -> None:
         assert (f"find another {spec.object}" in subgoals) == (spec.count == 2)
 
 
-def test_the_prior_is_worth_having(games: GameIndex) -> None:
+def test_the_prior_is_worth_having(games: TaskIndex) -> None:
     known = play(games, "valid_unseen", Expert(LocationPrior.learn(games)))
     blind = play(games, "valid_unseen", Expert(LocationPrior({}, {}, {})))
     assert fmean(len(episode.turns) for episode in known) < 0.75 * fmean(len(episode.turns) for episode in blind)
 
 
-def test_detours_are_reproducible_and_still_win(games: GameIndex) -> None:
+def test_detours_are_reproducible_and_still_win(games: TaskIndex) -> None:
     prior = LocationPrior.learn(games)
     straight = play(games, "valid_unseen", Expert(prior))
     first, second = (play(games, "valid_unseen", Expert(prior, detours=0.3, rng=random.Random(5))) for _ in range(2))
@@ -183,7 +183,7 @@ def test_detours_are_reproducible_and_still_win(games: GameIndex) -> None:
     assert sum(len(episode.turns) for episode in first) > sum(len(episode.turns) for episode in straight)
 
 
-def test_slips_are_marked_and_it_finds_its_way_back(games: GameIndex) -> None:
+def test_slips_are_marked_and_it_finds_its_way_back(games: TaskIndex) -> None:
     prior = LocationPrior.learn(games)
     clumsy = [
         demonstrate(Game.load(games.resolve(entry)), Expert(prior), 50, 0.3, random.Random(number))
@@ -212,7 +212,7 @@ def test_slips_are_marked_and_it_finds_its_way_back(games: GameIndex) -> None:
     assert not any(step.slip for demo in play(games, "valid_unseen", Expert(prior)) for _, step in demo.turns)
 
 
-def test_rounds_go_where_it_has_been_and_end(games: GameIndex) -> None:
+def test_rounds_go_where_it_has_been_and_end(games: TaskIndex) -> None:
     prior = LocationPrior.learn(games)
     entries = games.split("valid_unseen")
     strays = [
@@ -239,7 +239,7 @@ def test_rounds_go_where_it_has_been_and_end(games: GameIndex) -> None:
     assert len(lengths) > 20 and max(lengths) >= 6 and sum(length > 1 for length in lengths) > 10
 
 
-def test_a_lapse_leaves_one_thing_out(games: GameIndex) -> None:
+def test_a_lapse_leaves_one_thing_out(games: TaskIndex) -> None:
     prior = LocationPrior.learn(games)
     tools = {**{treatment.value: treatment.value for treatment in Treatment}, "look": "use"}
     for entry in games.split("train"):
@@ -257,7 +257,7 @@ def test_a_lapse_leaves_one_thing_out(games: GameIndex) -> None:
             assert step.action.startswith(f"examine {spec.object} ") if skipped else step.action == right.action
 
 
-def test_a_wrong_thing_is_put_down(games: GameIndex) -> None:
+def test_a_wrong_thing_is_put_down(games: TaskIndex) -> None:
     """A fixed bug: whatever it held it took for what it was sent for, and it counted anything put anywhere as done."""
     prior = LocationPrior.learn(games)
     entry = next(entry for entry in games.split("train") if entry.task_type == TASK_TYPES[0])
@@ -277,13 +277,13 @@ def test_a_wrong_thing_is_put_down(games: GameIndex) -> None:
     assert game.won
 
 
-def test_wins_with_names_dealt_anew(games: GameIndex) -> None:
+def test_wins_with_names_dealt_anew(games: TaskIndex) -> None:
     expert = Expert(LocationPrior.learn(games))
     for number, entry in enumerate(games.split("valid_unseen")):
         assert demonstrate(Game.load(games.resolve(entry), random.Random(number)), expert, 50).won
 
 
-def test_gives_up_at_the_turn_limit(games: GameIndex) -> None:
+def test_gives_up_at_the_turn_limit(games: TaskIndex) -> None:
     demonstration = demonstrate(Game.load(games.resolve(games.entries[0])), Expert(LocationPrior.learn(games)), 2)
     assert not demonstration.won
     assert len(demonstration.turns) == 2
@@ -304,5 +304,5 @@ def test_wins_a_thousand_full_size_games(tmp_path: Path) -> None:
     pytest.importorskip("alfworld")
     from hiper.suites.alfworld.generate import generate_games
 
-    index = generate_games(tmp_path / "out", GamesConfig(train=1000, valid_seen=1, valid_unseen=1))
+    index = generate_games(tmp_path / "out", TasksConfig(train=1000, valid_seen=1, valid_unseen=1))
     assert all(demonstration.won for demonstration in play(index, "train", Expert(LocationPrior.learn(index))))

@@ -1,7 +1,7 @@
-"""Files that cannot be played are refused with a GameError that names the file, the trouble and what to do.
+"""Files that cannot be played are refused with a TaskError that names the file, the trouble and what to do.
 
 Rules pinned: damaged JSON, missing keys, cut-off or nonsensical PDDL, unknown actions, types, sections, predicates, grammar
-rules, expressions and goals are each named; nothing else than GameError ever comes out.
+rules, expressions and goals are each named; nothing else than TaskError ever comes out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hiper.errors import GameError
+from hiper.errors import TaskError
 from hiper.suites.alfworld import Game
 from hiper.suites.alfworld.grammar import read_symbols
 from hiper.suites.alfworld.world import World
@@ -88,7 +88,7 @@ def test_the_trouble_is_named(tiny: Any, case: str, tmp_path: Path) -> None:
     assert old in text, "the case no longer applies"
     data[key] = text.replace(old, new)
     path = tiny.write(tmp_path / "game.tw-pddl", data)
-    with pytest.raises(GameError) as caught:
+    with pytest.raises(TaskError) as caught:
         Game.load(path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
@@ -107,18 +107,18 @@ def test_the_trouble_is_named(tiny: Any, case: str, tmp_path: Path) -> None:
 def test_a_file_that_is_no_game(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "game.tw-pddl"
     path.write_bytes(content)
-    with pytest.raises(GameError, match=message) as caught:
+    with pytest.raises(TaskError, match=message) as caught:
         Game.load(path)
     assert str(path) in str(caught.value)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(GameError, match=r"none\.tw-pddl: cannot be read"):
+    with pytest.raises(TaskError, match=r"none\.tw-pddl: cannot be read"):
         Game.load(tmp_path / "none.tw-pddl")
 
 
 def test_a_strange_walkthrough(tiny: Any, tmp_path: Path) -> None:
-    with pytest.raises(GameError, match="walkthrough"):
+    with pytest.raises(TaskError, match="walkthrough"):
         Game.load(tiny.write(tmp_path / "game.tw-pddl", {**tiny.game_data(), "walkthrough": "go"}))
 
 
@@ -134,7 +134,7 @@ def test_random_damage_never_raises_anything_else(tiny: Any) -> None:
         broken = {**data, key: text[:start] + rng.choice(["", "(", ")", '"', "}", "{", "#", "x", "\0"]) + text[end:]}
         try:
             game = Game(World.from_data(broken, Path("broken")))
-        except GameError:
+        except TaskError:
             refused += 1
             continue
         game.reset()  # what is accepted can be played
@@ -148,7 +148,7 @@ def test_truncated_json_at_any_place(tiny: Any, tmp_path: Path) -> None:
     for length in range(0, len(raw), len(raw) // 25):
         path = tmp_path / "game.tw-pddl"
         path.write_text(raw[:length])
-        with pytest.raises(GameError):
+        with pytest.raises(TaskError):
             Game.load(path)
 
 

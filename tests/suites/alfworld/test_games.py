@@ -21,7 +21,7 @@ from hiper.config import SPLITS, TASK_TYPES
 from hiper.errors import DataError, MissingDependencyError
 from hiper.suites.alfworld import official
 from hiper.suites.alfworld.games import GAME_FILE, index_games
-from hiper.suites.tasks import GameEntry, GameIndex
+from hiper.suites.tasks import Task, TaskIndex
 
 SIMPLE, LOOK = TASK_TYPES[0], TASK_TYPES[1]
 
@@ -41,8 +41,8 @@ def test_finds_games_in_both_layouts(tmp_path: Path) -> None:
         add_game(root, "train", f"{SIMPLE}-Mug-None-Shelf-7")
     flat, nested = index_games(tmp_path / "flat"), index_games(tmp_path / "data")
     assert flat.entries == (
-        GameEntry(f"train/{SIMPLE}-Mug-None-Shelf-7/trial_1/{GAME_FILE}", "train", SIMPLE, 7),
-        GameEntry(f"valid_seen/{LOOK}-Book-None-DeskLamp-301/trial_1/{GAME_FILE}", "valid_seen", LOOK, 301),
+        Task(f"train/{SIMPLE}-Mug-None-Shelf-7/trial_1/{GAME_FILE}", "train", SIMPLE, 7),
+        Task(f"valid_seen/{LOOK}-Book-None-DeskLamp-301/trial_1/{GAME_FILE}", "valid_seen", LOOK, 301),
     )
     assert [entry.path for entry in nested.entries] == [f"json_2.1.1/{entry.path}" for entry in flat.entries]
     assert all(nested.resolve(entry).is_file() for entry in nested.entries)
@@ -70,7 +70,7 @@ def test_limit_spreads_over_the_sorted_games(tmp_path: Path) -> None:
     index = index_games(tmp_path, limit=5)
     everything = index_games(tmp_path).entries
     assert index.entries == everything[::2]
-    assert index.left_out == {"beyond games.limit": 5}
+    assert index.left_out == {"beyond tasks.limit": 5}
 
 
 def test_an_empty_split_says_what_there_is(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_an_empty_split_says_what_there_is(tmp_path: Path) -> None:
     add_game(tmp_path, "valid_seen", f"{SIMPLE}-Mug-None-Shelf-7", solvable=False)
     index = index_games(tmp_path)
     assert len(index.split("train")) == 1
-    with pytest.raises(DataError, match=r"'valid_seen' has no games .* it has train \(1\)\. 1 left out: not known to be solvable"):
+    with pytest.raises(DataError, match=r"'valid_seen' has no tasks .* it has train \(1\)\. 1 left out: not known to be solvable"):
         index.split("valid_seen")
     with pytest.raises(DataError, match="has no valid_unseen folder; it has train, valid_seen"):
         index_games(tmp_path, ["valid_unseen"])
@@ -106,11 +106,11 @@ def test_an_index_moves_with_its_games(tmp_path: Path) -> None:
     add_game(tmp_path / "run" / "games", "train", f"{SIMPLE}-Mug-None-Shelf-7")
     index_games(tmp_path / "run" / "games").save(tmp_path / "run" / "index.json")
     (tmp_path / "run").rename(tmp_path / "moved")
-    index = GameIndex.load(tmp_path / "moved" / "index.json")
+    index = TaskIndex.load(tmp_path / "moved" / "index.json")
     assert index.resolve(index.split("train")[0]).is_file()
     (tmp_path / "moved" / "index.json").write_text("{}")
-    with pytest.raises(DataError, match="not a game index"):
-        GameIndex.load(tmp_path / "moved" / "index.json")
+    with pytest.raises(DataError, match="not a task index"):
+        TaskIndex.load(tmp_path / "moved" / "index.json")
 
 
 def test_counts_of_the_released_games(official_games: Path) -> None:
@@ -134,7 +134,7 @@ def test_games_already_there_are_not_fetched(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_named_directory_is_never_downloaded_into(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"games\.data=.* has no game\.tw-pddl under train, valid_seen, valid_unseen"):
+    with pytest.raises(DataError, match=r"tasks\.data=.* has no game\.tw-pddl under train, valid_seen, valid_unseen"):
         official.official_data(str(tmp_path))
 
 
@@ -168,5 +168,5 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
         official.official_data()
     tool.write_text("#!/bin/sh\nexit 7\n")
     tool.chmod(0o755)
-    with pytest.raises(DataError, match=r"ended with code 7 .* games\.source=generated"):
+    with pytest.raises(DataError, match=r"ended with code 7 .* tasks\.source=generated"):
         official.official_data()

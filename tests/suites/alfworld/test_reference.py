@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hiper.errors import DataError, GameError
+from hiper.errors import DataError, TaskError
 from hiper.suites.alfworld import Game
 from hiper.suites.alfworld.conformance import bench, choose_command
 from hiper.suites.alfworld.textworld import TextWorldGame
@@ -102,7 +102,7 @@ def test_original_engine_names_the_file_it_cannot_load(tiny: Any, tmp_path: Path
     data = tiny.game_data()
     data["pddl_problem"] = str(data["pddl_problem"])[:400]
     game = TextWorldGame.load(tiny.write(tmp_path / "game.tw-pddl", data))
-    with pytest.raises(GameError, match=r"game\.tw-pddl.*cannot load"):
+    with pytest.raises(TaskError, match=r"game\.tw-pddl.*cannot load"):
         game.reset()
     game.close()
 

@@ -20,24 +20,24 @@ from typing import Any
 
 import pytest
 
-from hiper.config import GamesConfig
-from hiper.config.compose import compose
-from hiper.errors import ConfigError, GameError
+from hiper.composition.compose import compose
+from hiper.config import TasksConfig
+from hiper.errors import ConfigError, TaskError
 from hiper.suites import suite_of
 from hiper.suites.alfworld.game import Game
 from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.scatter import scatter
 from hiper.suites.alfworld.world import World
 from hiper.suites.expert import demonstrate
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 
 
 @pytest.fixture(scope="module")
-def games(tmp_path_factory: pytest.TempPathFactory) -> GameIndex:
+def games(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
     pytest.importorskip("alfworld", reason="the generator reads the floor plans of the alfworld package")
     from hiper.suites.alfworld.generate import generate_games
 
-    return generate_games(tmp_path_factory.mktemp("games") / "out", GamesConfig(train=60, valid_seen=6, valid_unseen=6))
+    return generate_games(tmp_path_factory.mktemp("games") / "out", TasksConfig(train=60, valid_seen=6, valid_unseen=6))
 
 
 def facts(record: dict[str, Any], predicate: str) -> dict[str, str]:
@@ -45,11 +45,11 @@ def facts(record: dict[str, Any], predicate: str) -> dict[str, str]:
     return dict(re.findall(rf"\({predicate} (\S+) (\S+)\)", start))
 
 
-def records(games: GameIndex) -> list[dict[str, Any]]:
+def records(games: TaskIndex) -> list[dict[str, Any]]:
     return [json.loads(games.resolve(entry).read_text()) for entry in games.split("train")]
 
 
-def test_portable_things_move_to_where_their_kind_lies(games: GameIndex) -> None:
+def test_portable_things_move_to_where_their_kind_lies(games: TaskIndex) -> None:
     prior = LocationPrior.learn(games)
     moved = stayed = 0
     for number, record in enumerate(records(games)):
@@ -76,7 +76,7 @@ def test_portable_things_move_to_where_their_kind_lies(games: GameIndex) -> None
     assert stayed > 5
 
 
-def test_the_generator_decides(games: GameIndex) -> None:
+def test_the_generator_decides(games: TaskIndex) -> None:
     prior, record = LocationPrior.learn(games), records(games)[0]
     assert scatter(record, prior, random.Random(1)) == scatter(record, prior, random.Random(1))
     assert scatter(record, prior, random.Random(1)) != scatter(record, prior, random.Random(2))
@@ -98,13 +98,13 @@ def test_a_vessel_with_something_in_it_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_demonstrations_are_of_games_that_can_be_won(games: GameIndex, share: float) -> None:
+def test_demonstrations_are_of_games_that_can_be_won(games: TaskIndex, share: float) -> None:
     cfg = compose([f"demos.scatter={share}", "demos.fresh=false", "demos.renumber=false"])
     suite = suite_of(cfg)
     rng = random.Random(0)
     expert = suite.expert(games, cfg, rng)
     moved = 0
-    for entry, game in islice(suite.training_games(games, cfg, rng), 120):
+    for entry, game in islice(suite.training_tasks(games, cfg, rng), 120):
         assert isinstance(game, Game)
         assert not game.won
         moved += game.world.digest != World.load(games.resolve(entry)).digest
@@ -112,13 +112,13 @@ def test_demonstrations_are_of_games_that_can_be_won(games: GameIndex, share: fl
     assert moved == 0 if share == 0 else moved > 100
 
 
-def test_there_is_nothing_to_scatter_in_fresh_games(games: GameIndex) -> None:
+def test_there_is_nothing_to_scatter_in_fresh_games(games: TaskIndex) -> None:
     cfg = compose(["demos.scatter=0.5", "demos.fresh=true"])
     with pytest.raises(ConfigError, match=r"demos\.scatter=0\.5"):
-        suite_of(cfg).training_games(games, cfg, random.Random(0))
+        suite_of(cfg).training_tasks(games, cfg, random.Random(0))
 
 
-def test_what_is_wrong_with_a_changed_game_names_its_file(games: GameIndex) -> None:
+def test_what_is_wrong_with_a_changed_game_names_its_file(games: TaskIndex) -> None:
     path = games.resolve(games.split("train")[0])
-    with pytest.raises(GameError, match=re.escape(str(path))):
+    with pytest.raises(TaskError, match=re.escape(str(path))):
         World.load(path, lambda record: {**record, "pddl_domain": "(define (domain other))"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hiper.config.compose import compose
+from hiper.composition.compose import compose
 from hiper.evaluation import read_evaluation
 from hiper.pipeline.stages import STAGES
 from hiper.rollout.trajectory import read_trajectories
@@ -22,7 +22,7 @@ SETTINGS = [
     "webshop.pay=score",
     "demos.count=8",
     "demos.lapses=0.5",
-    "warm_start.max_steps=2",
+    "sft.max_steps=2",
     "rollout.trajectories=4",
     "trainer.iterations=1",
     "env.max_turns=5",
@@ -35,10 +35,10 @@ def test_six_stages(tmp_path: Path) -> None:
     for stage in STAGES.values():
         assert not stage(cfg).reused
     assert stage(cfg).reused
-    index = json.loads((run / "games/index.json").read_text())
-    assert {game["split"] for game in index["games"]} == {"train", "valid", "test"}
+    index = json.loads((run / "tasks/index.json").read_text())
+    assert {game["split"] for game in index["tasks"]} == {"train", "valid", "test"}
     found = read_evaluation(run / "evaluate/trained")
-    assert {split: facts["games"] for split, facts in found["splits"].items()} == {"valid": 4, "test": 6}
+    assert {split: facts["tasks"] for split, facts in found["splits"].items()} == {"valid": 4, "test": 6}
     assert found["meta"]["suite"] == "webshop"
     assert found["meta"]["type_matching"]
     trajectories = list(read_trajectories(run / "evaluate/trained/trajectories.jsonl"))

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hiper.algos.registry import algorithms, settings_of
+from hiper.composition.keys import describe, groups, known_keys, leaves, suggestion, unread
 from hiper.config import DEFAULT_ALGO, SUITE_SETTINGS, RunConfig
 from hiper.config.algo import AlgoConfig, broken_promise, flat
 from hiper.config.checks import REFERENCE, collect_problems
-from hiper.config.keys import describe, groups, known_keys, leaves, suggestion, unread
 from hiper.config.places import config_dirs
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.reading import check_yaml, read_yaml
@@ -35,7 +35,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[\w.-]+")
 _hydra_lock = threading.Lock()  # Hydra keeps its state in a global; composing is not thread-safe
 
-PLACES = ("games.data", "model.path", "paths.run", "paths.base")
+PLACES = ("tasks.data", "model.path", "paths.run", "paths.base")
 """Settings that may be taken from the environment (`${oc.env:VARIABLE}`): where things are on this machine. A run's config is written with
 its values and shared, so that no other setting can carry the contents of a variable into a file."""
 

@@ -7,8 +7,8 @@ import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hiper.config import GamesConfig, RunConfig
-from hiper.config.compose import compose, override, read_settings
+from hiper.composition.compose import compose, override, read_settings
+from hiper.config import RunConfig, TasksConfig
 from hiper.errors import ConfigError, HiperError
 from hiper.evaluation.drift import Drift, Entry, append_history, compare, read_history
 from hiper.evaluation.evaluate import choose, evaluate
@@ -21,7 +21,7 @@ from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress
 from hiper.runtime.reading import read_bytes
 from hiper.suites import suite_of
-from hiper.suites.tasks import GameIndex
+from hiper.suites.tasks import TaskIndex
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +33,13 @@ class Watched:
     name: str = "???"
     """Of its history."""
     run: str | None = None
-    """A run's directory: its trained model and its games."""
+    """A run's directory: its trained model and its tasks."""
     rev: str | None = None
     """Git revision whose dvc.lock names the run's files; unset: the files as they are."""
     model: str | None = None
     """Instead of `run`: a model's directory or hub id."""
-    games: str | None = None
-    """With `model`: a folder of games in the official layout, or one that `hiper games` wrote."""
+    tasks: str | None = None
+    """With `model`: a folder of tasks in the official layout, or one that `hiper tasks` wrote."""
     overrides: list[str] = field(default_factory=list)
     """Changes to the settings saved beside the model."""
 
@@ -98,8 +98,8 @@ def load_plan(path: Path) -> Plan:
     if not names or len(set(names)) != len(names) or any(not name.replace("-", "").replace("_", "").isalnum() for name in names):
         raise ConfigError(f"{path}: models={names} need different names of letters, digits, - and _, at least one: they name files.")
     for one in plan.models:
-        if (one.run is None) == (one.model is None) or (one.model is None) != (one.games is None) or (one.rev and not one.run):
-            raise ConfigError(f"{path}, {one.name}: name a run (with rev, if DVC is to fetch it), or a model and its games.")
+        if (one.run is None) == (one.model is None) or (one.model is None) != (one.tasks is None) or (one.rev and not one.run):
+            raise ConfigError(f"{path}, {one.name}: name a run (with rev, if DVC is to fetch it), or a model and its tasks.")
     if not 0 < plan.alpha < 1:
         raise ConfigError(f"{path}: alpha={plan.alpha} must lie between 0 and 1.")
     return plan
@@ -114,7 +114,7 @@ def reevaluate(plan: Plan, one: Watched, accept: bool = False, progress: Progres
         plan: where things lie, and what is alarming.
         one: the model.
         accept: later evaluations are compared with this one; the first always is accepted.
-        progress: called with (games done, all).
+        progress: called with (tasks done, all).
     """
     work = Path(plan.work) / one.name
     history = Path(plan.history) / f"{one.name}.jsonl"
@@ -133,11 +133,11 @@ def reevaluate(plan: Plan, one: Watched, accept: bool = False, progress: Progres
 
 
 def _evaluate(one: Watched, work: Path, progress: Progress | None) -> Entry:
-    model, games = _files(one, work)
+    model, tasks = _files(one, work)
     saved = config_beside(Path(model)) if Path(model).is_dir() else None
     cfg = override(saved, one.overrides) if saved is not None else compose(one.overrides)
     cfg = override(cfg, ["evaluate.limit=null"])
-    index = _index(games, cfg)
+    index = _index(tasks, cfg)
     evaluate(cfg, model, index, work / "evaluation", progress)
     record = read_evaluation(work / "evaluation")
     here = environment()
@@ -146,38 +146,38 @@ def _evaluate(one: Watched, work: Path, progress: Progress | None) -> Entry:
         time=here["time"],
         accepted=False,
         model=digest(Path(model)) if Path(model).is_dir() else str(model),
-        games={split: _games_digest(index, split) for split in cfg.evaluate.splits},
+        tasks={split: _tasks_digest(index, split) for split in cfg.evaluate.splits},
         engine=cfg.env.engine.value,
         settings=settings,
         versions={**here["versions"], "python": here["python"]},
-        successes={split: (found["successes"], found["games"]) for split, found in record["splits"].items()},
+        successes={split: (found["successes"], found["tasks"]) for split, found in record["splits"].items()},
         evaluation=hashlib.sha256(read_bytes(work / "evaluation" / EVALUATION)).hexdigest(),
     )
 
 
 def _files(one: Watched, work: Path) -> tuple[str, Path]:
-    """The model and the folder of its games."""
+    """The model and the folder of its tasks."""
     if one.run is None:
-        assert one.model is not None and one.games is not None, "checked when the plan was read"
-        return one.model, Path(one.games)
+        assert one.model is not None and one.tasks is not None, "checked when the plan was read"
+        return one.model, Path(one.tasks)
     run = Path(one.run) if one.rev is None else work / "fetched"
-    model, games = run / "train" / MODEL_FOLDER, run / "games"
+    model, tasks = run / "train" / MODEL_FOLDER, run / "tasks"
     if one.rev is not None:
-        for folder in (model.parent, games):
+        for folder in (model.parent, tasks):
             fetch(Path.cwd(), f"{one.run}/{folder.name}", one.rev, folder)
-    for folder in (model, games):
+    for folder in (model, tasks):
         if not folder.is_dir():
-            raise ConfigError(f"{folder} is missing: {one.run} holds no trained model with its games. `dvc pull` may bring it.")
-    return str(model), games
+            raise ConfigError(f"{folder} is missing: {one.run} holds no trained model with its tasks. `dvc pull` may bring it.")
+    return str(model), tasks
 
 
-def _index(games: Path, cfg: RunConfig) -> GameIndex:
-    file = games / "index.json"
-    return GameIndex.load(file) if file.exists() else suite_of(cfg).index(games, replace(cfg, games=GamesConfig()), cfg.evaluate.splits)
+def _index(tasks: Path, cfg: RunConfig) -> TaskIndex:
+    file = tasks / "index.json"
+    return TaskIndex.load(file) if file.exists() else suite_of(cfg).index(tasks, replace(cfg, tasks=TasksConfig()), cfg.evaluate.splits)
 
 
-def _games_digest(index: GameIndex, split: str) -> str:
+def _tasks_digest(index: TaskIndex, split: str) -> str:
     whole = hashlib.sha256()
-    for game in choose(index.split(split), None):
-        whole.update(f"{game.path}\0{hashlib.sha256(read_bytes(index.resolve(game))).hexdigest()}\n".encode())
+    for task in choose(index.split(split), None):
+        whole.update(f"{task.path}\0{hashlib.sha256(read_bytes(index.resolve(task))).hexdigest()}\n".encode())
     return whole.hexdigest()

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from hiper.errors import CheckpointError
-from hiper.train import checkpoint as ck
+from hiper.runs import checkpoint as ck
 
 TENSORS = {
     "weight": torch.randn(5, 3, generator=torch.Generator().manual_seed(0)),
@@ -155,7 +155,7 @@ def test_a_killed_save_leaves_earlier_checkpoints_and_the_next_save_tidies(tmp_p
     before = contents(tmp_path)
     program = f"""
 import os, signal, sys, pathlib, torch
-from hiper.train import checkpoint as ck
+from hiper.runs import checkpoint as ck
 def die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
 if {moment!r} == "fsync": os.fsync = die
 else: pathlib.Path.replace = die

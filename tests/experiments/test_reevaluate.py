@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 from hiper.cli.main import main
 from hiper.errors import ConfigError, DataError
 from hiper.evaluation.drift import Entry, compare, read_history
-from hiper.evaluation.reevaluate import Outcome, Plan, Watched, load_plan, reevaluate
 from hiper.evaluation.statistics import fell
+from hiper.experiments.reevaluate import Outcome, Plan, Watched, load_plan, reevaluate
 
 ENTRY = Entry(
     time="2026-11-25T10:00:00+00:00",
     accepted=True,
     model="a" * 64,
-    games={"valid_unseen": "b" * 64},
+    tasks={"valid_unseen": "b" * 64},
     engine="native",
     settings={"temperature": 0.4},
     versions={"torch": "2.13.0"},
@@ -48,7 +48,7 @@ def test_a_fall_by_hand() -> None:
     ("change", "said"),
     [
         ({"model": "d" * 64}, "the model's files changed"),
-        ({"games": {"valid_unseen": "d"}}, "the game files of valid_unseen changed"),
+        ({"tasks": {"valid_unseen": "d"}}, "the task files of valid_unseen changed"),
         ({"engine": "textworld"}, "the environment's engine changed (native to textworld)"),
         ({"versions": {"torch": "2.14.0"}}, "package torch changed (2.13.0 to 2.14.0)"),
         ({"settings": {"temperature": 0.0}}, "setting temperature changed (0.4 to 0.0)"),
@@ -63,7 +63,7 @@ def test_what_changed_is_named(change: dict[str, object], said: str) -> None:
 
 @pytest.mark.parametrize(("won", "bad"), [(107, False), (100, False), (90, True), (0, True), (120, False)])
 def test_only_a_significant_fall_is_alarming(won: int, bad: bool) -> None:
-    """Of 120 games, 107 won before: 100 has p = 0.095, 90 has p = 0.0021."""
+    """Of 120 tasks, 107 won before: 100 has p = 0.095, 90 has p = 0.0021."""
     drift = compare(ENTRY, dataclasses.replace(ENTRY, successes={"valid_unseen": (won, 120)}), 0.01)
     assert drift.bad is bad
     assert ("success on valid_unseen fell from 89.2 %" in str(drift)) is bad
@@ -118,9 +118,9 @@ def test_a_model_that_does_not_load_is_alarming_and_leaves_no_line(plan: Plan) -
 
 def test_a_changed_game_is_named(plan: Plan) -> None:
     again(plan)
-    game = next(Path("run/games/data/valid_unseen").glob("*/*/game.tw-pddl"))
+    game = next(Path("run/tasks/data/valid_unseen").glob("*/*/game.tw-pddl"))
     game.write_text(game.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    assert str(again(plan).drift) == "the game files of valid_unseen changed"
+    assert str(again(plan).drift) == "the task files of valid_unseen changed"
 
 
 def test_the_command_says_which_and_leaves_with_4(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,10 +151,10 @@ LEARNT = [
     "experiment=smoke",
     "rollout=grammar",
     "protocol.dialect=full",
-    *("games.train=8", "games.valid_seen=1", "games.valid_unseen=1", "games.max_receptacles=6", "games.max_objects=10"),
-    *("games.task_types=[pick_and_place_simple]", "env.max_turns=12"),
+    *("tasks.train=8", "tasks.valid_seen=1", "tasks.valid_unseen=1", "tasks.max_receptacles=6", "tasks.max_objects=10"),
+    *("tasks.task_types=[pick_and_place_simple]", "env.max_turns=12"),
     *("demos.count=16", "demos.fresh=false", "demos.renumber=false", "demos.detours=0", "demos.slips=0", "demos.lapses=0"),
-    *("warm_start.max_steps=100", "warm_start.batch_size=4", "warm_start.lr=4.0e-3", "warm_start.beta2=0.99"),
+    *("sft.max_steps=100", "sft.batch_size=4", "sft.lr=4.0e-3", "sft.beta2=0.99"),
 ]
 """Eight games that a model learns by heart: it wins most of them."""
 
@@ -167,10 +167,10 @@ def test_a_damaged_copy_fails_the_flow_by_name(prefect_server: None, tmp_path: P
     from hiper.integrations.prefect.reevaluate import reevaluate as flow
 
     monkeypatch.chdir(tmp_path)
-    for stage in ("games", "demos", "warm-start"):
+    for stage in ("tasks", "demos", "sft"):
         assert main([stage, *LEARNT, "paths.run=learnt"]) == 0
-    shutil.copytree("learnt/warm_start", "copy")
-    watched = 'name: copy, model: copy/model, games: learnt/games, overrides: ["evaluate.splits=[train]", "evaluate.temperature=0"]'
+    shutil.copytree("learnt/sft", "copy")
+    watched = 'name: copy, model: copy/model, tasks: learnt/tasks, overrides: ["evaluate.splits=[train]", "evaluate.temperature=0"]'
     Path("plan.yaml").write_text(f"models: [{{{watched}}}]\n", encoding="utf-8")
     for _ in range(2):
         state = flow("plan.yaml", return_state=True)
@@ -202,8 +202,8 @@ def test_a_damaged_copy_fails_the_flow_by_name(prefect_server: None, tmp_path: P
         ("models: []\n", "at least one"),
         ("models: [{name: a/b, run: x}]\n", "they name files"),
         ("models: [{name: a}]\n", "name a run"),
-        ("models: [{name: a, model: x}]\n", "a model and its games"),
-        ("models: [{name: a, model: x, games: y, rev: main}]\n", "name a run"),
+        ("models: [{name: a, model: x}]\n", "a model and its tasks"),
+        ("models: [{name: a, model: x, tasks: y, rev: main}]\n", "name a run"),
         ("models: [{name: a, rnu: x}]\n", "rnu"),
         ("models: [{name: a, run: x}]\nalpha: 2\n", "alpha=2.0 must lie between"),
     ],

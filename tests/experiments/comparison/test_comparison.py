@@ -1,4 +1,4 @@
-"""Rules of a study.
+"""Rules of a comparison.
 
 1. A file that is no study, or an arm whose settings do not compose, is refused before anything runs.
 2. All cells go on from the base's warm start, differ from it in what their arm says, and come seed by seed. With `own_start` each does all
@@ -22,7 +22,7 @@ from hiper.cli.main import main
 from hiper.config import TASK_TYPES, RunConfig
 from hiper.errors import ConfigError, WorkflowError
 from hiper.evaluation import read_evaluation, write_evaluation
-from hiper.experiments.comparison import Study, load_study, run_study, write_results
+from hiper.experiments.comparison import Comparison, load_comparison, run_comparison, write_results
 from hiper.experiments.comparison.results import Outcome, bootstrap
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.runs.run_dir import git_state
@@ -49,30 +49,30 @@ STUDY = "name: small\nbase: [experiment=smoke]\narms:\n  hae: []\n  grpo: [algo=
 def test_what_is_no_study_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(ConfigError, match=re.escape(said)):
-        load_study(tmp_path / "study.yaml")
+        load_comparison(tmp_path / "study.yaml")
 
 
 def test_an_arm_that_does_not_compose_is_named_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    study = Study("small", ("experiment=smoke",), {"hae": (), "odd": ("algo.gama=1",)})
-    with pytest.raises(ConfigError, match="arm 'odd' of study 'small': .*did you mean 'algo.gamma'"):
-        run_study(study, 1)
+    comparison = Comparison("small", ("experiment=smoke",), {"hae": (), "odd": ("algo.gama=1",)})
+    with pytest.raises(ConfigError, match="arm 'odd' of comparison 'small': .*did you mean 'algo.gamma'"):
+        run_comparison(comparison, 1)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_projects_own_studies_compose(root: Path) -> None:
     for path in ("estimators.yaml", "hierarchy.yaml", "levels.yaml", "official.yaml", "smoke.yaml"):
-        study = load_study(root / "studies" / path)
-        assert len(study.cells()) == len(study.arms) * len(study.seeds)
+        comparison = load_comparison(root / "comparisons" / path)
+        assert len(comparison.cells()) == len(comparison.arms) * len(comparison.seeds)
 
 
 def test_cells_share_a_warm_start_and_differ_in_their_arm(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
-    study = load_study(tmp_path / "study.yaml", ["seed=5", "trainer.iterations=3"])
-    cells = study.cells()
+    comparison = load_comparison(tmp_path / "study.yaml", ["seed=5", "trainer.iterations=3"])
+    cells = comparison.cells()
     assert [(cell.arm, cell.seed) for cell in cells] == [("hae", 0), ("grpo", 0), ("hae", 1), ("grpo", 1)]
-    assert {cell.cfg.paths.base for cell in cells} == {study.base_cfg.paths.run}
-    assert {cell.cfg.warm_start_seed for cell in cells} == {study.base_cfg.warm_start_seed} == {5}
+    assert {cell.cfg.paths.base for cell in cells} == {comparison.base_cfg.paths.run}
+    assert {cell.cfg.sft_seed for cell in cells} == {comparison.base_cfg.sft_seed} == {5}
     assert [(cell.cfg.algo.name, cell.cfg.algo.group_size, cell.cfg.trainer.iterations) for cell in cells[:2]] == [
         ("hae", 1, 3),
         ("grpo", 4, 3),
@@ -82,9 +82,9 @@ def test_cells_share_a_warm_start_and_differ_in_their_arm(tmp_path: Path) -> Non
 
 def test_with_its_own_start_a_cell_shares_nothing(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY + "own_start: true\n")
-    cells = load_study(tmp_path / "study.yaml").cells()
+    cells = load_comparison(tmp_path / "study.yaml").cells()
     assert {cell.cfg.paths.base for cell in cells} == {None}
-    assert [(cell.cfg.seed, cell.cfg.warm_start_seed) for cell in cells] == [(0, 0), (0, 0), (1, 1), (1, 1)]
+    assert [(cell.cfg.seed, cell.cfg.sft_seed) for cell in cells] == [(0, 0), (0, 0), (1, 1), (1, 1)]
     assert all(cell.cfg.evaluate.baseline for cell in cells)
 
 
@@ -95,7 +95,7 @@ def played(number: int, won: bool) -> Trajectory:
 
 
 def finish(cfg: RunConfig, rate: float, curve: list[tuple[int, float]], start: float | None = None) -> None:
-    """Leave behind what a cell leaves: 20 games won at the rate, by its own warm start at the rate `start`."""
+    """Leave behind what a cell leaves: 20 tasks won at the rate, by its own warm start at the rate `start`."""
     run = Path(cfg.paths.run)
     with stage_folder(run, "train", Begun("f", "f")) as folder:
         file = MetricsFile(folder.path / "metrics.jsonl")
@@ -105,19 +105,19 @@ def finish(cfg: RunConfig, rate: float, curve: list[tuple[int, float]], start: f
     with stage_folder(run, "evaluate", Begun("f", "f")) as folder:
         write_evaluation(folder.path, "trained", [played(n, n < 20 * rate) for n in range(20)], {})
         if start is not None:
-            write_evaluation(folder.path, "warm_start", [played(n, n < 20 * start) for n in range(20)], {})
+            write_evaluation(folder.path, "sft", [played(n, n < 20 * start) for n in range(20)], {})
 
 
 def test_the_page_says_what_the_evaluations_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    study = Study("small", ("experiment=smoke", "trainer.eval_games=20"), {"hae": (), "grpo": ("algo=grpo", "algo.group_size=4")})
-    write_evaluation(Path(study.base_cfg.paths.run) / "evaluate", "warm_start", [played(n, n < 8) for n in range(20)], {})
+    comparison = Comparison("small", ("experiment=smoke", "trainer.eval_tasks=20"), {"hae": (), "grpo": ("algo=grpo", "algo.group_size=4")})
+    write_evaluation(Path(comparison.base_cfg.paths.run) / "evaluate", "sft", [played(n, n < 8) for n in range(20)], {})
     rates = {"hae": (0.9, 1.0, 0.95), "grpo": (0.5, 0.6)}
-    for cell in study.cells():
+    for cell in comparison.cells():
         if cell.seed < len(rates[cell.arm]):
             rate = rates[cell.arm][cell.seed]
             finish(cell.cfg, rate, [(1000 * (cell.seed + 1), 0.75), (5000, rate)])
-    text = write_results(study, Path("out/results.md"), "valid_seen").read_text()
+    text = write_results(comparison, Path("out/results.md"), "valid_seen").read_text()
     assert "wins 40.0 % of them" in text
     assert re.search(r"\| `hae` \| 40.0 % \| 95.0 % \(.*\) \| 90.0, 100.0, 95.0 \| 5,000 \| 0.25, 0.25, 0.25 \| 3.5, 3.5, 3.5 \|", text)
     assert re.search(r"\| `grpo` \| 40.0 % \| 55.0 % \(.*\) \| 50.0, 60.0 \| 5,000 \|", text)
@@ -132,11 +132,11 @@ def test_the_page_says_what_the_evaluations_say(tmp_path: Path, monkeypatch: pyt
 
 def test_the_page_shows_what_each_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    study = Study("small", ("experiment=smoke", "trainer.eval_games=20"), {"hae": ()}, own_start=True)
-    assert "no games" in write_results(study, Path("early.md"), "valid_seen").read_text()
-    for cell, start, rate in zip(study.cells(), (0.5, 0.6, 0.7), (0.9, 1.0, 0.95), strict=True):
+    comparison = Comparison("small", ("experiment=smoke", "trainer.eval_tasks=20"), {"hae": ()}, own_start=True)
+    assert "no tasks" in write_results(comparison, Path("early.md"), "valid_seen").read_text()
+    for cell, start, rate in zip(comparison.cells(), (0.5, 0.6, 0.7), (0.9, 1.0, 0.95), strict=True):
         finish(cell.cfg, rate, [(5000, rate)], start)
-    text = write_results(study, Path("results.md"), "valid_seen").read_text()
+    text = write_results(comparison, Path("results.md"), "valid_seen").read_text()
     assert "Every run has a warm start of its own; seeds 0, 1, 2." in text
     assert re.search(r"\| `hae` \| 60.0 % \| 95.0 % \(.*\) \| 90.0, 100.0, 95.0 \|", text)
     # Each warm start has 50 %, one has 70 % too.
@@ -144,7 +144,7 @@ def test_the_page_shows_what_each_started_from(tmp_path: Path, monkeypatch: pyte
 
 
 def test_turns_to_a_threshold_count_the_first_reach() -> None:
-    cell = Study("small", ("experiment=smoke",), {"hae": ()}, seeds=(0,)).cells()[0]
+    cell = Comparison("small", ("experiment=smoke",), {"hae": ()}, seeds=(0,)).cells()[0]
     outcome = Outcome(cell, {}, [(0, 0.4), (100, 0.7), (200, 0.6), (300, 0.9)], [True], {}, 300, 0.2, 3.0, 1.0, None)
     assert [outcome.turns_to(threshold) for threshold in (0.4, 0.5, 0.7, 0.8, 0.95)] == [0, 100, 100, 300, None]
 
@@ -167,14 +167,14 @@ def test_a_study_runs_names_what_fails_and_goes_on(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "study.yaml").write_text(
-        STUDY.replace("[0, 1]", "[0]").replace("[experiment=smoke]", "[experiment=smoke, trainer.eval_games=6]")
+        STUDY.replace("[0, 1]", "[0]").replace("[experiment=smoke]", "[experiment=smoke, trainer.eval_tasks=6]")
     )
-    study = load_study(Path("study.yaml"))
+    comparison = load_comparison(Path("study.yaml"))
     blocked = Path("runs/small/grpo/seed-0")
     blocked.parent.mkdir(parents=True)
     blocked.write_text("a file where a run is to be")
     with pytest.raises(WorkflowError, match="1 of 2 cells failed(.|\n)*grpo, seed 0(.|\n)*is a file; it must name a directory"):
-        run_study(study, 2)
+        run_comparison(comparison, 2)
     first = (Path("runs/small/hae/seed-0/train/stage.json")).read_bytes()
     blocked.unlink()
     assert main(["compare", "study.yaml", "--jobs", "2", "--out", "results.md"]) == 0
@@ -186,6 +186,6 @@ def test_a_study_runs_names_what_fails_and_goes_on(
         assert re.search(rf"\| `{arm}` \| \d+\.\d % \| {100 * rate:.1f} % \(", text)
     state = git_state(Path(hiper.__file__).resolve().parent.parent)
     assert f"`hiper compare study.yaml` at commit {str(state['commit'])[:12] if state else 'unknown'}" in text
-    shutil.rmtree("runs/small/base/warm_start")
+    shutil.rmtree("runs/small/base/sft")
     assert main(["train", "experiment=smoke", "paths.run=runs/small/hae/seed-1", "paths.base=runs/small/base", "seed=1"]) == 2
     assert "paths.base says to go on from there" in capsys.readouterr().err
