@@ -25,6 +25,8 @@ FILES: Mapping[str, str] = {"evaluate/warm_start": "evaluate/sft", "warm_start":
 """Folders of a run, likewise."""
 KEYS: Mapping[str, str] = {"benchmark": "suite", "games": "tasks", "game": "task_id"}
 """Keys of metrics, evaluations and trajectories, likewise."""
+VALUES: Mapping[str, str] = {"warm_start": "sft"}
+"""Texts that are names, likewise."""
 NEW_KEYS = ("model",)
 """Keys that only NEW writes, or that name a place."""
 
@@ -101,7 +103,9 @@ def in_old_words(value: Any, back: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
         kept = {back.get(key, key): one for key, one in value.items() if key not in NEW_KEYS and not re.match("time/|seconds", key)}
         return {key: in_old_words(one, back) for key, one in sorted(kept.items())}
-    return [in_old_words(one, back) for one in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [in_old_words(one, back) for one in value]
+    return {ours: theirs for theirs, ours in VALUES.items()}.get(value, value) if isinstance(value, str) and back else value
 
 
 def renamed(text: str, table: Mapping[str, str]) -> str:
