@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench dvc.yaml prove-resume prove-durable prove-lock fuzz server deploy worker clean
+.PHONY: help run test lint bench dvc.yaml prove-resume prove-durable prove-lock fuzz docs server deploy worker clean
 
 # Prefect on this machine alone, where the server's password is found by itself: see docs/orchestration.md.
 PORT            ?= 4200
@@ -24,6 +24,7 @@ help:
 	@echo "make prove-durable the power cut at 20 moments in all stages: what is said to be done is not lost; ten minutes, mounts a file as root"
 	@echo "make prove-lock two commands want one directory at 50 random moments: one works, the other is refused; ten minutes"
 	@echo "make fuzz   500 damages to the files that commands read: one clear message each, nothing lost; the table is runs/fuzz.md"
+	@echo "make docs   the documentation as pages in site/"
 	@echo "make server, make deploy, make worker   flows on this machine: docs/orchestration.md"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
@@ -57,6 +58,11 @@ fuzz: $(STAMP)
 
 prove-lock: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s tests/test_run_lock.py
+
+docs: $(STAMP)
+	$(PIP) --quiet -e '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs site
+	@echo "site/index.html"
 
 server: $(STAMP)
 	$(FLOWS) server --port $(PORT)

@@ -36,7 +36,7 @@ _NAME = re.compile(r"[\w.-]+")
 _hydra_lock = threading.Lock()  # Hydra keeps its state in a global; composing is not thread-safe
 
 PLACES = ("tasks.data", "model.path", "paths.run", "paths.base")
-"""Settings that may be taken from the environment (`${oc.env:VARIABLE}`): where things are on this machine. A run's config is written with
+"""Settings that may be taken from the environment, as ${oc.env:VARIABLE}: where things are on this machine. A run's config is written with
 its values and shared, so that no other setting can carry the contents of a variable into a file."""
 
 _VARIABLE = re.compile(r"\$\{oc\.env:[A-Za-z_][A-Za-z0-9_]*(,[^${}]*)?\}")

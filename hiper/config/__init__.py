@@ -87,6 +87,7 @@ class EvaluateConfig:
     """Evaluation over full splits."""
 
     splits: list[str] = field(default_factory=lambda: ["valid_seen", "valid_unseen"])
+    """Splits that are evaluated; the first is watched in training. `env` files choose those of their suite."""
     temperature: float = 0.0
     """0: greedy (paper: 0.4)."""
     limit: int | None = None
@@ -123,6 +124,7 @@ class PathsConfig:
     """Where a run lives; every stage writes one folder in it."""
 
     run: str = "runs/${name}/seed-${seed}"
+    """The directory of the run; `paths.run=DIR` names another."""
     base: str | None = None
     """Another run, whose tasks, demonstrations and warm start are used (with `sft.seed` set to that run's seed); unset: its own."""
 

@@ -140,6 +140,7 @@ class AlgoConfig:
     kl_estimator: KLEstimator = KLEstimator.k3
     """`k3` as published; `k2` has a bounded gradient on tokens the policy has dropped; `k1`, for the reward only, may be negative."""
     kl_in: KLPlace = KLPlace.loss
+    """Where the KL to the reference acts: a term of the loss (published), or off the reward of each turn."""
     entropy_coef: float = 0.0
     """Weight of the entropy bonus per token, at least 0."""
     switch_entropy_coef: float = 0.0

@@ -118,6 +118,7 @@ class ModelConfig:
     dtype: str = "float32"
     """Weights' type: float32 or bfloat16."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
 
     def __post_init__(self) -> None:
         require(self.value_heads in (1, 2, 3), "model.value_heads", self.value_heads, "1, 2 or 3")

@@ -96,10 +96,13 @@ class AlarmsConfig:
     collapse: OnAlarm = OnAlarm.warn
     """The hierarchy has collapsed: `switch/rate` is outside its limits."""
     switch_rate_min: float = 0.02
+    """Least of `switch/rate`, in [0, 1]."""
     switch_rate_max: float = 0.95
+    """Most of it."""
     mask_coverage: OnAlarm = OnAlarm.warn
     """Replies lack the blocks that credit is laid on."""
     mask_coverage_min: float = 0.5
+    """Least of `hae/mask_coverage`, share of turns in [0, 1]."""
     kl: OnAlarm = OnAlarm.warn
     """The policy runs away, from the reference or within an iteration."""
     kl_max: float = 0.5

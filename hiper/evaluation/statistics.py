@@ -101,7 +101,8 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
     """Statistics over all episodes, by split, and by task type within each split.
 
     Returns:
-        `{"overall": S, "splits": {split: {**S, "macro_success_rate", "task_types": {type: S}}}}`. S holds
+        Statistics S under `overall`; under `splits`, for each split, its S with `macro_success_rate` and, in `task_types`, an S for each
+        type. S holds
 
         * `tasks`, `successes`, `success_rate` (micro: each task counts once), `wilson_low`, `wilson_high` (95 %);
         * `score_mean`: how much of the goal was reached, 0 to 1, in the mean; the success rate where nothing counts but that;
