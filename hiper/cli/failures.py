@@ -59,6 +59,7 @@ def _after_interrupt(error: BaseException) -> bool:
 
 
 def interrupted(options: argparse.Namespace) -> str:
+    """What Ctrl-C left, and the command that goes on from there."""
     place = getattr(options, "place", None)
     if place is None:
         return "interrupted."
@@ -76,9 +77,11 @@ def interrupted(options: argparse.Namespace) -> str:
 
 
 def fail(message: str, code: int) -> int:
+    """Say what is wrong; the exit code."""
     print(f"hiper: {visible(message)}", file=sys.stderr)
     return code
 
 
 def debug() -> bool:
+    """Whether tracebacks are wanted: HIPER_DEBUG."""
     return os.environ.get("HIPER_DEBUG", "") not in ("", "0")

@@ -222,10 +222,20 @@ def broken_promise(preset: str | None, key: str, found: object, published: objec
 
 
 def between_0_and_1(settings: AlgoConfig, *names: str) -> None:
+    """See that settings are shares.
+
+    Raises:
+        ConfigError: one is not.
+    """
     for name in names:
         require(0.0 <= getattr(settings, name) <= 1.0, f"algo.{name}", getattr(settings, name), "between 0 and 1")
 
 
 def at_least_0(settings: AlgoConfig, *names: str) -> None:
+    """See that settings are not negative.
+
+    Raises:
+        ConfigError: one is.
+    """
     for name in names:
         require(getattr(settings, name) >= 0, f"algo.{name}", getattr(settings, name), "at least 0")

@@ -1,0 +1,1 @@
+"""Playing episodes: conversations, constrained decoding, samplers, and what an episode leaves."""

@@ -64,6 +64,8 @@ class Dimension:
 
 @dataclass
 class Sampler:
+    """How the settings of a trial are drawn."""
+
     name: SamplerName = SamplerName.tpe
     seed: int = 0
     startup: int = 10
@@ -72,6 +74,8 @@ class Sampler:
 
 @dataclass
 class Pruner:
+    """When a trial that does badly is stopped."""
+
     name: PrunerName = PrunerName.median
     startup: int = 5
     """`median`: complete trials before any is stopped."""

@@ -74,6 +74,8 @@ def read_symbols(text: str) -> list[Symbol]:
 
 
 class Grammar(NamedTuple):
+    """The texts of a game file: rules of what is said, and templates of the commands."""
+
     rules: dict[str, list[dict[str, str]]]
     actions: dict[str, tuple[str, str]]
 
@@ -93,6 +95,11 @@ def _read_rules(block: str, where: str) -> dict[str, list[dict[str, str]]]:
 
 
 def read_grammar(text: str) -> Grammar:
+    """Parse the grammar of a game file.
+
+    Raises:
+        TaskError: it is damaged, or not of the form that ALFWorld writes.
+    """
     rules: dict[str, list[dict[str, str]]] = {}
     actions: dict[str, tuple[str, str]] = {}
     position = 0
