@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from hiper.api import evaluate, load_episodes, make_env, run
     from hiper.composition.compose import compose
     from hiper.config import RunConfig
-    from hiper.errors import HiperError
+    from hiper.errors import (
+        CheckpointError,
+        CollapseError,
+        ConfigError,
+        DataError,
+        DriftError,
+        HiperError,
+        MissingDependencyError,
+        ModelError,
+        TaskError,
+        WorkflowError,
+    )
     from hiper.rl.gae import turn_advantages
     from hiper.rl.gigpo import gigpo_advantages
     from hiper.rl.grpo import grpo_advantages
@@ -28,8 +39,17 @@ if TYPE_CHECKING:
     from hiper.suites import register_suite
 
 __all__ = [
+    "CheckpointError",
+    "CollapseError",
+    "ConfigError",
+    "DataError",
+    "DriftError",
     "HiperError",
+    "MissingDependencyError",
+    "ModelError",
     "RunConfig",
+    "TaskError",
+    "WorkflowError",
     "compose",
     "evaluate",
     "gigpo_advantages",
@@ -49,7 +69,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CheckpointError": "hiper.errors",
+    "CollapseError": "hiper.errors",
+    "ConfigError": "hiper.errors",
+    "DataError": "hiper.errors",
+    "DriftError": "hiper.errors",
     "HiperError": "hiper.errors",
+    "MissingDependencyError": "hiper.errors",
+    "ModelError": "hiper.errors",
+    "TaskError": "hiper.errors",
+    "WorkflowError": "hiper.errors",
     "RunConfig": "hiper.config",
     "compose": "hiper.composition.compose",
     "evaluate": "hiper.api",

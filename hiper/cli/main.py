@@ -35,6 +35,8 @@ EXAMPLES = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. What the user can mend is said in a sentence, without a traceback (HIPER_DEBUG=1 shows it)."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    if sys.platform == "win32":
+        return fail("HiPER runs on Linux and macOS. On Windows use the Windows Subsystem for Linux.", ConfigError.exit_code)
     # A process that ends looks through all its objects for garbage, which takes a second with torch and Prefect loaded, and for nothing:
     # the system takes the memory back. Frozen objects are not looked at.
     atexit.register(gc.freeze)
