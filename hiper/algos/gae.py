@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hiper.algos.registry import register_algorithm
 from hiper.algos.types import Estimate, Estimator, ForwardOutputs, one_for_all
 from hiper.config.algo import CreditUnit, CriticConfig, Level, Needs, between_0_and_1
 
@@ -54,3 +55,6 @@ class GAE(Estimator[GAEConfig]):
         count = rewards.new_zeros(rewards.shape).scatter_add(1, batch.turns, chosen.to(rewards.dtype))
         mean = rewards.new_zeros(rewards.shape).scatter_add(1, batch.turns, found.advantages) / count.clamp(min=1)
         return Estimate(one_for_all(mean), tokens=(batch.flat(found.advantages), batch.flat(found.targets)))
+
+
+register_algorithm("gae", GAEConfig, GAE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hiper.algos.registry import register_algorithm
 from hiper.algos.types import Estimate, Estimator, ForwardOutputs, one_for_all
 from hiper.config.algo import AlgoConfig, Needs, at_least_0
 
@@ -51,3 +52,6 @@ class GiGPO(Estimator[GiGPOConfig]):
                 )
             )
         )
+
+
+register_algorithm("gigpo", GiGPOConfig, GiGPO)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hiper.algos.registry import register_algorithm
 from hiper.algos.types import Estimate, Estimator, ForwardOutputs, one_for_all
 from hiper.config.algo import AlgoConfig, Needs
 
@@ -37,3 +38,6 @@ class GRPO(Estimator[GRPOConfig]):
 
         cfg = self.settings
         return Estimate(one_for_all(grpo_advantages(rewards, batch.mask, batch.groups, gamma=cfg.gamma, scale=cfg.group_scale)))
+
+
+register_algorithm("grpo", GRPOConfig, GRPO)

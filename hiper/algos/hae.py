@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from hiper.algos.registry import register_algorithm
 from hiper.algos.types import Estimate, Estimator, ForwardOutputs, ValueTarget
 from hiper.config.algo import CreditUnit, CriticConfig, Level, Needs, ShapingConfig, between_0_and_1
 from hiper.config.checks import require
@@ -62,7 +63,6 @@ class HAE(Estimator[HAEConfig]):
     """See `hiper.rl.hae`."""
 
     def estimate(self, rewards: Tensor, batch: Batch, forward: ForwardOutputs) -> Estimate:
-        from hiper.algos.switch import switch_probability
         from hiper.rl.hae import hierarchical_advantages
 
         cfg = self.settings
@@ -82,7 +82,7 @@ class HAE(Estimator[HAEConfig]):
             bootstrap=cfg.bootstrap.value,
             v_low_final=forward.final_value(Level.low),
             v_high_final=forward.final_value(Level.high),
-            switch_probability=switch_probability(batch, forward.logprobs),
+            switch_probability=batch.switch_probability(forward.logprobs),
             v_low_keep=forward.keep_values,
         )
         targets = {
@@ -92,3 +92,6 @@ class HAE(Estimator[HAEConfig]):
         }
         levels = {Level.low: found.low, Level.high: found.high, Level.switch: found.switch}
         return Estimate(levels, tuple(targets[level] for level in cfg.needs.values))
+
+
+register_algorithm("hae", HAEConfig, HAE)

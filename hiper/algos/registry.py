@@ -1,8 +1,8 @@
 """The estimators there are, by name.
 
-Ours are registered in `hiper/algos/__init__.py`. Another package's are found by the entry-point group `hiper.algorithms`, whose entries
-name a function without arguments that calls `register_algorithm`; or a program calls it before it composes a config. Only entry points
-are known to every process that hiper starts.
+Ours are the files of this package, each of which registers itself. Another package's are found by the entry-point group
+`hiper.algorithms`, whose entries name a function without arguments that calls `register_algorithm`; or a program calls it before it
+composes a config. Only entry points are known to every process that hiper starts.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hiper.algos.registry import register_algorithm
 from hiper.algos.types import Estimate, Estimator, ForwardOutputs, one_for_all
 from hiper.config.algo import AlgoConfig
 
@@ -28,3 +29,6 @@ class ReinforcePP(Estimator[ReinforcePPConfig]):
         from hiper.rl.reinforce_pp import reinforce_pp_advantages
 
         return Estimate(one_for_all(reinforce_pp_advantages(rewards, batch.mask, gamma=self.settings.gamma)))
+
+
+register_algorithm("reinforce_pp", ReinforcePPConfig, ReinforcePP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hiper.algos.registry import register_algorithm
 from hiper.algos.types import Estimate, Estimator, ForwardOutputs, one_for_all
 from hiper.config.algo import AlgoConfig, Needs
 
@@ -34,3 +35,6 @@ class RLOO(Estimator[RLOOConfig]):
         from hiper.rl.rloo import rloo_advantages
 
         return Estimate(one_for_all(rloo_advantages(rewards, batch.mask, batch.groups, gamma=self.settings.gamma)))
+
+
+register_algorithm("rloo", RLOOConfig, RLOO)

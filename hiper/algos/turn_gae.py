@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hiper.algos.registry import register_algorithm
 from hiper.algos.types import Estimate, Estimator, ForwardOutputs, ValueTarget, one_for_all
 from hiper.config.algo import CriticConfig, Level, Needs, between_0_and_1
 
@@ -48,3 +49,6 @@ class TurnGAE(Estimator[TurnGAEConfig]):
             v_final=forward.final_value(Level.high),
         )
         return Estimate(one_for_all(found.advantages), (ValueTarget(Level.high, found.targets, batch.mask),))
+
+
+register_algorithm("turn_gae", TurnGAEConfig, TurnGAE)

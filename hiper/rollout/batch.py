@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hiper.rl.blocks import Block
 from hiper.rollout.episode import AllowedTokens, Episode, TokenSequence
 
 
@@ -81,6 +82,17 @@ class Batch:
     def flat(self, table: Tensor) -> Tensor:
         """(B, R) values back as (N,)."""
         return table[self.token_row, self.token_column]
+
+    def switch_probability(self, logprobs: Tensor) -> Tensor:
+        """(B, T) probability of SWITCH: of the switch block that was written, or what is left beside a KEEP that was.
+
+        Args:
+            logprobs: (N,) float, of the reply tokens; gradients flow.
+        """
+        in_switch = self.flat(self.blocks) == Block.switch
+        chosen = torch.where(in_switch & ~self.forced, logprobs, 0.0)
+        written = torch.zeros_like(self.rewards).scatter_add(1, self.turns, self.by_row(chosen)).exp()
+        return torch.where(self.segment_starts, written, 1 - written)
 
 
 def make_batch(episodes: Sequence[Episode], device: torch.device) -> Batch:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from hiper.algos.credit import assign_credit
 from hiper.algos.types import Credit, Estimator, ForwardOutputs
 from hiper.model.actor import Actor
 from hiper.rollout.batch import Batch, make_batch
 from hiper.rollout.episode import Episode
+from hiper.train.credit import assign_credit
 from hiper.train.forward import forward
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hiper.algos.switch import switch_probability
 from hiper.algos.types import Credit, ForwardOutputs
 from hiper.config.algo import AlgoConfig, CriticConfig, KLPlace
 from hiper.protocol import BlockId
@@ -147,8 +146,8 @@ def _switch_rate_term(part: MicroBatch, step: LossInputs, target: float, weight:
     """
     row, turn = part.turns.unbind(1)
     before = step.outputs.logprobs
-    now = switch_probability(step.batch, before.index_put((part.tokens,), part.logprobs))[row, turn]
-    distance = switch_probability(step.batch, before)[step.later].mean() - target
+    now = step.batch.switch_probability(before.index_put((part.tokens,), part.logprobs))[row, turn]
+    distance = step.batch.switch_probability(before)[step.later].mean() - target
     return _Term(1.0, weight * 2 * distance * ((now * step.later[row, turn]).sum() / step.later.sum().clamp(min=1)))
 
 

@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hiper.algos.credit import credit_metrics
 from hiper.algos.registry import make_estimator
 from hiper.config import OnAlarm, RunConfig
 from hiper.config.algo import Level
@@ -48,6 +47,7 @@ from hiper.runtime.reading import open_file
 from hiper.suites.tasks import TaskIndex
 from hiper.tracking import MetricsFile, Tracker
 from hiper.train.alarms import ADVICE, Alarm, Watch
+from hiper.train.credit import credit_metrics
 from hiper.train.iteration import Assessed, assess
 from hiper.train.learner import Learner
 from hiper.train.metrics import Metrics, log_line, rollout_metrics

@@ -60,7 +60,7 @@ def test_built_ins_are_there(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"no algorithm 'grop'; known are hae, .*gigpo. Did you mean 'grpo'\?.*hiper.algorithms"):
+    with pytest.raises(ConfigError, match=r"no algorithm 'grop'; known are gae, .*turn_gae. Did you mean 'grpo'\?.*hiper.algorithms"):
         settings_of("grop")
 
 

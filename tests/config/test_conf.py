@@ -125,7 +125,7 @@ def test_an_experiment_that_sets_what_the_estimator_does_not_read_is_refused(tmp
     (tmp_path / "config.yaml").write_text("defaults: [hiper_config, {algo: hae}, _self_, {experiment: null}]\n", encoding="utf-8")
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nalgo: {lam: 0.9}\n", encoding="utf-8")
     assert compose(["experiment=mine", "algo=gae"], tmp_path).algo == GAEConfig(lam=0.9)
-    with pytest.raises(ConfigError, match=r"experiment/mine.*algo.lam is read by turn_gae, gae. An experiment's algo block holds"):
+    with pytest.raises(ConfigError, match=r"experiment/mine.*algo.lam is read by gae, turn_gae. An experiment's algo block holds"):
         compose(["experiment=mine"], tmp_path)
 
 

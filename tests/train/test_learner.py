@@ -20,10 +20,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiper.algos.credit import assign_credit, credit_metrics
 from hiper.algos.hae import HAEConfig, SwitchCredit
 from hiper.algos.registry import make_estimator, settings_of
-from hiper.algos.switch import switch_probability
 from hiper.algos.types import Credit, ForwardOutputs
 from hiper.config import (
     Constrain,
@@ -51,6 +49,7 @@ from hiper.rollout.samplers.transformers import TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.suites.base import StepResult
 from hiper.suites.tasks import Task
+from hiper.train.credit import assign_credit, credit_metrics
 from hiper.train.forward import forward
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
@@ -510,7 +509,7 @@ def test_the_switch_rate_moves_to_its_target(actor: Actor, play: Play, target: f
     after = forward(actor, None, batch, budget=4000, temperature=TEMPERATURE)
     later = batch.mask.clone()
     later[:, 0] = False
-    before, now = (switch_probability(batch, found.logprobs)[later].mean().item() for found in (scores, after))
+    before, now = (batch.switch_probability(found.logprobs)[later].mean().item() for found in (scores, after))
     assert abs(now - target) < 0.7 * abs(before - target)
 
 

@@ -33,7 +33,6 @@ from typing import Any
 import pytest
 import torch
 
-from hiper.algos.credit import assign_credit
 from hiper.algos.gae import GAEConfig
 from hiper.algos.hae import HAEConfig, SwitchCredit
 from hiper.algos.registry import make_estimator
@@ -59,6 +58,7 @@ from hiper.runs import checkpoint as ckpt
 from hiper.runs.fingerprint import stage_fingerprint
 from hiper.runs.run_dir import begin_run, load_config
 from hiper.runtime.distributed import ALONE, World, check_processes, joined, loopback_interface
+from hiper.train.credit import assign_credit
 from hiper.train.forward import forward
 from hiper.train.keep import keep_values
 from hiper.train.learner import Learner
