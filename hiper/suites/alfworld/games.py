@@ -67,7 +67,9 @@ def index_games(
             games = [games[number * len(games) // limit] for number in range(limit)]
         entries += games
     index = TaskIndex(root, tuple(entries), dict(left_out))
-    logger.info("%d games under %s: %s; left out: %s", len(entries), root, index.counts(), dict(left_out) or "none")
+    found = ", ".join(f"{sum(counts.values())} {split}" for split, counts in index.counts().items())
+    without = "".join(f"; {count} left out, {reason}" for reason, count in left_out.items())
+    logger.info("%d games under %s: %s%s", len(entries), root, found or "none", without)
     return index
 
 

@@ -122,7 +122,11 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], N
                 progress(written, total)
         summary[split] = {"games": count, "mean_receptacles": round(fmean(receptacles), 2), "mean_objects": round(fmean(objects), 2)}
     _write_manifest(out, {"complete": True, "settings": settings, "splits": summary})
-    logger.info("generated %d games in %s: %s", total, out, summary)
+    sizes = "; ".join(
+        f"{split} {one['games']}, {one['mean_receptacles']} receptacles and {one['mean_objects']} objects each"
+        for split, one in summary.items()
+    )
+    logger.info("generated %d games in %s: %s", total, out, sizes)
     return index_games(out, SPLITS)
 
 
