@@ -122,11 +122,11 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], N
                 progress(written, total)
         summary[split] = {"games": count, "mean_receptacles": round(fmean(receptacles), 2), "mean_objects": round(fmean(objects), 2)}
     _write_manifest(out, {"complete": True, "settings": settings, "splits": summary})
-    sizes = "; ".join(
-        f"{split} {one['games']}, {one['mean_receptacles']} receptacles and {one['mean_objects']} objects each"
+    means = [
+        f"{split} {one['games']}, {one['mean_receptacles']:g} receptacles and {one['mean_objects']:g} objects each"
         for split, one in summary.items()
-    )
-    logger.info("generated %d games in %s: %s", total, out, sizes)
+    ]
+    logger.info("generated %d games in %s: %s", total, out, "; ".join(means))
     return index_games(out, SPLITS)
 
 
