@@ -98,6 +98,8 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
                 composed = hydra_compose("config", overrides=[*search, *(text for text in overrides if text not in waiting)])
         except Exception as error:  # Hydra checks little of what it reads: a list for a mapping is an AssertionError
             raise ConfigError(_odd_file(files) or f"cannot compose {directory}: {_flat(error)}{_who_reads(error)}") from error
+    if OmegaConf.get_type(composed) is not RunConfig:
+        raise ConfigError(f"{directory / 'config.yaml'} does not compose an experiment: its defaults must start with `hiper_config`.")
     _set(composed, late, "choose it by its file or name instead: write algo={}.")
     return build(composed)
 

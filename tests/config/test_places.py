@@ -55,6 +55,12 @@ def test_a_damaged_file_of_ones_own_is_named(place: Path) -> None:
         compose(["experiment=mine"])
 
 
+def test_a_directory_without_the_schema_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError, match=f"{tmp_path}/config.yaml does not compose an experiment"):
+        compose([], tmp_path)
+
+
 def test_a_directory_that_was_named_is_the_only_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIPER_CONF", str(config_dir()))
     with pytest.raises(ConfigError, match="no experiment=mine"):

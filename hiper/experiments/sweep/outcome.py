@@ -113,6 +113,7 @@ def write_best(spec: SweepSpec, slot: Slot, counted: Tally) -> Path:
     ]
     path = _best_file(spec)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "\n".join(head) + "\n" + OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"], **values})))
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}. Allow it, then give the command again.") from error
