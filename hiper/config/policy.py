@@ -73,7 +73,7 @@ class ProtocolConfig:
 
 @dataclass
 class TinyConfig:
-    """A Qwen2-architecture model built from scratch; its vocabulary comes from the demonstrations."""
+    """A Qwen2-architecture model (`hiper.model.tiny`) built from scratch; its vocabulary comes from the demonstrations."""
 
     hidden: int = 128
     layers: int = 3

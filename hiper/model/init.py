@@ -6,7 +6,7 @@ stood (an induction head; Olsson et al. 2022, arXiv:2209.11895), and from scratc
 heads there moves that jump to the first steps. The idea of giving attention its trained shape at the start is that of mimetic
 initialisation (Trockman and Kolter 2023, arXiv:2305.09828).
 
-All weights stay trainable, nothing is added to the architecture: the result is an ordinary Qwen2 model.
+All weights stay trainable, nothing is added to the architecture: the result is an ordinary model of the Qwen2 architecture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import SeedOssForCausalLM
 
 # With these an untrained model of 128 dimensions repeats 31 % of a random sequence of 20 tokens (chance: 0.5 %). Preferring near
 # matches costs some of that and pays in play: what is here now must outweigh what was seen elsewhere.
@@ -27,7 +27,7 @@ _REACH = 400.0  # tokens over which content must still compare
 
 
 @torch.no_grad()
-def copying_init(model: Qwen2ForCausalLM, generator: torch.Generator) -> None:
+def copying_init(model: SeedOssForCausalLM, generator: torch.Generator) -> None:
     """Shape the first two layers' attention into previous-token heads and induction heads, in place.
 
     Half of layer 0's heads attend one token back by their query and key biases alone (rotary position turns two constant vectors

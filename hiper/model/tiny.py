@@ -1,15 +1,20 @@
-"""A small Qwen2 model built from a config instead of downloaded."""
+"""A small Qwen2-architecture model built from a config instead of downloaded.
+
+It is built, and saved, as transformers' Seed-OSS: with these settings the same network as Qwen2 to the bit, with the same names of tensors.
+The name matters to others: transformers 5 gives a directory whose `model_type` is `qwen2` Qwen's byte-level tokenizer, whatever
+`tokenizer_config.json` says, and so has no way to load a word tokenizer beside it.
+"""
 
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerBase, SeedOssConfig, SeedOssForCausalLM
 
 from hiper.config import Init, TinyConfig
 from hiper.model.init import copying_init
 
 
-def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
+def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> SeedOssForCausalLM:
     """A randomly initialised causal language model over the tokenizer's vocabulary.
 
     Args:
@@ -17,13 +22,18 @@ def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
         tokenizer: gives vocabulary size and special tokens.
         seed: the same seed gives the same weights.
     """
-    config = Qwen2Config(
+    config = SeedOssConfig(
         vocab_size=len(tokenizer),
         hidden_size=cfg.hidden,
         intermediate_size=cfg.intermediate,
         num_hidden_layers=cfg.layers,
         num_attention_heads=cfg.heads,
         num_key_value_heads=cfg.kv_heads,
+        head_dim=cfg.hidden // cfg.heads,
+        attention_bias=True,
+        attention_out_bias=False,
+        attention_dropout=0.0,
+        residual_dropout=0.0,
         max_position_embeddings=cfg.max_positions,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
@@ -33,7 +43,7 @@ def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config)
+        model = SeedOssForCausalLM(config)
     if cfg.init is Init.copying:
         copying_init(model, torch.Generator().manual_seed(seed))
     _compose(model, tokenizer)
@@ -41,7 +51,7 @@ def build_tiny(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
 
 
 @torch.no_grad()
-def _compose(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+def _compose(model: SeedOssForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     """Start the embedding of a token of several words as the normalised sum of theirs, so that what is known of a word carries over."""
     embeddings = model.get_input_embeddings().weight
     vocabulary = tokenizer.get_vocab()

@@ -27,10 +27,12 @@ _WORDS = Regex(r"(?<=<action>)(?:[a-z]+ ){1,2}[a-z]+(?= [0-9])|</?(?:switch|subg
 _ARTICLES = Regex(r"\b(?:and )?(?:an?|the) (?=[a-z])")
 _THING = re.compile(r"\b([a-z]+) [0-9]")
 _NUMBERS = 100  # every number a scene can use exists, seen in a demonstration or not
+# Decoding writes a space behind every token. Behind <action> it would hide the token of several words from `_WORDS`, so the template takes
+# it out: a reply that was decoded and is sent back, as chat clients do, has the ids that were sampled.
 _TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}"
     + ASSISTANT
-    + "{% generation %}{{ message['content'] }}"
+    + "{% generation %}{{ message['content'] | replace('<action> ', '<action>') }}"
     + END
     + "{% endgeneration %}{% else %}"
     + USER

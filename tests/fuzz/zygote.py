@@ -41,7 +41,7 @@ HEAVY = (
     "datasets",
     "trl",
     "accelerate",
-    "transformers.models.qwen2.modeling_qwen2",
+    "transformers.models.seed_oss.modeling_seed_oss",
     "transformers.trainer",
 )
 """What trains or plays with models needs besides."""

@@ -3,13 +3,14 @@
 1. The same seed gives the same weights, and building one leaves torch's own generator alone; the default size is about 0.7 M parameters.
 2. `copying`: layer 0 attends to the previous token, and an untrained model repeats a random sequence, which `default` does not.
 3. A shape the initialisation cannot be written into is refused.
+4. It is Qwen2's network under another name: names, fresh weights, loss and gradients are the same to the bit, in training too.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from hiper.config import Init, TinyConfig
 from hiper.errors import ConfigError
@@ -39,6 +40,40 @@ def test_the_default_size(words: PreTrainedTokenizerBase) -> None:
     assert model.config.vocab_size == len(words)
     assert model.config.eos_token_id == words.eos_token_id
     assert model.config.rope_parameters["rope_theta"] == TinyConfig().rope_theta
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_it_is_the_network_of_qwen2(words: PreTrainedTokenizerBase, kv_heads: int) -> None:
+    cfg = TinyConfig(hidden=64, heads=4, kv_heads=kv_heads, intermediate=96, init=Init.default)
+    tiny = build_tiny(cfg, words, seed=3)
+    config = Qwen2Config(
+        vocab_size=len(words),
+        hidden_size=cfg.hidden,
+        intermediate_size=cfg.intermediate,
+        num_hidden_layers=cfg.layers,
+        num_attention_heads=cfg.heads,
+        num_key_value_heads=cfg.kv_heads,
+        max_position_embeddings=cfg.max_positions,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": cfg.rope_theta},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        qwen = Qwen2ForCausalLM(config)
+    fresh, theirs = tiny.state_dict(), qwen.state_dict()
+    assert list(fresh) == list(theirs)
+    embedding = {"model.embed_tokens.weight", "lm_head.weight"}  # ours starts words of several words as their sum
+    assert all(torch.equal(fresh[name], theirs[name]) for name in set(fresh) - embedding)
+    qwen.load_state_dict(fresh)
+    ids = torch.randint(5, len(words), (3, 40), generator=torch.Generator().manual_seed(1))
+    losses = []
+    for model in (tiny.train(), qwen.train()):
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        losses.append(loss.item())
+    assert losses[0] == losses[1]
+    pairs = zip(tiny.named_parameters(), qwen.named_parameters(), strict=True)
+    assert all(name == other and torch.equal(ours.grad, its.grad) for (name, ours), (other, its) in pairs)
 
 
 def test_an_untrained_model_repeats_what_it_read(words: PreTrainedTokenizerBase) -> None:

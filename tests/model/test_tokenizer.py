@@ -2,7 +2,7 @@
 
 1. Every word, number and tag is one token; spaces are none; decoding joins with one space, which is how commands are spelled.
 2. The same words give the same ids, whatever order they came in; numbers and tags exist whether seen or not.
-3. Saved and loaded through `load_tokenizer` it gives the same ids and words. (transformers' AutoTokenizer rebuilds it as Qwen2's.)
+3. Saved and loaded through `load_tokenizer` it gives the same ids and words, also beside a config of Qwen2's, as older directories have it.
 4. Its chat template marks the agent's words for the loss and adds one token a role.
 """
 
