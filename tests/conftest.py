@@ -196,7 +196,7 @@ def speaker(demos: Path, words: PreTrainedTokenizerBase, tmp_path_factory: pytes
         lm(input_ids=rows[0], labels=rows[1]).loss.backward()
         optimizer.step()
     folder = tmp_path_factory.mktemp("speaker") / "model"
-    save_actor(Actor(lm.eval(), Critic.shared), words, folder)
+    save_actor(Actor(lm.eval(), Critic.shared), words, folder, ChatCodec(words).generation(40))
     return folder
 
 

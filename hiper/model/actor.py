@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,7 +24,7 @@ from transformers import (
 from hiper.config import Critic, ModelConfig
 from hiper.config.algo import Level
 from hiper.errors import ModelError
-from hiper.model.folder import TEMPLATE, TOKENIZER_CONFIG, check_tokenizer, check_weights, not_finite, refuse_code
+from hiper.model.folder import TEMPLATE, TOKENIZER_CONFIG, check_tokenizer, check_weights, not_finite, refuse_code, write_index
 
 HEADS_FILE = "value_heads.safetensors"
 CRITIC_FILE = "critic.safetensors"
@@ -114,7 +115,8 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
                 f"{path} has no tokenizer (tokenizer.json or vocab.json): a model directory needs one. "
                 "Copy it beside the weights, e.g. with tokenizer.save_pretrained."
             )
-        # A tokenizer that names no model's class is ours: AutoTokenizer would rebuild it as Qwen2's from the model type.
+        # A tokenizer that names no model's class is ours. Beside a config of Qwen2's, as older directories have it, AutoTokenizer would
+        # rebuild it as Qwen2's.
         if check_tokenizer(folder).get("tokenizer_class") == "TokenizersBackend":
             kind = PreTrainedTokenizerFast
     try:
@@ -205,10 +207,20 @@ def load_actor(path: str | Path, cfg: ModelConfig) -> Actor:
     return actor
 
 
-def save_actor(actor: Actor, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Write a directory that `from_pretrained` loads, with the value heads beside the weights."""
+def save_actor(actor: Actor, tokenizer: PreTrainedTokenizerBase, path: Path, generation: GenerationConfig) -> None:
+    """Write a directory that `from_pretrained` and `pipeline` load, with the value heads beside the weights.
+
+    Args:
+        actor: what is saved.
+        tokenizer: its tokenizer, with a chat template.
+        path: the directory; made where it does not exist.
+        generation: how `generate` writes a reply. It takes the place of what the language model came with: a base model's sampling
+            settings and penalties are not those that the policy was trained under.
+    """
     path.mkdir(parents=True, exist_ok=True)
     actor.lm.save_pretrained(path)
+    generation.save_pretrained(path)
+    write_index(path)
     tokenizer.save_pretrained(path)
     save_file({name: value.contiguous() for name, value in actor.heads.state_dict().items()}, path / HEADS_FILE)
     if actor.critic is not None:

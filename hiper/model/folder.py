@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from hiper.errors import DataError, ModelError
+from hiper.runtime.files import write_json
 from hiper.runtime.reading import read_json_object
 
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
+_WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _NO_MODEL = ("value_heads.safetensors", "critic.safetensors")
@@ -48,6 +51,18 @@ def check_weights(path: Path) -> None:
             "If you trust them, convert them to safetensors with transformers: from_pretrained, then save_pretrained."
         )
     raise ModelError(f"{path} has no weights (model.safetensors). Copy the model anew.")
+
+
+def write_index(path: Path) -> None:
+    """Say in an index that the language model's tensors are in `model.safetensors`; transformers writes one only for several files.
+
+    Without an index vLLM reads every safetensors file of a directory, and would take the value heads for weights of its model.
+    """
+    if not (path / _WEIGHTS).exists():  # several files, whose index is written
+        return
+    with safe_open(path / _WEIGHTS, "pt") as file:
+        names = sorted(file.keys())
+    write_json(path / _INDEX, {"metadata": {"total_size": (path / _WEIGHTS).stat().st_size}, "weight_map": dict.fromkeys(names, _WEIGHTS)})
 
 
 def check_tokenizer(path: Path) -> dict[str, Any]:

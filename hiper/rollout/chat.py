@@ -6,7 +6,7 @@ and the start of the next. A conversation is thus encoded once, as it grows.
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from hiper.errors import ModelError
 
@@ -50,6 +50,14 @@ class ChatCodec:
     def later(self, text: str) -> list[int]:
         """Ids between a reply's end token and the next reply's first token."""
         return self._encode(self._before + text + self._after)
+
+    def generation(self, max_reply_tokens: int) -> GenerationConfig:
+        """What makes transformers' `generate` write a reply as the greedy policy does: one that stops where ours stops, and draws nothing.
+
+        Args:
+            max_reply_tokens: a reply is cut here.
+        """
+        return GenerationConfig(do_sample=False, max_new_tokens=max_reply_tokens, eos_token_id=self.end, pad_token_id=self.pad)
 
     def _render(self, messages: list[tuple[str, str]]) -> str:
         try:

@@ -45,6 +45,7 @@ Progress = Callable[[int, int], None]
 
 IGNORED = -100
 """Label of tokens that carry no loss."""
+_REPLY_ROOM = 4  # the longest demonstrated replies that `generate` writes before it cuts: what goes on beyond that does not end
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def fine_tune(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None 
     device = pick_device(cfg)
     tokenizer, lm = _base_model(cfg, conversations)
     dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
-    examples = encode(conversations, ChatCodec(tokenizer), cfg.sft.max_length, dialect)
+    codec = ChatCodec(tokenizer)
+    examples = encode(conversations, codec, cfg.sft.max_length, dialect)
     tokens = sum(len(example["input_ids"]) for example in examples)
     logger.info("warm start: %d conversations, %d tokens an epoch, %.2f M parameters", len(examples), tokens, lm.num_parameters() / 1e6)
 
@@ -106,7 +108,7 @@ def fine_tune(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None 
         allowed_tokens = [example.pop("allowed_tokens") for example in examples]
         for number, example in enumerate(examples):
             example["number"] = number
-        constrained = {"data_collator": _collator(allowed_tokens, ChatCodec(tokenizer).pad)}
+        constrained = {"data_collator": _collator(allowed_tokens, codec.pad)}
     trainer_class = resumable(_limited(SFTTrainer) if dialect is not None else SFTTrainer)
     trainer = trainer_class(
         model=lm,
@@ -122,7 +124,8 @@ def fine_tune(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None 
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
     if (name := not_finite(lm.state_dict())) is not None:
         raise _collapse(f"{name} holds NaN or infinity after the last step", settings.lr)
-    save_actor(Actor(lm, cfg.model.critic), tokenizer, out)
+    lm.config.use_cache = True  # the trainer has turned it off, which would be saved
+    save_actor(Actor(lm, cfg.model.critic), tokenizer, out, codec.generation(_reply_limit(conversations, codec)))
     sync_tree(out)  # before the checkpoints go
     for folder in (work, saved):
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,6 +145,15 @@ def _base_model(cfg: RunConfig, conversations: Sequence[Conversation]) -> tuple[
             f"the tokenizer of {cfg.model.path} has {len(tokenizer)} tokens, its model knows {rows}: they do not belong together."
         )
     return tokenizer, lm
+
+
+def _reply_limit(conversations: Sequence[Conversation], codec: ChatCodec) -> int:
+    """Tokens of a reply after which `generate` cuts it.
+
+    Not `rollout.max_reply_tokens`: how the model is played later decides no file of this stage.
+    """
+    replies = (m["content"] for conversation in conversations for m in conversation.messages if m["role"] == "assistant")
+    return _REPLY_ROOM * (len(codec.tokenizer.encode(max(replies, key=len), add_special_tokens=False)) + 1)
 
 
 def _arguments(cfg: RunConfig, device: torch.device) -> dict[str, Any]:

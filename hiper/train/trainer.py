@@ -261,7 +261,8 @@ class _Run:
 
     def _write_models(self) -> None:
         """The last policy, and the one with the best evaluation in between, which its checkpoint holds."""
-        save_actor(self.actor, self.tokenizer, self.out / "model")
+        generation = self.player.codec.generation(self.cfg.rollout.max_reply_tokens)
+        save_actor(self.actor, self.tokenizer, self.out / "model", generation)
         if self.best is None:
             return
         if self.best["iteration"] != self.iteration:
@@ -271,7 +272,7 @@ class _Run:
                 logger.warning("best/ is not written: %s", error)
                 return
             self.actor.load_state_dict(ckpt.strip_prefix("actor", tensors))
-        save_actor(self.actor, self.tokenizer, self.out / "best")
+        save_actor(self.actor, self.tokenizer, self.out / "best", generation)
 
     def _roll_back(self, alarms: list[Alarm], records: _Records | None) -> None:
         """Return to the newest checkpoint from before the trouble, with smaller steps and other draws: the same would happen again."""

@@ -18,6 +18,7 @@ from hiper.config import Critic, ModelConfig, TinyConfig
 from hiper.errors import ModelError
 from hiper.model.actor import CRITIC_FILE, HEADS_FILE, Actor, load_actor, load_lm, save_actor
 from hiper.model.tiny import build_tiny
+from hiper.rollout.chat import ChatCodec
 
 SHAPE = TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2, intermediate=48)
 IDS = torch.randint(5, 100, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -65,7 +66,7 @@ def test_saving_and_loading_is_exact(actor: Actor, words: PreTrainedTokenizerBas
     if actor.critic is not None:
         for parameter in actor.critic.parameters():
             parameter.add_(0.01)
-    save_actor(actor, words, tmp_path / "model")
+    save_actor(actor, words, tmp_path / "model", ChatCodec(words).generation(40))
     loaded = load_actor(tmp_path / "model", config(actor))
     ours, theirs = actor.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys()
@@ -87,7 +88,7 @@ def test_a_plain_model_gets_fresh_heads(words: PreTrainedTokenizerBase, tmp_path
 
 def test_missing_and_damaged_parts_are_named(actor: Actor, words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    save_actor(actor, words, folder)
+    save_actor(actor, words, folder, ChatCodec(words).generation(40))
     heads = (folder / HEADS_FILE).read_bytes()
     (folder / HEADS_FILE).write_bytes(heads[:-4])
     with pytest.raises(ModelError, match=rf"{HEADS_FILE} does not fit the model.*Remove it to start with fresh value heads"):
@@ -103,9 +104,9 @@ def test_missing_and_damaged_parts_are_named(actor: Actor, words: PreTrainedToke
 
 
 def test_heads_of_another_size_are_refused(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    wide = TinyConfig(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=48)
-    save_actor(Actor(build_tiny(SHAPE, words, seed=0), Critic.shared), words, tmp_path / "small")
-    save_actor(Actor(build_tiny(wide, words, seed=0), Critic.shared), words, tmp_path / "wide")
+    wide, generation = TinyConfig(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=48), ChatCodec(words).generation(40)
+    save_actor(Actor(build_tiny(SHAPE, words, seed=0), Critic.shared), words, tmp_path / "small", generation)
+    save_actor(Actor(build_tiny(wide, words, seed=0), Critic.shared), words, tmp_path / "wide", generation)
     (tmp_path / "wide" / HEADS_FILE).write_bytes((tmp_path / "small" / HEADS_FILE).read_bytes())
     with pytest.raises(ModelError, match=HEADS_FILE):
         load_actor(tmp_path / "wide", ModelConfig())
@@ -120,7 +121,7 @@ def test_pickled_weights_are_never_read(words: PreTrainedTokenizerBase, tmp_path
 
 
 def test_the_asked_for_dtype(actor: Actor, words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    save_actor(actor, words, tmp_path)
+    save_actor(actor, words, tmp_path, ChatCodec(words).generation(40))
     loaded = load_actor(tmp_path, ModelConfig(critic=actor.critic_kind, dtype="bfloat16"))
     assert loaded.lm.dtype == torch.bfloat16
     out = loaded(IDS)

@@ -25,6 +25,7 @@ from hiper.errors import ModelError
 from hiper.model.actor import CRITIC_FILE, HEADS_FILE, Actor, load_actor, load_lm, load_tokenizer, save_actor
 from hiper.model.folder import not_finite
 from hiper.model.tiny import build_tiny
+from hiper.rollout.chat import ChatCodec
 
 SHAPE = TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2, intermediate=48)
 WEIGHTS = "model.safetensors"
@@ -34,7 +35,7 @@ WEIGHTS = "model.safetensors"
 def model(words: PreTrainedTokenizerBase, tmp_path: Path) -> Path:
     """A model directory with everything in it."""
     folder = tmp_path / "model"
-    save_actor(Actor(build_tiny(SHAPE, words, seed=0), Critic.separate), words, folder)
+    save_actor(Actor(build_tiny(SHAPE, words, seed=0), Critic.separate), words, folder, ChatCodec(words).generation(40))
     return folder
 
 

@@ -36,6 +36,7 @@ from hiper.model.actor import Actor, save_actor
 from hiper.model.tiny import build_tiny
 from hiper.pipeline.preflight import check
 from hiper.pipeline.stages import STAGES
+from hiper.rollout.chat import ChatCodec
 
 ALL = list(STAGES)
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -170,7 +171,7 @@ def test_a_hub_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
 @pytest.fixture
 def model(words: PreTrainedTokenizerBase, tmp_path: Path) -> Path:
     tiny = TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2, intermediate=48)
-    save_actor(Actor(build_tiny(tiny, words, seed=0), Critic.shared), words, tmp_path / "model")
+    save_actor(Actor(build_tiny(tiny, words, seed=0), Critic.shared), words, tmp_path / "model", ChatCodec(words).generation(40))
     return tmp_path / "model"
 
 

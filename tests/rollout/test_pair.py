@@ -100,9 +100,8 @@ def test_each_writes_its_part_with_the_whole_conversation_read(
 
 def test_networks_that_spell_differently_are_refused(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     words = build_tokenizer(["a quite different vocabulary"])
-    save_actor(
-        Actor(build_tiny(TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2), words, 0), config(*PLAIN).model.critic), words, tmp_path
-    )
+    actor = Actor(build_tiny(TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2), words, 0), config(*PLAIN).model.critic)
+    save_actor(actor, words, tmp_path, ChatCodec(words).generation(40))
     with pytest.raises(ModelError, match="different vocabularies"):
         TaskPlayer(config(*PLAIN), speaker, task_index.root, planner=tmp_path)
 

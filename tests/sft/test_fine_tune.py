@@ -161,7 +161,7 @@ def config(constrain: Constrain = Constrain.free, **changes: int | float) -> Run
 def with_dropout(words: PreTrainedTokenizerBase, folder: Path) -> ModelConfig:
     lm = build_tiny(SMALL, words, seed=0)
     lm.config.attention_dropout = 0.2
-    save_actor(Actor(lm, Critic.shared), words, folder)
+    save_actor(Actor(lm, Critic.shared), words, folder, ChatCodec(words).generation(40))
     return ModelConfig(path=str(folder))
 
 
@@ -257,7 +257,7 @@ def test_weights_that_overflow_in_the_last_step_are_not_written(demos: Path, tmp
 
 def test_a_model_of_another_vocabulary_is_refused(demos: Path, words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     small = build_tokenizer(["take mug 1 from shelf 2"])
-    save_actor(Actor(build_tiny(SMALL, small, seed=0), Critic.shared), words, tmp_path / "base")
+    save_actor(Actor(build_tiny(SMALL, small, seed=0), Critic.shared), words, tmp_path / "base", ChatCodec(words).generation(40))
     with pytest.raises(ModelError, match=rf"has {len(words)} tokens, its model knows {len(small)}"):
         fine_tune(replace(config(), model=ModelConfig(path=str(tmp_path / "base"))), demos, tmp_path / "model")
 

@@ -400,7 +400,7 @@ def test_another_model_is_refused(whole: tuple[Path, TrainSummary], speaker: Pat
     other = load_actor(speaker, ModelConfig())
     with torch.no_grad():
         other.lm.get_input_embeddings().weight[0, 0] += 1
-    save_actor(other, load_tokenizer(speaker), tmp_path / "other")
+    save_actor(other, load_tokenizer(speaker), tmp_path / "other", other.lm.generation_config)
     with pytest.raises(CheckpointError, match="belongs to another training: it began from other weights"):
         train(config(), tmp_path / "other", task_index, whole[0], resume=True)
 
