@@ -55,7 +55,7 @@ def shared(root: Path) -> Path:
 def official_games(shared: Path) -> Path:
     """The official games unpacked: `2.1.1/` and `2.1.2/`, each laid out as $ALFWORLD_DATA."""
     command = shared / "data" / "unpack"
-    if not command.is_file():  # 4,000 tasks of other people's, not ours to carry
+    if not command.is_file():  # 4,000 games of ALFWorld's authors, not ours to carry
         pytest.skip(f"no official games: {command} is missing")
     return Path(subprocess.run([str(command)], check=True, capture_output=True, text=True).stdout.strip())
 

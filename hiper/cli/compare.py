@@ -14,7 +14,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="a comparison, such as comparisons/estimators.yaml")
     parser.add_argument("--jobs", type=count, default=1, metavar="N", help="runs at a time (1)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page to write (docs/results.md)", default=Path("docs/results.md"))
-    parser.add_argument("--split", default="valid_seen", metavar="SPLIT", help="whose tasks the page is about (valid_seen)")
+    parser.add_argument("--split", metavar="SPLIT", help="whose tasks the page is about (the first of evaluate.splits)")
     parser.add_argument("--report-only", action="store_true", help="write the page from what is there")
     parser.add_argument("--only", metavar="PART", help="do one part and write no page: base (the warm start), or ARM/SEED")
     parser.add_argument("--dvc", action="store_true", help="do nothing but write a dvc.yaml of the parts; see docs/orchestration.md")
@@ -25,6 +25,7 @@ def compare(options: argparse.Namespace) -> int:
     """The whole comparison, one part of it, or its page alone."""
     from hiper.experiments.comparison import BASE, load_comparison, run_base, run_comparison, write_results
     from hiper.experiments.comparison.versioned import write_versioned
+    from hiper.pipeline.direct import outcome, run_stages
     from hiper.runtime.progress import track
 
     comparison = load_comparison(options.file, options.overrides)
@@ -37,13 +38,12 @@ def compare(options: argparse.Namespace) -> int:
         return 0
     if options.only is not None:
         cell = comparison.cell(options.only)
-        from hiper.pipeline.direct import outcome, run_stages
-
         run_stages(cell.cfg, force=False)
         say(outcome(Path(cell.cfg.paths.run)))
         return 0
     if not options.report_only:
         with track("runs") as progress:
             run_comparison(comparison, options.jobs, progress)
-    say(f"written: {write_results(comparison, options.out, options.split, f'hiper compare {options.file}')}")
+    split = options.split or comparison.base_cfg.evaluate.splits[0]
+    say(f"written: {write_results(comparison, options.out, split, f'hiper compare {options.file}')}")
     return 0

@@ -114,7 +114,7 @@ def _cuda() -> Finding:
 
 
 def _transformers() -> Finding:
-    return _imports("transformers", "transformers", "Install it with `pip install -e .`.")
+    return _imports("transformers", "transformers", "Install it with `pip install hiper`.")
 
 
 def _alfworld() -> Finding:
@@ -199,7 +199,7 @@ def _extra(package: str, extra: str, what: str) -> Finding:
     try:
         return Finding(package, True, False, version(package))
     except PackageNotFoundError:
-        return Finding(package, False, False, "not installed", f"Needed by {what} alone: `pip install -e '.[{extra}]'`.")
+        return Finding(package, False, False, "not installed", f"Needed by {what} alone: `pip install 'hiper[{extra}]'`.")
 
 
 def _imports(name: str, module: str, advice: str, package: str | None = None) -> Finding:

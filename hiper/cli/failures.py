@@ -67,10 +67,10 @@ def interrupted(options: argparse.Namespace) -> str:
         return "interrupted; models that were evaluated have their line in the history."
     if options.verb == "sweep":
         return f"interrupted; trials so far are kept in {place}. Give the command again to go on."
-    if options.verb == "evaluate" and getattr(options, "model", None) is not None or getattr(options, "executor", None) is not None:
-        return f"interrupted; {place} holds no evaluation of this command. Give it again to start over."
     if not Path(place).exists():
         return f"interrupted before {place} was begun."
+    if options.verb == "evaluate" and (options.model is not None or options.executor is not None):
+        return f"interrupted; finished chunks of tasks are kept in {place}. Give the command again to go on."
     if options.verb == "compare":
         return f"interrupted; finished work is kept in {place}. Give the command again to go on."
     return f"interrupted; finished work is kept in {place}. Continue with `hiper resume {place}`."

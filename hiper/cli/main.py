@@ -16,8 +16,9 @@ from typing import NoReturn
 from hiper import __version__
 from hiper.cli import benchmark, clean, compare, completion, config, doctor, evaluate, play, reevaluate, run, stage, sweep, verify
 from hiper.cli.failures import INTERRUPTED, debug, fail, foreseen, interrupted
-from hiper.cli.parsing import Command, Commands, Parser, suggestion
+from hiper.cli.parsing import Command, Commands, Parser
 from hiper.errors import ConfigError, HiperError
+from hiper.runtime.text import nearest
 
 MODULES = (run, stage, evaluate, play, config, compare, sweep, reevaluate, verify, clean, benchmark, doctor, completion)
 """What adds commands, in the order of the help."""
@@ -26,7 +27,7 @@ EXAMPLES = """examples:
   hiper run experiment=quickstart            tasks, demonstrations, warm start, training, evaluation, report
   hiper resume runs/quickstart/seed-0        goes on where a run stopped
   hiper evaluate --model DIR --data DIR      any model on any tasks
-  hiper compare comparisons/estimators.yaml      arms over seeds, on one page
+  hiper compare comparisons/estimators.yaml  arms over seeds, on one page
   hiper sweep sweeps/hae.yaml --workers 2    a search with Optuna
   hiper play --expert                        watch the expert
 """
@@ -74,7 +75,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.exit(0)
     first = arguments[0]
     if not first.startswith("-") and first not in commands.names:
-        parser.error(f"there is no command {first!r}{suggestion(first, commands.names)}")
+        close = nearest(first, commands.names)
+        parser.error(f"there is no command {first!r}" + (f"; did you mean {close!r}?" if close else ""))
     options, left = parser.parse_known_args(arguments)
     if not hasattr(options, "command"):
         parser.error("a command is missing")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -48,12 +47,6 @@ class Commands:
     def names(self) -> list[str]:
         """All that were added."""
         return list(self._parsers.choices)
-
-
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """The nearest of the known words, as the end of a sentence."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def count(text: str) -> int:

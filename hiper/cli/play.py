@@ -73,7 +73,7 @@ def small_data(suite: Suite, cfg: RunConfig, data: Path | None, train: int, held
     if data is not None:
         yield data
         return
-    with tempfile.TemporaryDirectory(prefix="hiper-games-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hiper-tasks-") as folder:
         yield suite.data(Path(folder) / "data", suite.small(cfg, train, held_out))
 
 

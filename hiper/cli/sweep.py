@@ -26,7 +26,7 @@ def sweep(options: argparse.Namespace) -> int:
         from hiper.experiments.sweep.sweep import join
         from hiper.experiments.sweep.sweep import sweep as search
     except ImportError as error:
-        raise MissingDependencyError(f"sweeps need Optuna ({error}): pip install -e '.[sweep]'.") from error
+        raise MissingDependencyError(f"sweeps need Optuna ({error}): pip install 'hiper[sweep]'.") from error
     from hiper.runtime.progress import track
 
     spec = load_spec(options.file, options.overrides)  # refused here, before Prefect takes its seconds to start

@@ -22,8 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from hiper.algos.registry import algorithms, settings_of
 from hiper.composition.keys import describe, groups, known_keys, leaves, suggestion, unread
 from hiper.config import DEFAULT_ALGO, SUITE_SETTINGS, RunConfig
-from hiper.config.algo import AlgoConfig, broken_promise, flat
+from hiper.config.algo import AlgoConfig, broken_promise
 from hiper.config.checks import REFERENCE, collect_problems
+from hiper.config.dotted import flat
 from hiper.config.places import config_dirs
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.reading import check_yaml, read_yaml
@@ -156,7 +157,7 @@ def build(node: DictConfig) -> RunConfig:
 def _unread(config: RunConfig) -> Iterator[str]:
     """Settings that were changed and that the suite does not read."""
     suite = suite_named(config.env.name)
-    values, defaults = (dict(_flat_values(dataclasses.asdict(one))) for one in (config, RunConfig()))
+    values, defaults = (flat(dataclasses.asdict(one)) for one in (config, RunConfig()))
     for key, value in values.items():
         of_some = _within(key, SUITE_SETTINGS)
         if of_some and not _within(key, suite.reads) and value != defaults[key]:
@@ -165,14 +166,6 @@ def _unread(config: RunConfig) -> Iterator[str]:
 
 def _within(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(f"{section}.") for section in sections)
-
-
-def _flat_values(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat_values(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def read_settings(schema: type[T], path: Path, changes: Sequence[str] = ()) -> T:
@@ -251,7 +244,7 @@ def _set(node: DictConfig, values: Sequence[_Value], how_to_choose: str) -> None
 def _published(node: DictConfig) -> dict[str, Any]:
     """The values that a preset promises, by dotted key."""
     published = OmegaConf.select(node, "algo.published")
-    return {} if published is None else dict(flat(OmegaConf.to_container(published), "algo."))  # type: ignore[arg-type]  # a mapping's container
+    return {} if published is None else flat(OmegaConf.to_container(published), "algo.")  # type: ignore[arg-type]  # a mapping's container
 
 
 def _type_problem(node: DictConfig, key: str, value: Any, hint: Any) -> str | None:

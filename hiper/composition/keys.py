@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, get_args, get_type_hints
@@ -11,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 from hiper.algos.registry import algorithms
 from hiper.config import RunConfig
 from hiper.config.algo import PROMISE, AlgoConfig
+from hiper.runtime.text import nearest
 
 
 def groups() -> dict[str, Any]:
@@ -45,11 +45,9 @@ def unread(key: str, algo: str, keys: Mapping[str, Any]) -> str:
 
 def suggestion(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     """The closest of the known keys, as the end of a sentence; a key's last part counts when its path is wrong."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    if not close:
-        last = word.rsplit(".", 1)[-1]
-        close = [key for key in known if key.rsplit(".", 1)[-1] == last]
-    return f"; did you mean {close[0]!r}?" if close else "."
+    last = word.rsplit(".", 1)[-1]
+    close = nearest(word, known) or next((key for key in known if key.rsplit(".", 1)[-1] == last), None)
+    return f"; did you mean {close!r}?" if close else "."
 
 
 def describe(hint: Any) -> str:

@@ -5,12 +5,12 @@ An estimator's own settings are a subclass in its file in `hiper/algos/`; `algo=
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from hiper.config.checks import refuse, require
+from hiper.config.dotted import flat
 
 PROMISE = ("algo.preset", "algo.published")
 """What a preset says of itself: only files of conf/algo set it, and it changes no result that the values themselves do not."""
@@ -177,7 +177,7 @@ class AlgoConfig:
         return Needs()
 
     def _keep_promise(self) -> None:
-        for key, value in flat(self.published):
+        for key, value in flat(self.published).items():
             found: Any = self
             for part in key.split("."):
                 found = getattr(found, part, None)
@@ -202,15 +202,6 @@ class CriticConfig(AlgoConfig):
         super().__post_init__()
         at_least_0(self, "value_coef")
         require(self.value_clip > 0, "algo.value_clip", self.value_clip, "above 0")
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested mappings."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def broken_promise(preset: str | None, key: str, found: object, published: object) -> str:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from hiper.config import RunConfig
 from hiper.pipeline import work
 from hiper.pipeline.state import begun_under, check_upstream, finished_at, finished_folder, home, up_to_date
-from hiper.pipeline.work import Order
+from hiper.pipeline.work import StageArguments
 from hiper.runs import stage as table
 from hiper.runs.run_dir import begin_run, save_config
 from hiper.runs.stage_folder import (
@@ -59,7 +59,7 @@ class StageResult:
 class Stage(table.Stage):
     """A stage that can be done, by calling it."""
 
-    work: Callable[[Order], None]
+    work: Callable[[StageArguments], None]
     """Its function."""
 
     def __call__(self, cfg: RunConfig, progress: Progress | None = None, *, force: bool = False, timestamps: bool = True) -> StageResult:
@@ -91,7 +91,7 @@ class Stage(table.Stage):
                 torch.set_num_threads(cfg.threads)
             with stage_folder(run, self.name, begun, resumable=self.resumable, fits=lambda partial: self._fits(partial, cfg)) as folder:
                 save_config(cfg, folder.path / CONFIG)
-                self.work(Order(cfg, folder, progress, timestamps))
+                self.work(StageArguments(cfg, folder, progress, timestamps))
         return _result(run, self.name, reused=False)
 
     def _is_done(self, cfg: RunConfig, begun: Begun, force: bool) -> bool:

@@ -21,8 +21,8 @@ from hiper.suites import suite_of
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a stage is to do."""
+class StageArguments:
+    """What the function of a stage takes."""
 
     cfg: RunConfig
     folder: StageFolder
@@ -32,58 +32,58 @@ class Order:
     """Say when, how long and on what machine, in a stage whose files have room for it."""
 
 
-def tasks(order: Order) -> None:
+def tasks(arguments: StageArguments) -> None:
     """Generate the tasks, or find (and fetch, when missing) the official ones, and index them.
 
     Raises:
         DataError: an official directory without tasks, or a task file that cannot be played.
     """
-    cfg, folder = order.cfg, order.folder
+    cfg, folder = arguments.cfg, arguments.folder
     suite = suite_of(cfg)
-    index = suite.index(suite.data(folder.path / "data", cfg, order.progress), cfg)
+    index = suite.index(suite.data(folder.path / "data", cfg, arguments.progress), cfg)
     index.save(folder.path / INDEX_FILE)
     folder.facts.update({split: sum(counts.values()) for split, counts in index.counts().items()})
 
 
-def demos(order: Order) -> None:
+def demos(arguments: StageArguments) -> None:
     """Let the expert play training tasks and write what it did as plan-execute conversations."""
     from hiper.sft.demos import write_demos
 
-    summary = write_demos(task_index(order.cfg), order.cfg, order.folder.path / DEMOS_FILE, order.progress)
-    order.folder.facts.update(_facts(summary))
+    summary = write_demos(task_index(arguments.cfg), arguments.cfg, arguments.folder.path / DEMOS_FILE, arguments.progress)
+    arguments.folder.facts.update(_facts(summary))
 
 
-def sft(order: Order) -> None:
+def sft(arguments: StageArguments) -> None:
     """Fine-tune the base model on the demonstrations."""
     from hiper.sft.fine_tune import fine_tune
 
-    cfg, folder = order.cfg, order.folder
+    cfg, folder = arguments.cfg, arguments.folder
     demos = finished_folder(cfg, "demos") / DEMOS_FILE
-    summary = fine_tune(cfg, demos, folder.path / MODEL_FOLDER, order.progress, resume=folder.resumed)
+    summary = fine_tune(cfg, demos, folder.path / MODEL_FOLDER, arguments.progress, resume=folder.resumed)
     folder.facts.update(_facts(summary))
 
 
-def train(order: Order) -> None:
+def train(arguments: StageArguments) -> None:
     """Train with the chosen estimator; continues from the newest good checkpoint of an unfinished attempt."""
     from hiper.runtime.device import uses_cuda
     from hiper.runtime.distributed import check_processes
     from hiper.train.launch import train_in_processes
     from hiper.train.trainer import train as train_here
 
-    cfg, folder = order.cfg, order.folder
+    cfg, folder = arguments.cfg, arguments.folder
     check_processes(cfg.trainer.processes, uses_cuda(cfg))
     optimise = train_here if cfg.trainer.processes == 1 else train_in_processes
     model = finished_folder(cfg, "sft") / MODEL_FOLDER
-    summary = optimise(cfg, model, task_index(cfg), folder.path, resume=folder.resumed, progress=order.progress)
+    summary = optimise(cfg, model, task_index(cfg), folder.path, resume=folder.resumed, progress=arguments.progress)
     folder.facts.update(_facts(summary))
 
 
-def evaluate(order: Order) -> None:
+def evaluate(arguments: StageArguments) -> None:
     """Play the full splits with the trained model, and with the warm start it came from."""
     from hiper.evaluation import evaluate as play
     from hiper.evaluation.chunks import FOLDER as CHUNKS
 
-    cfg, folder = order.cfg, order.folder
+    cfg, folder = arguments.cfg, arguments.folder
     index = task_index(cfg)
     models = {"trained": finished_folder(cfg, "train") / MODEL_FOLDER}
     if cfg.evaluate.baseline:
@@ -91,7 +91,7 @@ def evaluate(order: Order) -> None:
     found: dict[str, dict[str, float]] = {}
     made: list[Path] = []
     for name, model in models.items():
-        summary = play(cfg, model, index, folder.path / name, order.progress, keep_chunks=True)
+        summary = play(cfg, model, index, folder.path / name, arguments.progress, keep_chunks=True)
         found[name] = _success(summary)
         found["tasks"] = {split: result.tasks for split, result in summary.splits.items()}
         folder.facts.update({f"{name} {split}": value for split, value in _success(summary).items()})
@@ -101,16 +101,16 @@ def evaluate(order: Order) -> None:
         remove(chunks)
 
 
-def report(order: Order) -> None:
+def report(arguments: StageArguments) -> None:
     """Write one self-contained page about the run, and its curves as SVG and CSV files."""
     from hiper.report import write_report
 
-    if order.progress is not None:
-        order.progress(0, 1)
-    write_report(Path(order.cfg.paths.run), order.folder.path / REPORT_FILE, timestamps=order.timestamps)
-    order.folder.facts["page"] = f"report/{REPORT_FILE}"
-    if order.progress is not None:
-        order.progress(1, 1)
+    if arguments.progress is not None:
+        arguments.progress(0, 1)
+    write_report(Path(arguments.cfg.paths.run), arguments.folder.path / REPORT_FILE, timestamps=arguments.timestamps)
+    arguments.folder.facts["page"] = f"report/{REPORT_FILE}"
+    if arguments.progress is not None:
+        arguments.progress(1, 1)
 
 
 def not_beyond(partial: Path, cfg: RunConfig) -> bool:

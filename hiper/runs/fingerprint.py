@@ -16,6 +16,7 @@ from typing import Any
 from hiper import __version__
 from hiper.config import RunConfig
 from hiper.config.algo import PROMISE
+from hiper.config.dotted import flat
 from hiper.runs.stage import STAGES, Stage
 from hiper.suites.registry import suite_named, suite_of, suites
 
@@ -25,7 +26,7 @@ Settings = Mapping[str, Any]
 
 def stage_settings(cfg: RunConfig, stage: str) -> dict[str, Any]:
     """The settings that decide a stage's files, by dotted key; those of the stages it reads are not among them."""
-    one, every = STAGES[stage], _flat(dataclasses.asdict(cfg))
+    one, every = STAGES[stage], flat(dataclasses.asdict(cfg))
     chosen = {key: value for name in one.settings for key, value in every.items() if key == name or key.startswith(f"{name}.")}
     own_seed = chosen.pop(one.own_seed) if one.own_seed is not None else None
     if own_seed is not None:
@@ -88,13 +89,6 @@ def _value(value: Any) -> str:
     return "unset" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
-    return flat
-
-
 def _suite_settings(cfg: RunConfig, stage: Stage, every: Settings) -> dict[str, Any]:
     """What decides a stage's files beside the settings that all suites share."""
     suite, name = suite_of(cfg), cfg.env.name
@@ -106,7 +100,7 @@ def _suite_settings(cfg: RunConfig, stage: Stage, every: Settings) -> dict[str, 
 
 @cache
 def _defaults() -> Settings:
-    return _flat(dataclasses.asdict(RunConfig()))
+    return flat(dataclasses.asdict(RunConfig()))
 
 
 def _without(name: str, left_out: Collection[str]) -> list[str]:

@@ -66,17 +66,29 @@ def load_config(path: Path) -> RunConfig:
     except DataError as error:
         raise ConfigError(f"{error} It should hold the settings of a run, as `hiper config` writes them.") from error
     except (OmegaConfBaseException, ValueError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{file} is not a config of hiper {__version__}: {' '.join(str(error).split())}") from error
+        problem = str(error) if isinstance(error, ConfigError) else " ".join(str(error).split())
+        raise ConfigError(
+            f"{file} is not a config of hiper {__version__}: {problem.rstrip('.')}. "
+            f"If another version wrote it, use that one: {ENVIRONMENT} in its run names the commit."
+        ) from error
 
 
 def config_beside(model: Path) -> RunConfig | None:
-    """The config a stage saved beside its model; how it words prompts is part of what the model knows. None: there is none."""
+    """The config a stage saved beside its model; how it words prompts is part of what the model knows. None: there is none.
+
+    Raises:
+        ConfigError: this version cannot read it.
+    """
     for folder in (model, model.resolve().parent):
         if (folder / CONFIG).is_file():
+            try:
+                config = load_config(folder / CONFIG)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{error} To use the model with this version, copy {model} out of the run and give its settings as overrides."
+                ) from error
             logger.info("protocol and limits from %s; overrides go on top", folder / CONFIG)
-            return load_config(folder / CONFIG)
+            return config
     logger.info("no %s beside %s: protocol and limits are the defaults, plus overrides", CONFIG, model)
     return None
 

@@ -7,17 +7,16 @@ known to every process that hiper starts.
 
 from __future__ import annotations
 
-import difflib
 import random
-import re
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiper.errors import ConfigError
+from hiper.runtime.plugins import call_entry_points, check_name
+from hiper.runtime.text import nearest
 
 if TYPE_CHECKING:
     from hiper.config import RunConfig
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 GROUP = "hiper.suites"
 """The entry-point group."""
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def _ours(module: str, name: str) -> Callable[[], Suite]:
@@ -54,8 +51,7 @@ def register_suite(name: str, make: Callable[[], Suite]) -> None:
     Raises:
         ConfigError: the name is taken or impossible.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"a suite cannot be named {name!r}: use lower-case letters, digits and _.")
+    check_name("a suite", name)
     if _registered.get(name, make) is not make:
         raise ConfigError(f"there is a suite {name!r} already. Register yours under another name.")
     _registered[name] = make
@@ -75,8 +71,8 @@ def suite_named(name: str) -> Suite:
     """
     known = suites()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        close = nearest(name, known)
+        hint = f" Did you mean {close!r}?" if close else ""
         raise ConfigError(
             f"env.name={name!r}: there is no such suite; known are {', '.join(known)}.{hint} One of your own is registered before "
             f"composing (hiper.register_suite), or by an entry point of the group {GROUP}."
@@ -100,8 +96,4 @@ def make_env(cfg: RunConfig, path: Path, rng: random.Random | None = None) -> Te
 
 @cache
 def _load_entry_points() -> None:
-    for entry in entry_points(group=GROUP):
-        try:
-            entry.load()()
-        except Exception as error:  # another package's code
-            raise ConfigError(f"the entry point {entry.name!r} of {GROUP} ({entry.value}) fails: {error}") from error
+    call_entry_points(GROUP)

@@ -25,6 +25,7 @@ from hiper.algos.registry import algorithms, make_estimator, settings_of
 from hiper.algos.types import Estimator
 from hiper.config.algo import AlgoConfig, Level, Needs
 from hiper.errors import ConfigError
+from hiper.runtime import plugins
 
 ROOM = Path(hiper.algos.__file__).parent
 
@@ -99,7 +100,7 @@ def registers_mine() -> None:
 def test_entry_points_register(monkeypatch: pytest.MonkeyPatch, function: str, fails: bool) -> None:
     monkeypatch.setitem(sys.modules, "their_package", sys.modules[__name__])
     found = [EntryPoint("mine", f"their_package:{function}", registry.GROUP)]
-    monkeypatch.setattr(registry, "entry_points", lambda group: found if group == "hiper.algorithms" else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: found if group == "hiper.algorithms" else [])
     registry._load_entry_points.cache_clear()
     if fails:
         with pytest.raises(ConfigError, match="entry point 'mine' of hiper.algorithms .* fails: .*is_not_there"):

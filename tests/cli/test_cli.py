@@ -16,13 +16,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hiper.cli.main import main, make_parser
+from hiper.evaluation.chunks import Chunks
+from hiper.rollout.trajectory import Trajectory
 from hiper.runs.stage_folder import SEEN, read_stage
 from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress
@@ -333,6 +335,30 @@ def test_any_model_plays_any_folder(generated_games: Path, finished_run: Path, t
     record = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert record["overall"]["tasks"] == 2
     assert len((out / "trajectories.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_an_interrupted_evaluation_of_a_model_goes_on_with_the_chunks_left(
+    generated_games: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, model = tmp_path / "out", str(finished_run / "train" / "model")
+    command = ["evaluate", "--model", model, "--data", str(generated_games), "--split", "valid_seen", "--out", str(out), "evaluate.chunk=2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("hiper.runtime.progress.track", interrupting)
+        assert main(command) == 130
+        assert f"interrupted before {out} was begun." in capsys.readouterr().err
+    write, seen = Chunks.write, list[int]()
+
+    def interrupted(chunks: Chunks, number: int, trajectories: Sequence[Trajectory]) -> None:
+        write(chunks, number, trajectories)
+        seen.append(number)
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Chunks, "write", interrupted)
+    assert main(command) == 130
+    assert f"finished chunks of tasks are kept in {out}. Give the command again to go on." in capsys.readouterr().err
+    assert main(command) == 0
+    assert seen == [0, 1, 2]
 
 
 def test_the_expert_plays_in_the_terminal(generated_games: Path, capsys: pytest.CaptureFixture[str]) -> None:

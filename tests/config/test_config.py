@@ -22,7 +22,7 @@ from hiper.config import RunConfig, Source, TrackingConfig
 from hiper.config.algo import Bootstrap
 from hiper.config.checks import collect_problems
 from hiper.errors import ConfigError
-from hiper.runs.run_dir import load_config, save_config
+from hiper.runs.run_dir import config_beside, load_config, save_config
 
 
 def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -276,6 +276,17 @@ def test_a_damaged_saved_config_is_refused(tmp_path: Path, content: str, said: s
     (tmp_path / "config.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=said):
         load_config(tmp_path)
+
+
+def test_a_config_of_another_version_says_how_to_go_on(tmp_path: Path) -> None:
+    model = tmp_path / "train" / "model"
+    model.mkdir(parents=True)
+    (model.parent / "config.yaml").write_text("warm_start: {lr: 0.1}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"{model.parent / 'config.yaml'} is not .*'warm_start'.*environment.json in its run names"):
+        load_config(model.parent)
+    with pytest.raises(ConfigError, match=rf"copy {model} out of the run and give its settings as overrides"):
+        config_beside(model)
+    assert config_beside(model.rename(tmp_path / "model")) is None
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     """Taken away however the test ends."""
     try:
         made = Disk(tmp_path)
-    except NoDisks as reason:
+    except NoDisks as reason:  # only root can mount one; the reason says what this machine lacks
         pytest.skip(str(reason))
     with made:
         yield made

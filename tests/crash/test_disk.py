@@ -114,7 +114,7 @@ def test_a_moment_that_never_comes_fails_the_test(disk: Disk) -> None:
 def test_nothing_stays_mounted(tmp_path: Path) -> None:
     try:
         disk = Disk(tmp_path)
-    except NoDisks as reason:
+    except NoDisks as reason:  # only root can mount one; the reason says what this machine lacks
         pytest.skip(str(reason))
     with pytest.raises(KeyError), disk, (disk.place / "open").open("w"):
         raise KeyError

@@ -42,11 +42,12 @@ def test_there_are_commands_to_look_at() -> None:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_it_is_a_command(command: str) -> None:
-    given = words(command)
-    if any("NAME" in word for word in given):
-        pytest.skip("a pattern of commands")
-    options = parse(given)
+def test_it_is_a_command(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "conf/experiment"
+    own.mkdir(parents=True)
+    (own / "NAME_best.yaml").write_text("# @package _global_\ndefaults: [smoke]\n", encoding="utf-8")  # as a sweep would leave it
+    monkeypatch.chdir(tmp_path)
+    options = parse(words(command))
     overrides = [word for word in getattr(options, "overrides", []) if "=" in word]
     if options.verb not in FILES and overrides:
         compose(overrides)

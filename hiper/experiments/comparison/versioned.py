@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from hiper.config import RunConfig
+from hiper.config.dotted import flat
 from hiper.errors import ConfigError
 from hiper.experiments.comparison.spec import BASE, Comparison
 from hiper.runs.fingerprint import watched_settings
@@ -62,28 +63,19 @@ def write_versioned(comparison: Comparison, file: Path, root: Path, changes: Seq
 
 def _params(comparison: Comparison) -> dict[str, Any]:
     """What the base composes to, and in what each arm differs from it."""
-    shared, arms = dict(_leaves(comparison.base_cfg)), {}
+    shared, arms = flat(_container(comparison.base_cfg)), {}
     for cell in comparison.cells():
-        changes = {key: value for key, value in _leaves(cell.cfg) if (key not in shared or value != shared[key]) and key not in OWN}
+        changes = {
+            key: value
+            for key, value in flat(_container(cell.cfg)).items()
+            if (key not in shared or value != shared[key]) and key not in OWN
+        }
         arms[cell.arm] = changes or "as base"
     return {
         "base": _container(comparison.base_cfg),
         "arms": arms,
         "page": {"seeds": list(comparison.seeds), "thresholds": list(comparison.thresholds)},
     }
-
-
-def _leaves(cfg: RunConfig) -> Iterator[tuple[str, Any]]:
-    """Every setting's dotted key and its value."""
-
-    def walk(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, value in node.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name, value
-
-    yield from walk(_container(cfg), "")
 
 
 def _container(cfg: RunConfig) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def open_storage(spec: SweepSpec, wait: bool = False) -> Storage:
             raise ConfigError(f"storage={shown(spec)}: studies lie in SQLite or Postgres.")
         return _patiently(lambda: _open_server(spec, url), spec, PATIENCE if wait else 0.0, lambda: None)
     except ImportError as error:
-        raise MissingDependencyError(f"storage={shown(spec)} needs a driver ({error}): pip install -e '.[postgres]'.") from error
+        raise MissingDependencyError(f"storage={shown(spec)} needs a driver ({error}): pip install 'hiper[postgres]'.") from error
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = _why_away(error) or type(error).__name__
         raise WorkflowError(f"the study's storage {shown(spec)} cannot be opened ({reason}). See `storage` of the sweep.") from None

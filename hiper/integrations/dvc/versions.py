@@ -96,7 +96,7 @@ def dvc_command() -> str:
     beside = Path(sys.executable).parent / "dvc"
     found = str(beside) if beside.is_file() else shutil.which("dvc")
     if found is None:
-        raise MissingDependencyError("the command dvc is missing. Install it with `pip install -e '.[dvc]'`.")
+        raise MissingDependencyError("the command dvc is missing. Install it with `pip install 'hiper[dvc]'`.")
     return found
 
 

@@ -31,7 +31,7 @@ def start_prefect() -> None:
         use_server()
     except ImportError as error:
         raise MissingDependencyError(
-            f"Prefect cannot be imported ({error}). Install it with `pip install -e .`, or add --direct."
+            f"Prefect cannot be imported ({error}). Install it with `pip install hiper`, or add --direct."
         ) from error
     except WorkflowError as error:
         raise WorkflowError(f"{error} `--direct` does the same work without Prefect.") from error

@@ -22,10 +22,9 @@ from hiper.errors import DataError, TaskError
 from hiper.runtime.reading import read_json_object
 from hiper.suites.alfworld.floorplans import HELD_OUT_SCENES, LAMP, scenes, tables
 from hiper.suites.alfworld.game import Game
-from hiper.suites.alfworld.games import GAME_FILE, index_games
+from hiper.suites.alfworld.games import GAME_FILE
 from hiper.suites.alfworld.layout import Layout, Task, furnish, solve, tasks_in
 from hiper.suites.alfworld.problem import problem_text
-from hiper.suites.tasks import TaskIndex
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: Ta
     return GeneratedGame(task, layout, sentence, walkthrough, record)
 
 
-def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], None] | None = None) -> TaskIndex:
+def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write the three splits under `out`, each game confirmed to be won by its walkthrough.
 
     The manifest is marked complete last, so an interrupted directory is recognised and written again; a complete one with the
@@ -92,6 +91,9 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], N
         cfg: seed, counts, caps and task types are read.
         progress: called with (games written, games in all).
 
+    Returns:
+        `out`.
+
     Raises:
         MissingDependencyError: `alfworld` is not installed.
         DataError: `out` holds something else.
@@ -100,7 +102,7 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], N
     settings = _settings(cfg)
     if _complete(out, settings):
         logger.info("games in %s are up to date", out)
-        return index_games(out, SPLITS)
+        return out
     _clear(out)
     out.mkdir(parents=True, exist_ok=True)
     _write_manifest(out, {"complete": False, "settings": settings})
@@ -127,7 +129,7 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], N
         for split, one in summary.items()
     ]
     logger.info("generated %d games in %s: %s", total, out, "; ".join(means))
-    return index_games(out, SPLITS)
+    return out
 
 
 def _settings(cfg: TasksConfig) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class ALFWorld(Suite):
             return official_data(cfg.tasks.data)
         from hiper.suites.alfworld.generate import generate_games
 
-        return generate_games(folder, cfg.tasks, progress).root
+        return generate_games(folder, cfg.tasks, progress)
 
     def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
         """Games in the official layout."""

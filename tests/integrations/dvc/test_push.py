@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         run("mount", "-t", "tmpfs", "-o", f"size={SPACE}", "tmpfs", str(folder), cwd=tmp_path)
-    except (AssertionError, FileNotFoundError) as error:
+    except (AssertionError, FileNotFoundError) as error:  # only root may mount, and not in every container
         pytest.skip(f"no file system can be mounted here: {error}")
     yield folder
     run("umount", str(folder), cwd=tmp_path)

@@ -117,8 +117,8 @@ def served(request: pytest.FixtureRequest) -> Served:
 
 
 def test_it_listens_on_loopback_alone(served: Served) -> None:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("looks at /proc")
+    if not sys.platform.startswith("linux"):  # whose sockets are whose is read from /proc
+        pytest.skip("sockets are listed from /proc, which Linux alone has")
     found = listening(served.pid)
     assert ("127.0.0.1", served.port) in {(listener.address, listener.port) for listener in found}
     assert beyond_loopback(found) == set()

@@ -42,7 +42,7 @@ def games(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
     from hiper.suites.alfworld.generate import generate_games
 
     cfg = TasksConfig(train=120, valid_seen=6, valid_unseen=60, max_receptacles=14, max_objects=26)
-    return generate_games(tmp_path_factory.mktemp("games") / "out", cfg)
+    return index_games(generate_games(tmp_path_factory.mktemp("games") / "out", cfg))
 
 
 def play(index: TaskIndex, split: str, expert: Expert) -> list[Demonstration]:
@@ -304,5 +304,5 @@ def test_wins_a_thousand_full_size_games(tmp_path: Path) -> None:
     pytest.importorskip("alfworld")
     from hiper.suites.alfworld.generate import generate_games
 
-    index = generate_games(tmp_path / "out", TasksConfig(train=1000, valid_seen=1, valid_unseen=1))
+    index = index_games(generate_games(tmp_path / "out", TasksConfig(train=1000, valid_seen=1, valid_unseen=1)))
     assert all(demonstration.won for demonstration in play(index, "train", Expert(LocationPrior.learn(index))))

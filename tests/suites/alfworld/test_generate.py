@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = {"train": 12, "valid_seen": 6, "valid_unseen": 6}
 @pytest.fixture(scope="module")
 def games(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
     """A small generation with the caps of a CPU-sized run."""
-    return generate_games(tmp_path_factory.mktemp("games") / "out", TasksConfig(**SMALL, max_receptacles=14, max_objects=26))
+    return index_games(generate_games(tmp_path_factory.mktemp("games") / "out", TasksConfig(**SMALL, max_receptacles=14, max_objects=26)))
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -59,15 +59,15 @@ def sample(count: int, split: str = "train", **caps: Any) -> list[GeneratedGame]
 
 
 def test_same_seed_same_bytes(games: TaskIndex, tmp_path: Path) -> None:
-    again = generate_games(tmp_path / "again", TasksConfig(**SMALL, max_receptacles=14, max_objects=26))
+    again = index_games(generate_games(tmp_path / "again", TasksConfig(**SMALL, max_receptacles=14, max_objects=26)))
     assert digest(again.root) == digest(games.root)
-    other = generate_games(tmp_path / "other", TasksConfig(**SMALL, seed=1, max_receptacles=14, max_objects=26))
+    other = index_games(generate_games(tmp_path / "other", TasksConfig(**SMALL, seed=1, max_receptacles=14, max_objects=26)))
     shared = {entry.path for entry in other.entries} & {entry.path for entry in games.entries}
     assert len(shared) < len(games.entries) / 2
 
 
 def test_more_games_change_none_of_the_earlier(games: TaskIndex, tmp_path: Path) -> None:
-    more = generate_games(tmp_path / "more", TasksConfig(**{**SMALL, "train": 18}, max_receptacles=14, max_objects=26))
+    more = index_games(generate_games(tmp_path / "more", TasksConfig(**{**SMALL, "train": 18}, max_receptacles=14, max_objects=26)))
     before, after = digest(games.root), digest(more.root)
     assert {path: after.get(path) for path in before if path != MANIFEST} == {path: before[path] for path in before if path != MANIFEST}
 
@@ -160,7 +160,7 @@ def test_a_complete_directory_is_left_alone(games: TaskIndex) -> None:
         raise AssertionError("wrote a game again")
 
     before = {path: path.stat().st_mtime_ns for path in games.root.rglob("*")}
-    assert generate_games(games.root, TasksConfig(**SMALL, max_receptacles=14, max_objects=26), fail) == games
+    assert index_games(generate_games(games.root, TasksConfig(**SMALL, max_receptacles=14, max_objects=26), fail)) == games
     assert {path: path.stat().st_mtime_ns for path in games.root.rglob("*")} == before
 
 
@@ -183,10 +183,10 @@ def test_an_interrupted_directory_is_made_again(tmp_path: Path, games: TaskIndex
 def test_another_configuration_replaces_the_games_and_a_lost_game_is_noticed(tmp_path: Path) -> None:
     counts: dict[str, Any] = {"train": 2, "valid_seen": 1, "valid_unseen": 1}
     generate_games(tmp_path / "out", TasksConfig(**{**counts, "train": 3}))
-    index = generate_games(tmp_path / "out", TasksConfig(**counts))
+    index = index_games(generate_games(tmp_path / "out", TasksConfig(**counts)))
     assert len(index.split("train")) == 2
     index.resolve(index.split("train")[0]).unlink()
-    assert len(generate_games(tmp_path / "out", TasksConfig(**counts)).split("train")) == 2
+    assert len(index_games(generate_games(tmp_path / "out", TasksConfig(**counts))).split("train")) == 2
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -231,7 +231,9 @@ def test_the_planner_solves_a_sample_in_the_same_words(tmp_path: Path) -> None:
     from textworld.envs import PddlEnv
 
     # In a large kitchen the planner needs minutes for two objects, in the official games as well.
-    index = generate_games(tmp_path / "out", TasksConfig(train=18, valid_seen=6, valid_unseen=6, max_receptacles=14, max_objects=26))
+    index = index_games(
+        generate_games(tmp_path / "out", TasksConfig(train=18, valid_seen=6, valid_unseen=6, max_receptacles=14, max_objects=26))
+    )
     for entry in index.entries:
         sys.argv = arguments  # the planner's translator overwrites it
         infos = textworld.EnvInfos(admissible_commands=True, won=True, policy_commands=True)
@@ -254,6 +256,6 @@ def test_the_planner_solves_a_sample_in_the_same_words(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_thousand_games_take_less_than_a_minute(tmp_path: Path) -> None:
     started = process_time()
-    index = generate_games(tmp_path / "out", TasksConfig(train=998, valid_seen=1, valid_unseen=1))
+    index = index_games(generate_games(tmp_path / "out", TasksConfig(train=998, valid_seen=1, valid_unseen=1)))
     assert process_time() - started < 60
     assert len(index_games(tmp_path / "out", SPLITS).entries) == len(index.entries) == 1000

@@ -25,6 +25,7 @@ from hiper.config import TasksConfig
 from hiper.errors import ConfigError, TaskError
 from hiper.suites import suite_of
 from hiper.suites.alfworld.game import Game
+from hiper.suites.alfworld.games import index_games
 from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.scatter import scatter
 from hiper.suites.alfworld.world import World
@@ -37,7 +38,7 @@ def games(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
     pytest.importorskip("alfworld", reason="the generator reads the floor plans of the alfworld package")
     from hiper.suites.alfworld.generate import generate_games
 
-    return generate_games(tmp_path_factory.mktemp("games") / "out", TasksConfig(train=60, valid_seen=6, valid_unseen=6))
+    return index_games(generate_games(tmp_path_factory.mktemp("games") / "out", TasksConfig(train=60, valid_seen=6, valid_unseen=6)))
 
 
 def facts(record: dict[str, Any], predicate: str) -> dict[str, str]:
