@@ -36,8 +36,8 @@ from hiper.model.tokenizer import build_tokenizer
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
-from hiper.rollout.replay import GeneratePolicy, ReplayPolicy, Script
-from hiper.rollout.samplers.transformers import Policy
+from hiper.rollout.replay import GenerateSampler, ReplaySampler, Script
+from hiper.rollout.samplers.types import Sampler
 from hiper.runtime.device import pick_device
 from hiper.sft.demos import TRAIN, write_demos
 from hiper.suites import make_env
@@ -216,11 +216,12 @@ def _iterate(
     reference = copy.deepcopy(actor).requires_grad_(False).eval() if cfg.algo.kl_coef > 0 else None
     learner = Learner.create(actor, cfg, torch.Generator().manual_seed(cfg.seed + 1))
     slots = min(cfg.rollout.slots, len(recordings))
-    policy = _policy(scheme, cfg, actor, codec, slots, Script(script))
+    sampler = _sampler(scheme, cfg, actor, codec, slots, Script(script))
+    sampler.begin(cfg.rollout.temperature, torch.Generator(actor.device).manual_seed(cfg.seed))
     tasks = ((one.entry, make_env(cfg, index.resolve(one.entry))) for one in recordings)
     found = Measured()
     with _phase(found, "rollout", actor):
-        episodes = Collector(policy, codec, cfg).play(tasks, slots)
+        episodes = Collector(sampler, codec, cfg).play(tasks, slots)
     read = sum(len(sequence.ids) for episode in episodes for sequence in episode.sequences)
     sequences = sum(len(episode.sequences) for episode in episodes)
     with _phase(found, "score", actor):
@@ -240,12 +241,11 @@ def _encoder(codec: ChatCodec) -> Encode:
     return lambda text: codec.tokenizer.encode(text, add_special_tokens=False)
 
 
-def _policy(scheme: Scheme, cfg: RunConfig, actor: Actor, codec: ChatCodec, slots: int, script: Script) -> Policy:
-    temperature, most = cfg.rollout.temperature, cfg.rollout.max_reply_tokens
+def _sampler(scheme: Scheme, cfg: RunConfig, actor: Actor, codec: ChatCodec, slots: int, script: Script) -> Sampler:
+    most = cfg.rollout.max_reply_tokens
     if scheme is Scheme.generate:
-        return GeneratePolicy(actor, codec, script, temperature=temperature, max_reply_tokens=most)
-    generator = torch.Generator(actor.device).manual_seed(cfg.seed)
-    return ReplayPolicy(actor, codec, script, slots=slots, temperature=temperature, max_reply_tokens=most, generator=generator)
+        return GenerateSampler(actor, codec, script, max_reply_tokens=most)
+    return ReplaySampler(actor, codec, script, slots=slots, max_reply_tokens=most)
 
 
 def _pad(episodes: Sequence[Episode], pad: int) -> None:

@@ -1,4 +1,4 @@
-"""A task in the terminal, for a person or for the expert; where the words go is the caller's choice.
+"""A task in the terminal, for a person, the expert or a model; where the words go is the caller's choice.
 
 Tasks are files that anybody may have written: what they say is shown by `visible`, so that none of it acts on the terminal.
 """
@@ -21,6 +21,7 @@ from hiper.runtime.text import visible
 
 if TYPE_CHECKING:
     from hiper.config import RunConfig
+    from hiper.rollout.trajectory import Trajectory
     from hiper.suites.base import TextEnv
     from hiper.suites.expert import Expert
     from hiper.suites.suite import Suite
@@ -34,30 +35,41 @@ MAX_TURNS = 100
 
 def add(commands: Commands) -> None:
     """Add `hiper play`."""
-    parser = commands.add("play", command, "play a task in the terminal, or watch the expert")
+    parser = commands.add("play", command, "play a task in the terminal, or watch the expert or a model")
     parser.add_argument("words", nargs="*", metavar="GAME | OVERRIDE", help="a game.tw-pddl file; " + OVERRIDES)
     parser.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it a task is generated")
     parser.add_argument("--split", metavar="SPLIT", help="the last of evaluate.splits, if not given")
     parser.add_argument("--index", type=int, default=0, metavar="N", help="which task of the split")
-    parser.add_argument("--expert", action="store_true", help="watch the expert")
+    watched = parser.add_mutually_exclusive_group()
+    watched.add_argument("--expert", action="store_true", help="watch the expert")
+    watched.add_argument("--model", type=Path, metavar="DIR", help="watch a model play greedily, under the settings saved beside it")
 
 
 def command(options: argparse.Namespace) -> int:
-    """A task for a person, or one played by the expert."""
-    from hiper.composition.compose import compose
+    """A task for a person, or one played by the expert or a model."""
+    from hiper.composition.compose import compose, override
+    from hiper.runs.run_dir import config_beside
     from hiper.suites import suite_of
 
     files = [word for word in options.words if "=" not in word]
-    cfg = compose([word for word in options.words if "=" in word])
+    overrides = [word for word in options.words if "=" in word]
+    saved = None if options.model is None else config_beside(options.model)
+    cfg = compose(overrides) if saved is None else override(saved, overrides)
     suite = suite_of(cfg)
     if len(files) > 1:
         raise ConfigError(f"{', '.join(files)}: only one task can be played at a time.")
+    if files and options.model is not None:
+        show(played(cfg, options.model, Path(), Path(files[0])), print)
+        return 0
     if files and not options.expert:
         play(suite.make_env(cfg, Path(files[0])), input, print)
         return 0
     split = options.split or cfg.evaluate.splits[-1]
     with small_data(suite, cfg, options.data, 60 if options.expert else 1, options.index + 1) as root:
         path = Path(files[0]) if files else _pick(suite.index(root, cfg, [split]), split, options.index)
+        if options.model is not None:
+            show(played(cfg, options.model, root, path.relative_to(root)), print)
+            return 0
         env = suite.make_env(cfg, path)
         if options.expert:
             seen = replace(cfg, tasks=replace(cfg.tasks, limit=PRIOR_GAMES))
@@ -154,3 +166,34 @@ def watch(task: TextEnv, expert: Expert, say: Callable[[str], object]) -> bool:
         turns += 1
     say(f"The expert {'won' if task.won else 'gave up'} after {turns} turns.")
     return task.won
+
+
+def played(cfg: RunConfig, model: Path, root: Path, path: Path) -> Trajectory:
+    """What a model does with a task, greedily.
+
+    Raises:
+        ModelError: it does not load.
+    """
+    from torch import Generator
+
+    from hiper.rollout.player import TaskPlayer
+    from hiper.runtime.device import pick_device
+    from hiper.suites.tasks import Task
+
+    player = TaskPlayer.start(cfg, model, root)
+    (episode,) = player.play([Task(path.as_posix(), "", "")], 0.0, Generator(pick_device(cfg)))
+    player.sampler.close()
+    return episode.trajectory
+
+
+def show(trajectory: Trajectory, say: Callable[[str], object]) -> None:
+    """Show an episode, with the subgoals that were followed and what was wrong with replies."""
+    for turn in trajectory.turns:
+        say(visible(turn.observation))
+        if turn.switch:
+            say(visible(f"[{turn.subgoal}]"))
+        if turn.faults:
+            say(visible(f"(the reply {turn.reply!r}: {', '.join(turn.faults)})"))
+        say(visible(f"> {turn.action}"))
+    say(visible(trajectory.final_observation))
+    say(f"The model {'won' if trajectory.won else 'gave up'} after {len(trajectory.turns)} turns.")

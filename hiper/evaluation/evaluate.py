@@ -109,7 +109,10 @@ def _play(
     progress: Progress | None,
 ) -> list[Trajectory]:
     """One trajectory a task, in order: those of finished chunks as they were kept, the others played now."""
-    from hiper.rollout.collect import TaskPlayer  # here, so that reading evaluations does not load transformers
+    import torch  # here, so that reading evaluations loads neither torch nor transformers
+
+    from hiper.rollout.player import TaskPlayer
+    from hiper.runtime.device import pick_device
 
     player: TaskPlayer | None = None
     trajectories: list[Trajectory] = []
@@ -117,13 +120,16 @@ def _play(
         tasks = entries[first : first + cfg.evaluate.chunk]
         kept = chunks.read(number, tasks)
         if kept is None:
-            player = player or TaskPlayer(cfg, model, index.root, planner)
+            player = player or TaskPlayer.start(cfg, model, index.root, planner)
+            generator = torch.Generator(pick_device(cfg)).manual_seed(chunk_seed(cfg.evaluate.seed, number))
             report = None if progress is None else _offset(progress, len(trajectories), len(entries))
-            kept = player.play(tasks, cfg.evaluate.temperature, chunk_seed(cfg.evaluate.seed, number), report)
+            kept = [episode.trajectory for episode in player.play(tasks, cfg.evaluate.temperature, generator, report)]
             chunks.write(number, kept)
         else:
             logger.info("%d tasks were played before and are kept", len(tasks))
         trajectories += kept
+    if player is not None:
+        player.sampler.close()
     return trajectories
 
 

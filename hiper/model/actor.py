@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -92,6 +93,24 @@ class Actor(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, V) float32 logits of (N, D) hidden states."""
         return cast(Tensor, self.lm.get_output_embeddings()(hidden)).float()
+
+    def load_lm(self, weights: Mapping[str, Tensor]) -> None:
+        """Take these weights of the language model, named as in its `state_dict`; those that are its own tensors stay as they are.
+
+        Raises:
+            ModelError: names or shapes are not the model's. Nothing was changed then.
+        """
+        own = self.lm.state_dict()
+        if own.keys() != weights.keys():
+            odd = sorted(own.keys() ^ weights.keys())
+            raise ModelError(f"these weights are of another model: {', '.join(odd[:3])} is in one of the two alone.")
+        for name, tensor in own.items():
+            if tensor.shape != weights[name].shape:
+                raise ModelError(f"the weight {name} has shape {list(weights[name].shape)}; the model's has {list(tensor.shape)}.")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                if tensor.data_ptr() != weights[name].data_ptr():
+                    tensor.copy_(weights[name])
 
     def actor_parameters(self) -> list[nn.Parameter]:
         """What the policy loss trains."""

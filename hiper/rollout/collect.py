@@ -1,37 +1,30 @@
-"""Playing episodes: many tasks at once, one policy, one protocol.
+"""Playing episodes: many tasks at once, one sampler, one protocol.
 
 The collector owns the conversation: it words prompts, reads replies, steps environments and keeps the record. It neither
-samples tokens (the policy's work) nor shapes rewards (the learner's).
+samples tokens (the sampler's work) nor shapes rewards (the learner's).
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Constrain, Dialect, RolloutConfig, RunConfig
-from hiper.errors import ModelError
-from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.protocol import Prompter, Reply, ReplySpans, decide, locate, parse, reply_text, token_ends
 from hiper.protocol.prompts import Past
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import GrammarTurn
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
 from hiper.rollout.remember import MOST, Remember, size_of
-from hiper.rollout.samplers.pair import PairPolicy
-from hiper.rollout.samplers.transformers import Policy, Request, Sampled, TransformersPolicy
+from hiper.rollout.samplers.types import Request, Sampled, Sampler
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
-from hiper.runtime.device import pick_device
-from hiper.suites import make_env, suite_of
+from hiper.runtime.progress import Progress
+from hiper.suites import suite_of
 from hiper.suites.base import TextEnv
 from hiper.suites.tasks import Task
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -40,6 +33,7 @@ class _Running:
 
     entry: Task
     env: TextEnv
+    max_turns: int
     observation: str
     task: str
     turns: list[Turn] = field(default_factory=list)
@@ -91,26 +85,30 @@ def _reply_size(ids: tuple[int, ...], read: tuple[Reply, ReplySpans]) -> int:
 
 
 class Collector:
-    """Plays tasks with a policy."""
+    """Plays tasks with a sampler, any number of times; what it has learned of replies and commands is kept from one to the next."""
 
-    def __init__(self, policy: Policy, codec: ChatCodec, cfg: RunConfig, max_turns: int | None = None) -> None:
+    def __init__(self, sampler: Sampler, codec: ChatCodec, cfg: RunConfig) -> None:
         """Prepare to play.
 
         Args:
-            policy: writes the replies.
-            codec: the policy's chat template.
+            sampler: writes the replies.
+            codec: the sampler's chat template.
             cfg: environment, protocol and rollout settings.
-            max_turns: truncate episodes here; None: `env.max_turns`.
         """
-        self._policy, self._codec = policy, codec
-        self._max_turns = max_turns or cfg.env.max_turns
+        self._sampler, self._codec = sampler, codec
+        self._max_turns = cfg.env.max_turns
         self._rollout: RolloutConfig = cfg.rollout
         self._dialect = cfg.protocol.dialect
         self._prompter = Prompter(cfg.protocol, suite_of(cfg).scene)
         self._reader = ReplyReader(codec.tokenizer, cfg.protocol.dialect)
 
     def play(
-        self, tasks: Iterable[tuple[Task, TextEnv]], slots: int, total: int | None = None, progress: Progress | None = None
+        self,
+        tasks: Iterable[tuple[Task, TextEnv]],
+        slots: int,
+        total: int | None = None,
+        progress: Progress | None = None,
+        max_turns: int | None = None,
     ) -> list[Episode]:
         """Play every task once, up to `slots` at a time.
 
@@ -119,6 +117,7 @@ class Collector:
             slots: conversations at once.
             total: number of tasks, for `progress`.
             progress: called with (finished, total).
+            max_turns: truncate episodes here; None: `env.max_turns`.
 
         Returns:
             Episodes in the order of `tasks`.
@@ -126,11 +125,13 @@ class Collector:
         # Play makes many small objects, and each full collection would walk all that exists besides (modules, tasks, a tokenizer).
         gc.freeze()
         try:
-            return self._play(tasks, slots, total, progress)
+            return self._play(tasks, slots, total, progress, max_turns or self._max_turns)
         finally:
             gc.unfreeze()
 
-    def _play(self, tasks: Iterable[tuple[Task, TextEnv]], slots: int, total: int | None, progress: Progress | None) -> list[Episode]:
+    def _play(
+        self, tasks: Iterable[tuple[Task, TextEnv]], slots: int, total: int | None, progress: Progress | None, max_turns: int
+    ) -> list[Episode]:
         waiting: Iterator[tuple[int, tuple[Task, TextEnv]]] = iter(enumerate(tasks))
         running: dict[int, tuple[int, _Running]] = {}
         free = list(range(slots))[::-1]
@@ -142,17 +143,17 @@ class Collector:
                     break
                 order, (entry, env) = drawn
                 observation = env.reset()
-                running[free.pop()] = (order, _Running(entry, env, observation, env.task))
+                running[free.pop()] = (order, _Running(entry, env, max_turns, observation, env.task))
             if not running:
                 return [done[order] for order in sorted(done)]
             requests = [self._request(slot, run) for slot, (_, run) in running.items()]
-            for request, sampled in zip(requests, self._policy.reply(requests), strict=True):
+            for request, sampled in zip(requests, self._sampler.reply(requests), strict=True):
                 order, run = running[request.slot]
                 self._advance(run, request, sampled)
                 if run.stop is not None:
                     done[order] = self._finish(run)
                     del running[request.slot]
-                    self._policy.release(request.slot)
+                    self._sampler.release(request.slot)
                     free.append(request.slot)
                     if progress is not None:
                         progress(len(done), total if total is not None else len(done) + len(running))
@@ -208,7 +209,7 @@ class Collector:
             return
         if self._prompter.appends:
             run.message = self._codec.later(self._prompter.later(run.observation, run.task, run.subgoal))
-        if len(run.turns) >= self._max_turns:
+        if len(run.turns) >= run.max_turns:
             run.stop = StopReason.turn_limit
         elif self._prompter.appends and len(run.ids) + len(run.message) + self._rollout.max_reply_tokens + 1 > self._rollout.max_tokens:
             run.stop = StopReason.token_limit
@@ -238,55 +239,3 @@ class Collector:
             final_observation=run.observation,
         )
         return Episode(trajectory, run.sequences, run.keeps, run.mismatches)
-
-
-class TaskPlayer:
-    """Plays tasks with the model in a directory, or with two, for evaluation."""
-
-    def __init__(self, cfg: RunConfig, model: Path | str, root: Path, planner: Path | str | None = None) -> None:
-        """Load.
-
-        Args:
-            cfg: protocol, environment and rollout settings.
-            model: directory or hub id.
-            root: of the tasks.
-            planner: writes the switch and the subgoal of every reply, the model then only the action; unset: the model writes all.
-
-        Raises:
-            ModelError: a model does not load, or planner and model do not share a tokenizer.
-        """
-        tokenizer = load_tokenizer(model)
-        if planner is not None and load_tokenizer(planner).get_vocab() != tokenizer.get_vocab():
-            raise ModelError(
-                f"the planner {planner} and the executor {model} have different vocabularies, so neither can read what the other writes. "
-                "Take models that were trained from the same base."
-            )
-        self._cfg, self._root, self._codec = cfg, root, ChatCodec(tokenizer)
-        self._device = pick_device(cfg)
-        self._actor = load_actor(model, cfg.model).to(self._device)
-        self._planner = None if planner is None else load_actor(planner, cfg.model).to(self._device)
-
-    def play(self, entries: Sequence[Task], temperature: float, seed: int, progress: Progress | None = None) -> list[Trajectory]:
-        """Play each task once.
-
-        Args:
-            entries: the tasks, paths relative to the root.
-            temperature: 0 is greedy.
-            seed: of the sampler; unused when greedy.
-            progress: called with (finished, all).
-
-        Returns:
-            One trajectory a task, in order: the same whatever was played before.
-        """
-        cfg, generator = self._cfg, torch.Generator(self._device).manual_seed(seed)
-        slots, most = min(cfg.rollout.slots, len(entries)), cfg.rollout.max_reply_tokens
-
-        def policy_of(actor: Actor) -> Policy:
-            return TransformersPolicy(actor, self._codec, slots=slots, temperature=temperature, max_reply_tokens=most, generator=generator)
-
-        policy: Policy = policy_of(self._actor)
-        if self._planner is not None:
-            policy = PairPolicy(policy_of(self._planner), policy, self._codec, cfg.protocol.dialect, most)
-        tasks = ((entry, make_env(cfg, self._root / entry.path)) for entry in entries)
-        episodes = Collector(policy, self._codec, cfg).play(tasks, slots, len(entries), progress)
-        return [episode.trajectory for episode in episodes]

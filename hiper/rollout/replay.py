@@ -1,11 +1,11 @@
-"""Policies that write what they are told: for measuring ways of playing against each other on the very same trajectories.
+"""Samplers that write what they are told: for measuring ways of playing against each other on the very same trajectories.
 
 The network is run for every token all the same, and a token is drawn as when sampling; only then the recorded one takes its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from hiper.model.actor import Actor
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import AllowedTokens
-from hiper.rollout.samplers.transformers import Request, Sampled, TransformersPolicy, _Writing
+from hiper.rollout.samplers.transformers import TransformersSampler, _Writing
+from hiper.rollout.samplers.types import Request, Sampled
 
 
 class Script:
@@ -39,11 +40,11 @@ class Script:
         del self._left[slot]
 
 
-class ReplayPolicy(TransformersPolicy):
-    """`TransformersPolicy`, told what to write; replies must not be limited."""
+class ReplaySampler(TransformersSampler):
+    """`TransformersSampler`, told what to write; replies must not be limited."""
 
     def __init__(self, actor: Actor, codec: ChatCodec, script: Script, **settings: Any) -> None:
-        """Take what `TransformersPolicy` takes, and the script."""
+        """Take what `TransformersSampler` takes, and the script."""
         super().__init__(actor, codec, **settings)
         self._script = script
         self._told: dict[int, list[int]] = {}
@@ -64,15 +65,19 @@ class ReplayPolicy(TransformersPolicy):
         return tokens, _logprobs(logits, tokens, self._temperature), allowed
 
 
-class GeneratePolicy:
+class GenerateSampler:
     """`transformers.generate` on prompts padded on the left: nothing is kept between turns, and a batch runs until its last reply ends.
 
     This is how per-turn trainers play where no inference server does it for them. Needs the `window` context; replies are not limited.
     """
 
-    def __init__(self, actor: Actor, codec: ChatCodec, script: Script, *, temperature: float, max_reply_tokens: int) -> None:
+    def __init__(self, actor: Actor, codec: ChatCodec, script: Script, *, max_reply_tokens: int) -> None:
         self._actor, self._codec, self._script = actor, codec, script
-        self._temperature, self._max_reply = temperature, max_reply_tokens
+        self._temperature, self._max_reply = 1.0, max_reply_tokens
+
+    def begin(self, temperature: float, generator: torch.Generator) -> None:
+        """Say how replies are drawn. `generate` draws from torch's own generator; what it draws is replaced."""
+        self._temperature = temperature
 
     @torch.inference_mode()
     def reply(self, requests: Sequence[Request]) -> list[Sampled]:
@@ -106,6 +111,13 @@ class GeneratePolicy:
     def release(self, slot: int) -> None:
         """The conversation is over."""
         self._script.release(slot)
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on with these weights, see `Actor.load_lm`."""
+        self._actor.load_lm(weights)
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
 
 class _Writer(LogitsProcessor):

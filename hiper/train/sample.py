@@ -10,11 +10,10 @@ import torch
 from hiper.config import RunConfig
 from hiper.model.actor import Actor
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
-from hiper.rollout.samplers.transformers import TransformersPolicy
+from hiper.rollout.player import TaskPlayer
+from hiper.rollout.samplers.transformers import TransformersSampler
 from hiper.runtime.distributed import ALONE, World
-from hiper.suites import make_env
 from hiper.suites.tasks import Task, TaskIndex
 from hiper.train.metrics import Metrics, rollout_metrics
 from hiper.train.stream import TaskStream
@@ -22,7 +21,7 @@ from hiper.train.stream import TaskStream
 
 @dataclass
 class Player:
-    """Plays with the policy as it stands. `stream` and `sampler` are part of the run's state."""
+    """Plays with the policy as it stands. `stream` and `generator` are part of the run's state."""
 
     cfg: RunConfig
     actor: Actor
@@ -30,10 +29,15 @@ class Player:
     index: TaskIndex
     stream: TaskStream
     """Training tasks in the order they are played."""
-    sampler: torch.Generator
+    generator: torch.Generator
     """Of training episodes, on the actor's device."""
     world: World = ALONE
     """The processes that share the tasks; each ends up with all episodes."""
+
+    def __post_init__(self) -> None:
+        rollout = self.cfg.rollout
+        sampler = TransformersSampler(self.actor, self.codec, slots=rollout.slots, max_reply_tokens=rollout.max_reply_tokens)
+        self._tasks = TaskPlayer(self.cfg, self.index.root, sampler, self.codec)
 
     def sample(self) -> tuple[list[Episode], list[Episode]]:
         """Play an iteration's tasks: every episode, and those to learn from.
@@ -46,7 +50,7 @@ class Player:
         useful: list[Episode] = []
         for _ in range(1 + algo.dynamic_sampling):
             tasks = self.stream.draw(rollout.trajectories - len(useful), algo.group_size)
-            episodes = self._play(tasks, rollout.temperature, self.sampler, rollout.max_turns)
+            episodes = self._play(tasks, rollout.temperature, self.generator, rollout.max_turns)
             played += episodes
             useful += _differing(episodes, algo.group_size) if algo.dynamic_sampling else episodes
             if len(useful) == rollout.trajectories:
@@ -54,7 +58,7 @@ class Player:
         return played, useful or episodes
 
     def evaluate(self) -> Metrics:
-        """Success on the watched tasks, always the same ones with the same draws; the run's own sampler is not touched."""
+        """Success on the watched tasks, always the same ones with the same draws; the run's own generator is not touched."""
         tasks, count = self.index.split(self.cfg.evaluate.splits[0]), self.cfg.trainer.eval_tasks
         watched = [tasks[i * len(tasks) // count] for i in range(count)] if count < len(tasks) else tasks
         generator = torch.Generator(self.actor.device).manual_seed(self.cfg.evaluate.seed)
@@ -68,20 +72,8 @@ class Player:
             seeds = torch.randint(2**62, (self.world.size,), generator=generator, device=device).tolist()
             generator = torch.Generator(device).manual_seed(seeds[self.world.rank])
         mine = self.world.shard(list(entries))
-        return self.world.gather(self._play_mine(mine, temperature, generator, max_turns) if mine else [], Episode)
-
-    def _play_mine(self, entries: Sequence[Task], temperature: float, generator: torch.Generator, max_turns: int | None) -> list[Episode]:
-        slots = min(self.cfg.rollout.slots, len(entries))
-        policy = TransformersPolicy(
-            self.actor,
-            self.codec,
-            slots=slots,
-            temperature=temperature,
-            max_reply_tokens=self.cfg.rollout.max_reply_tokens,
-            generator=generator,
-        )
-        tasks = ((entry, make_env(self.cfg, self.index.resolve(entry))) for entry in entries)
-        return Collector(policy, self.codec, self.cfg, max_turns).play(tasks, slots)
+        self._tasks.sampler.load_weights(self.actor.lm.state_dict())
+        return self.world.gather(self._tasks.play(mine, temperature, generator, max_turns=max_turns) if mine else [], Episode)
 
 
 def _differing(episodes: Sequence[Episode], size: int) -> list[Episode]:

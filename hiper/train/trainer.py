@@ -285,7 +285,7 @@ class _Run:
             )
         self._load(good)
         self.watch.events, self.rollbacks = events, rollbacks
-        for offset, generator in enumerate((self.player.sampler, self.learner.generator)):
+        for offset, generator in enumerate((self.player.generator, self.learner.generator)):
             generator.manual_seed(self.cfg.seed + offset + 2 * 7919 * rollbacks)
         self._forget_later(records)
         self.save()
@@ -387,7 +387,7 @@ class _Run:
         tensors = {
             **ckpt.add_prefix("actor", self.actor.state_dict()),
             **ckpt.add_prefix("optimizer", optimizer),
-            "generator.sampler": ckpt.generator_state(self.player.sampler),
+            "generator.sampler": ckpt.generator_state(self.player.generator),
             "generator.minibatch": ckpt.generator_state(self.learner.generator),
             **self._critic_tensors(),
         }
@@ -448,7 +448,7 @@ class _Run:
         except RuntimeError as error:
             raise CheckpointError(f"{path} does not fit the configured model: {str(error).splitlines()[0]}") from error
         ckpt.restore_optimizer(self.learner.optimizer, ckpt.strip_prefix("optimizer", tensors), state["optimizer"])
-        ckpt.restore_generator(self.player.sampler, tensors["generator.sampler"])
+        ckpt.restore_generator(self.player.generator, tensors["generator.sampler"])
         ckpt.restore_generator(self.learner.generator, tensors["generator.minibatch"])
         for name, tensor in self._critic_tensors().items():
             if name not in tensors:

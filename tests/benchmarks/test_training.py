@@ -23,8 +23,8 @@ from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_tokenizer
 from hiper.model.tokenizer import build_tokenizer
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.replay import GeneratePolicy, ReplayPolicy, Script
-from hiper.rollout.samplers.transformers import Request
+from hiper.rollout.replay import GenerateSampler, ReplaySampler, Script
+from hiper.rollout.samplers.types import Request
 from hiper.sft.demos import read_demos, write_demos
 from hiper.suites.alfworld.games import TaskIndex
 
@@ -106,9 +106,10 @@ def test_generate_and_our_policy_say_the_same_of_the_same_prompts(actor: Actor, 
     prompts = [codec.first(text) for text in ("look", "You are in the middle of a room . You see a mug 1 .", "mug 2")]
     replies = [[*codec.tokenizer.encode(text, add_special_tokens=False), codec.end] for text in ("look", "take mug 1", "mug")]
     requests = [Request(slot, prompt, True, None) for slot, prompt in enumerate(prompts)]
-    settings: dict[str, Any] = {"temperature": 0.7, "max_reply_tokens": 9}
-    plain = GeneratePolicy(actor, codec, Script([[reply] for reply in replies]), **settings)
-    ours = ReplayPolicy(actor, codec, Script([[r] for r in replies]), slots=3, generator=torch.Generator(), **settings)
+    plain = GenerateSampler(actor, codec, Script([[reply] for reply in replies]), max_reply_tokens=9)
+    ours = ReplaySampler(actor, codec, Script([[r] for r in replies]), slots=3, max_reply_tokens=9)
+    for sampler in (plain, ours):
+        sampler.begin(0.7, torch.Generator())
     for told, theirs, mine in zip(replies, plain.reply(requests), ours.reply(requests), strict=True):
         assert theirs.ids == mine.ids == told
         assert theirs.logprobs == pytest.approx(mine.logprobs, abs=1e-5)

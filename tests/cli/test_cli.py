@@ -368,6 +368,19 @@ def test_the_expert_plays_in_the_terminal(generated_games: Path, capsys: pytest.
     assert "The expert won after" in shown
 
 
+def test_a_model_plays_in_the_terminal(generated_games: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(finished_run / "train" / "model")
+    assert main(["play", "--model", model, "--data", str(generated_games), "--split", "valid_seen", "env.max_turns=3"]) == 0
+    shown = capsys.readouterr().out
+    assert "Your task is to:" in shown
+    assert "The model " in shown and " turns." in shown
+    file = sorted((generated_games / "valid_seen").rglob("game.tw-pddl"))[0]
+    assert main(["play", "--model", model, str(file), "env.max_turns=3"]) == 0
+    assert capsys.readouterr().out == shown, "the first task of the split, by its file"
+    with pytest.raises(SystemExit):
+        main(["play", "--model", model, "--expert"])
+
+
 def test_a_person_plays_in_the_terminal(generated_games: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     typed = iter(["?", "look", "sing", "q"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))

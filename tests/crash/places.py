@@ -4,7 +4,7 @@ from __future__ import annotations
 
 ITERATION = "call hiper.train.trainer:_Run._iterate"
 EVALUATION = "call hiper.train.sample:Player.evaluate"
-REPLY = "call hiper.rollout.samplers.transformers:TransformersPolicy.reply"
+REPLY = "call hiper.rollout.samplers.transformers:TransformersSampler.reply"
 LINE = "cut hiper.tracking.metrics:MetricsFile.append"
 TENSORS = "hiper.runs.checkpoint:save_file"
 WRITE = "hiper.runs.checkpoint:_write"

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hiper.config import TASK_TYPES, RunConfig
 from hiper.errors import DataError
 from hiper.evaluation import evaluate, read_evaluation, write_evaluation
 from hiper.evaluation.evaluate import choose
+from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
 from hiper.runtime.progress import Progress
 from hiper.suites.tasks import Task, TaskIndex
@@ -46,19 +48,28 @@ class Player:
         self.entries: list[Task] = []
         self.temperature = -1.0
         self.seeds: list[int] = []
-        self.loaded = 0
+        self.loaded = self.closed = 0
 
-    def __call__(self, cfg: RunConfig, model: Path, root: Path, planner: Path | None = None) -> Player:
+    def start(self, cfg: RunConfig, model: Path, root: Path, planner: Path | None = None) -> Player:
         self.loaded += 1
         return self
 
-    def play(self, entries: Sequence[Task], temperature: float, seed: int, progress: Progress | None = None) -> list[Trajectory]:
+    @property
+    def sampler(self) -> Player:
+        return self
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def play(
+        self, entries: Sequence[Task], temperature: float, generator: torch.Generator, progress: Progress | None = None
+    ) -> list[Episode]:
         self.temperature = temperature
-        self.seeds.append(seed)
+        self.seeds.append(generator.initial_seed())
         self.entries += entries
         if progress is not None:
             progress(len(entries), len(entries))
-        return [played(entry, number % 2 == 0) for number, entry in enumerate(entries)]
+        return [Episode(played(entry, number % 2 == 0), []) for number, entry in enumerate(entries)]
 
 
 def record_name(folder: Path) -> str:
@@ -68,7 +79,7 @@ def record_name(folder: Path) -> str:
 @pytest.fixture
 def player(monkeypatch: pytest.MonkeyPatch) -> Player:
     fake = Player()
-    monkeypatch.setattr("hiper.rollout.collect.TaskPlayer", fake)
+    monkeypatch.setattr("hiper.rollout.player.TaskPlayer", fake)
     return fake
 
 
@@ -89,7 +100,7 @@ def test_whole_splits_are_played_and_counted(tmp_path: Path, player: Player) -> 
     }
     assert record_name(summary.path) == "trained"
     assert str(summary).splitlines()[1] == "valid_unseen: 10 of 20 tasks won, 50.0 % (95 % interval 29.9-70.1)"
-    assert (player.temperature, player.seeds) == (0.4, [11])
+    assert (player.temperature, player.seeds, player.loaded, player.closed) == (0.4, [11], 1, 1)
     assert reported == [(32, 32)]
     record = read_evaluation(summary.path)
     assert record["splits"]["valid_unseen"]["success_rate"] == summary.splits["valid_unseen"].success == 0.5

@@ -36,7 +36,8 @@ from hiper.config import Critic, ModelConfig, TinyConfig
 from hiper.model.actor import Actor, load_actor, load_tokenizer, save_actor
 from hiper.model.tiny import build_tiny
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.samplers.transformers import Request, TransformersPolicy
+from hiper.rollout.samplers.transformers import TransformersSampler
+from hiper.rollout.samplers.types import Request
 from hiper.sft.demos import read_demos
 
 Message = dict[str, str]
@@ -92,13 +93,14 @@ def dialogues(demos: Path, turns: int, count: int) -> list[list[str]]:
 def greedy(folder: Path, said: list[list[str]], limit: int = LIMIT) -> list[list[list[int]]]:
     """Ids of the replies of our policy at temperature 0, by conversation and turn."""
     tokenizer, actor = load_tokenizer(folder), load_actor(folder, ModelConfig()).eval()
-    codec, generator = ChatCodec(tokenizer), torch.Generator().manual_seed(0)
-    policy = TransformersPolicy(actor, codec, slots=len(said), temperature=0.0, max_reply_tokens=limit, generator=generator)
+    codec = ChatCodec(tokenizer)
+    sampler = TransformersSampler(actor, codec, slots=len(said), max_reply_tokens=limit)
+    sampler.begin(0.0, torch.Generator().manual_seed(0))
     replies: list[list[list[int]]] = [[] for _ in said]
     for turn in range(len(said[0])):
         write = codec.later if turn else codec.first
         requests = [Request(slot, write(lines[turn]), turn == 0, None) for slot, lines in enumerate(said)]
-        for own, sampled in zip(replies, policy.reply(requests), strict=True):
+        for own, sampled in zip(replies, sampler.reply(requests), strict=True):
             own.append(sampled.ids)
     return replies
 

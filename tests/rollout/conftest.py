@@ -15,7 +15,7 @@ from hiper.model.actor import Actor, load_actor
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import GrammarTurn
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
-from hiper.rollout.samplers.transformers import Policy, Request, Sampled
+from hiper.rollout.samplers.types import Request, Sampled, Sampler
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 
 
@@ -53,7 +53,7 @@ def converse() -> Converse:
     """Leads several conversations with a policy, as many at once as there are slots."""
 
     def lead(
-        policy: Policy,
+        policy: Sampler,
         codec: ChatCodec,
         plans: Sequence[Sequence[str]],
         slots: int,

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hiper.config import Constrain, Context, Dialect, EnvConfig, ProtocolConfig, RolloutConfig, RunConfig, Style
 from hiper.protocol import BlockId, Switch, describe, parse, render
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.collect import Collector, TaskPlayer
+from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
+from hiper.rollout.player import TaskPlayer
 from hiper.rollout.trajectory import StopReason
 from hiper.sft.demos import read_demos
 from hiper.sft.fine_tune import encode
@@ -372,13 +374,16 @@ def test_a_model_plays_real_games(speaker: Path, task_index: TaskIndex) -> None:
     cfg = config(max_turns=4, constrain=Constrain.admissible)
     cfg.rollout.slots = 3
 
+    player = TaskPlayer.start(cfg, speaker, task_index.root)
+
     def played(temperature: float, seed: int) -> list[str]:
-        return [t.to_json() for t in TaskPlayer(cfg, speaker, task_index.root).play(entries, temperature, seed)]
+        return [episode.trajectory.to_json() for episode in player.play(entries, temperature, torch.Generator().manual_seed(seed))]
 
     greedy = played(0.0, 0)
     assert greedy == played(0.0, 1)
     assert played(1.0, 0) == played(1.0, 0) != played(1.0, 1)
-    trajectories = TaskPlayer(cfg, speaker, task_index.root).play(entries, 1.0, 0)
+    assert played(0.0, 0) == greedy, "one player serves all batches, and none leaves a trace in the next"
+    trajectories = [episode.trajectory for episode in player.play(entries, 1.0, torch.Generator().manual_seed(0))]
     assert [t.task_id for t in trajectories] == [entry.path for entry in entries]
     turns = [turn for t in trajectories for turn in t.turns]
     assert all(turn.admissible == (not turn.faults) for turn in turns), "limited replies are admissible where they are readable"

@@ -26,7 +26,7 @@ from hiper.rollout.batch import make_batch
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import ActionConstraint, CommandTries, Constraint, GrammarConstraint, GrammarTurn
 from hiper.rollout.episode import AllowedTokens
-from hiper.rollout.samplers.transformers import TransformersPolicy, mask_logits
+from hiper.rollout.samplers.transformers import TransformersSampler, mask_logits
 from hiper.suites.base import WORDS
 from hiper.suites.webshop.env import Commands
 from hiper.train.microbatch import microbatches
@@ -90,9 +90,9 @@ def played(request: pytest.FixtureRequest, converse: Callable) -> Played:
         codec, actor = ChatCodec(tokenizer), pairs(tokenizer, FOLLOWS[request.param])
 
         def lead(commands: list[str] | None) -> list[Any]:
-            generator = torch.Generator().manual_seed(0)
-            policy = TransformersPolicy(actor, codec, slots=8, temperature=0.9, max_reply_tokens=20, generator=generator)
-            return converse(policy, codec, [["You see a mug 1 .", "Look around you ."]] * 8, 8, commands)
+            sampler = TransformersSampler(actor, codec, slots=8, max_reply_tokens=20)
+            sampler.begin(0.9, torch.Generator().manual_seed(0))
+            return converse(sampler, codec, [["You see a mug 1 .", "Look around you ."]] * 8, 8, commands)
 
         _PLAYED[request.param] = Played(codec, actor, lead(COMMANDS), lead(None))
     return _PLAYED[request.param]
@@ -317,9 +317,10 @@ def test_an_endless_subgoal_is_closed(words: PreTrainedTokenizerBase) -> None:
 def test_what_is_certain_is_written_without_asking(words: PreTrainedTokenizerBase, converse: Callable) -> None:
     """The network is run for decisions only, and the conversation is still the one that a plain pass over it scores."""
     codec, actor = ChatCodec(words), pairs(words, FOLLOWS["words"])
-    policy = TransformersPolicy(actor, codec, slots=4, temperature=0.9, max_reply_tokens=40, generator=torch.Generator().manual_seed(0))
+    sampler = TransformersSampler(actor, codec, slots=4, max_reply_tokens=40)
+    sampler.begin(0.9, torch.Generator().manual_seed(0))
     talks = converse(
-        policy, codec, [["You see a mug 1 .", "Look around you ."]] * 4, 4, COMMANDS, grammar_turn=GrammarTurn(Dialect.full, "find mug")
+        sampler, codec, [["You see a mug 1 .", "Look around you ."]] * 4, 4, COMMANDS, grammar_turn=GrammarTurn(Dialect.full, "find mug")
     )
     batch = make_batch([talk.episode() for talk in talks], torch.device("cpu"))
     assert float(batch.forced.float().mean()) > 0.2

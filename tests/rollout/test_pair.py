@@ -22,10 +22,12 @@ from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
 from hiper.protocol import planned
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.collect import Collector, TaskPlayer
+from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
-from hiper.rollout.samplers.pair import PairPolicy
-from hiper.rollout.samplers.transformers import Policy, TransformersPolicy, mask_logits
+from hiper.rollout.player import TaskPlayer
+from hiper.rollout.samplers.pair import PairSampler
+from hiper.rollout.samplers.transformers import TransformersSampler, mask_logits
+from hiper.rollout.samplers.types import Sampler
 from hiper.suites import make_env
 from hiper.suites.tasks import TaskIndex
 
@@ -40,16 +42,17 @@ def config(context: Context, constrain: Constrain, dialect: Dialect = Dialect.fu
     )
 
 
-def single(actor: Actor, codec: ChatCodec, temperature: float) -> TransformersPolicy:
-    generator = torch.Generator().manual_seed(0)
-    return TransformersPolicy(actor, codec, slots=3, temperature=temperature, max_reply_tokens=LIMIT, generator=generator)
+def single(actor: Actor, codec: ChatCodec, temperature: float) -> TransformersSampler:
+    sampler = TransformersSampler(actor, codec, slots=3, max_reply_tokens=LIMIT)
+    sampler.begin(temperature, torch.Generator().manual_seed(0))
+    return sampler
 
 
-def pair(planner: Actor, executor: Actor, codec: ChatCodec, dialect: Dialect, temperature: float = 0.0) -> PairPolicy:
-    return PairPolicy(*(single(network, codec, temperature) for network in (planner, executor)), codec, dialect, LIMIT)
+def pair(planner: Actor, executor: Actor, codec: ChatCodec, dialect: Dialect, temperature: float = 0.0) -> PairSampler:
+    return PairSampler(*(single(network, codec, temperature) for network in (planner, executor)), codec, dialect, LIMIT)
 
 
-def play(policy: Policy, codec: ChatCodec, cfg: RunConfig, index: TaskIndex) -> list[Episode]:
+def play(policy: Sampler, codec: ChatCodec, cfg: RunConfig, index: TaskIndex) -> list[Episode]:
     entries = index.split("train")[:5]
     return Collector(policy, codec, cfg).play(((entry, make_env(cfg, index.resolve(entry))) for entry in entries), 3)
 
@@ -103,7 +106,7 @@ def test_networks_that_spell_differently_are_refused(speaker: Path, task_index: 
     actor = Actor(build_tiny(TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2), words, 0), config(*PLAIN).model.critic)
     save_actor(actor, words, tmp_path, ChatCodec(words).generation(40))
     with pytest.raises(ModelError, match="different vocabularies"):
-        TaskPlayer(config(*PLAIN), speaker, task_index.root, planner=tmp_path)
+        TaskPlayer.start(config(*PLAIN), speaker, task_index.root, planner=tmp_path)
 
 
 PLAIN = (Context.append, Constrain.free)

@@ -5,6 +5,8 @@
 2. A generator's seed fixes every draw; temperature 0 draws nothing; temperature divides the logits.
 3. A reply ends with the end token or at the limit.
 4. The actor's mode is left as it was.
+5. One sampler serves many batches: it answers as a new one does, with new weights as one started from them; weights of another model are
+   refused and change nothing. When the last conversation is over the cache's memory is given back.
 """
 
 from __future__ import annotations
@@ -19,19 +21,22 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Critic, Init, TinyConfig
+from hiper.errors import ModelError
 from hiper.model.actor import Actor
 from hiper.model.tiny import build_tiny
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.samplers.transformers import Request, TransformersPolicy
+from hiper.rollout.samplers.transformers import TransformersSampler
+from hiper.rollout.samplers.types import Request
 
 LIMIT = 18
 
 
 def policy(
     actor: Actor, codec: ChatCodec, slots: int = 4, temperature: float = 1.0, seed: int = 0, limit: int = LIMIT
-) -> TransformersPolicy:
-    generator = torch.Generator().manual_seed(seed)
-    return TransformersPolicy(actor, codec, slots=slots, temperature=temperature, max_reply_tokens=limit, generator=generator)
+) -> TransformersSampler:
+    sampler = TransformersSampler(actor, codec, slots=slots, max_reply_tokens=limit)
+    sampler.begin(temperature, torch.Generator().manual_seed(seed))
+    return sampler
 
 
 def plans(words: PreTrainedTokenizerBase, seed: int) -> list[list[str]]:
@@ -118,7 +123,8 @@ def test_a_seed_fixes_every_draw(actor: Actor, codec: ChatCodec, words: PreTrain
 def test_greedy_replies_leave_the_generator_alone(actor: Actor, codec: ChatCodec) -> None:
     generator = torch.Generator().manual_seed(5)
     before = generator.get_state()
-    sampler = TransformersPolicy(actor, codec, slots=1, temperature=0.0, max_reply_tokens=6, generator=generator)
+    sampler = TransformersSampler(actor, codec, slots=1, max_reply_tokens=6)
+    sampler.begin(0.0, generator)
     sampler.reply([Request(0, codec.first("look"), True, None)])
     assert torch.equal(before, generator.get_state())
 
@@ -161,3 +167,46 @@ def test_what_a_policy_held_goes_with_it(actor: Actor, codec: ChatCodec, words: 
     finally:
         gc.enable()
     assert after <= before < during
+
+
+def test_new_weights_answer_as_a_sampler_started_from_them(
+    actor: Actor, codec: ChatCodec, words: PreTrainedTokenizerBase, converse: Callable
+) -> None:
+    other = copy.deepcopy(actor)
+    with torch.no_grad():
+        for parameter in other.lm.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+
+    def said(sampler: TransformersSampler) -> list[list[int]]:
+        sampler.begin(1.0, torch.Generator().manual_seed(0))
+        return [talk.ids for talk in converse(sampler, codec, plans(words, 3)[:5], 3)]
+
+    before, after = said(policy(copy.deepcopy(actor), codec)), said(policy(other, codec))
+    assert before != after
+    lasting = policy(copy.deepcopy(actor), codec)
+    assert said(lasting) == before
+    lasting.load_weights(other.lm.state_dict())
+    assert said(lasting) == said(lasting) == after
+    odd = {name: tensor[:-1] if name.endswith("norm.weight") else tensor for name, tensor in actor.lm.state_dict().items()}
+    with pytest.raises(ModelError, match="has shape"):
+        lasting.load_weights(odd)
+    with pytest.raises(ModelError, match="of another model"):
+        lasting.load_weights({name.removeprefix("model."): tensor for name, tensor in odd.items()})
+    assert said(lasting) == after, "a refusal changes nothing"
+
+
+def test_the_caches_memory_is_given_back(actor: Actor, codec: ChatCodec) -> None:
+    """An update that follows needs it. Held are the buffers of running conversations only."""
+    sampler = policy(actor, codec)
+
+    def held() -> int:
+        gc.collect()
+        return sum(1 for one in gc.get_objects() if isinstance(one, torch.Tensor) and one.dim() == 4 and one.shape[0] == 4)
+
+    before = held()
+    sampler.reply([Request(slot, codec.first("look"), True, None) for slot in range(2)])
+    running = held()
+    sampler.release(0)
+    assert held() == running > before
+    sampler.release(1)
+    assert held() == before

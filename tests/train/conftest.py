@@ -12,7 +12,7 @@ from hiper.model.actor import load_actor, load_tokenizer
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode
-from hiper.rollout.samplers.transformers import TransformersPolicy
+from hiper.rollout.samplers.transformers import TransformersSampler
 from hiper.suites import make_env
 from hiper.suites.tasks import TaskIndex
 
@@ -34,9 +34,9 @@ def play(speaker: Path, task_index: TaskIndex) -> dict[tuple[Context, Constrain]
                     rollout=RolloutConfig(max_reply_tokens=24, constrain=constrain),
                     protocol=ProtocolConfig(context=context, style=Style.terse),
                 )
-                generator = torch.Generator().manual_seed(turns)
-                policy = TransformersPolicy(network, codec, slots=3, temperature=TEMPERATURE, max_reply_tokens=24, generator=generator)
+                sampler = TransformersSampler(network, codec, slots=3, max_reply_tokens=24)
+                sampler.begin(TEMPERATURE, torch.Generator().manual_seed(turns))
                 entries = task_index.split("train")[turns : turns + turns // 2 + 1]
-                found += Collector(policy, codec, cfg).play(((e, make_env(cfg, task_index.resolve(e))) for e in entries), 3)
+                found += Collector(sampler, codec, cfg).play(((e, make_env(cfg, task_index.resolve(e))) for e in entries), 3)
             episodes[context, constrain] = found
     return episodes

@@ -45,7 +45,7 @@ from hiper.rollout.batch import Batch, make_batch
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.collect import Collector
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
-from hiper.rollout.samplers.transformers import TransformersPolicy
+from hiper.rollout.samplers.transformers import TransformersSampler
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.suites.base import StepResult
 from hiper.suites.tasks import Task
@@ -557,12 +557,13 @@ def test_the_loop_learns_what_is_rewarded(speaker: Path) -> None:
         trainer=TrainerConfig(lr_actor=7e-4, lr_critic=5e-3, minibatch=16),
     )
     taught = learner(network, cfg)
-    sampler = torch.Generator().manual_seed(0)
+    sampler = TransformersSampler(network, codec, slots=32, max_reply_tokens=24)
+    sampler.begin(1.0, torch.Generator().manual_seed(0))
+    collector = Collector(sampler, codec, cfg)
     won: list[float] = []
     for _ in range(15):
-        policy = TransformersPolicy(network, codec, slots=32, temperature=1.0, max_reply_tokens=24, generator=sampler)
         games = [(Task(str(n), "train", "type", 0), Choice()) for n in range(32)]
-        episodes = Collector(policy, codec, cfg).play(games, 32)
+        episodes = collector.play(games, 32)
         won.append(sum(episode.trajectory.won for episode in episodes) / 32)
         batch = make_batch(episodes, CPU)
         scores = forward(network, None, batch, budget=20_000, temperature=1.0)

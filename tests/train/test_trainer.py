@@ -37,6 +37,7 @@ from hiper.config import (
 )
 from hiper.errors import CheckpointError, DataError
 from hiper.model.actor import load_actor, load_tokenizer, save_actor
+from hiper.rollout import player
 from hiper.rollout.batch import Batch, make_batch
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
@@ -45,7 +46,6 @@ from hiper.suites import make_env
 from hiper.suites.base import StepResult, TextEnv
 from hiper.suites.tasks import TaskIndex
 from hiper.train import iteration
-from hiper.train import sample as play
 from hiper.train.metrics import rollout_metrics
 from hiper.train.sample import Player
 from hiper.train.trainer import TrainSummary, train
@@ -294,7 +294,7 @@ def test_groups_without_a_difference_are_played_anew(
         def step(self, command: str) -> StepResult:
             return StepResult("You see nothing.", float(command in self.admissible_commands[::2]), True)
 
-    monkeypatch.setattr(play, "make_env", lambda cfg, path: Paying(make_env(cfg, path)))
+    monkeypatch.setattr(player, "make_env", lambda cfg, path: Paying(make_env(cfg, path)))
     monkeypatch.setattr(iteration, "make_batch", recorded)
     summary = train(cfg, speaker, task_index, tmp_path)
     (rewards,) = learned

@@ -1,1 +1,1 @@
-"""What answers in the place of the policy: a model here, two models, a model that is replayed."""
+"""What writes replies: a model here, two models, a model that is replayed. `types.Sampler` is the protocol."""

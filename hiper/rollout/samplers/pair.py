@@ -6,26 +6,29 @@ different checkpoints can play together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from hiper.config import Dialect
 from hiper.protocol import planned, reply_text
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.samplers.transformers import Policy, Request, Sampled
+from hiper.rollout.samplers.types import Request, Sampled, Sampler
 
 
 class _Reader:
-    """A policy, and what it has not read yet of each conversation."""
+    """A sampler, and what it has not read yet of each conversation."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
         self._unread: dict[int, list[int]] = {}
         self._fresh: set[int] = set()  # conversations to begin anew
         self._begun: set[int] = set()
 
     def hear(self, slot: int, ids: Sequence[int], *, fresh: bool = False) -> None:
-        """Tokens of a conversation, to be read before the policy's next reply."""
+        """Tokens of a conversation, to be read before the sampler's next reply."""
         if fresh:
             self._unread[slot] = []
             self._fresh.add(slot)
@@ -37,31 +40,36 @@ class _Reader:
         for request in requests:
             self._fresh.discard(request.slot)
             self._begun.add(request.slot)
-        return self._policy.reply(asked) if asked else []
+        return self.sampler.reply(asked) if asked else []
 
     def release(self, slot: int) -> None:
         """The conversation is over."""
         if slot in self._begun:
-            self._policy.release(slot)
+            self.sampler.release(slot)
         self._unread.pop(slot, None)
         self._fresh.discard(slot)
         self._begun.discard(slot)
 
 
-class PairPolicy:
-    """Lets one policy begin each reply and another end it; each reads what the other has written."""
+class PairSampler:
+    """Lets one sampler begin each reply and another end it; each reads what the other has written."""
 
-    def __init__(self, planner: Policy, executor: Policy, codec: ChatCodec, dialect: Dialect, max_reply_tokens: int) -> None:
+    def __init__(self, planner: Sampler, executor: Sampler, codec: ChatCodec, dialect: Dialect, max_reply_tokens: int) -> None:
         """Prepare to answer.
 
         Args:
-            planner, executor: they share the codec's tokenizer and the sampler's settings.
+            planner, executor: they share the codec's tokenizer, and how they draw.
             codec: where replies end.
             dialect: says where a plan ends.
             max_reply_tokens: where both cut a reply.
         """
         self._planner, self._executor = _Reader(planner), _Reader(executor)
         self._codec, self._dialect, self._most = codec, dialect, max_reply_tokens
+
+    def begin(self, temperature: float, generator: torch.Generator) -> None:
+        """Say how the coming replies of both are drawn."""
+        self._planner.sampler.begin(temperature, generator)
+        self._executor.sampler.begin(temperature, generator)
 
     def reply(self, requests: Sequence[Request]) -> list[Sampled]:
         """One reply a request, in order."""
@@ -85,9 +93,18 @@ class PairPolicy:
         self._planner.release(slot)
         self._executor.release(slot)
 
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on with these weights of the executor; a planner of another checkpoint stays as it is."""
+        self._executor.sampler.load_weights(weights)
+
+    def close(self) -> None:
+        """Give back what both hold."""
+        self._planner.sampler.close()
+        self._executor.sampler.close()
+
     def _planned(self, ids: Sequence[int]) -> bool:
         return planned(reply_text(self._codec.tokenizer, ids), self._dialect)
 
     def _closed(self, ids: list[int]) -> list[int]:
-        """A reply's tokens with the end that a cut one lacks, as the policy that wrote it holds them."""
+        """A reply's tokens with the end that a cut one lacks, as the sampler that wrote it holds them."""
         return ids if ids[-1] == self._codec.end else [*ids, self._codec.end]

@@ -1,61 +1,23 @@
-"""Policies: something that writes replies for many conversations at once."""
+"""Sampling with transformers, in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hiper.model.actor import Actor
+from hiper.config import RunConfig
+from hiper.model.actor import Actor, load_actor, load_tokenizer
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import ActionConstraint, CommandTries, Constraint, GrammarConstraint, GrammarTurn
+from hiper.rollout.constrain import ActionConstraint, CommandTries, Constraint, GrammarConstraint
 from hiper.rollout.episode import AllowedTokens
 from hiper.rollout.samplers.cache import SlotCache
-
-
-@dataclass(slots=True)
-class Request:
-    """One conversation's turn to be answered."""
-
-    slot: int
-    """Which conversation; the policy keeps its context between calls."""
-    ids: list[int]
-    """Tokens to append to what the policy already holds for the slot; the last reply's tokens are held."""
-    fresh: bool
-    """Forget what the slot held: a new conversation, or a prompt rebuilt from scratch."""
-    commands: Sequence[str] | None
-    """Commands the action block may hold; None: any."""
-    grammar_turn: GrammarTurn | None = None
-    """The form the whole reply is held to; None: only the action block is limited, if that."""
-    written: Sequence[int] = ()
-    """Tokens the reply already has, of another policy's writing; the answer goes on behind them."""
-    until: Callable[[Sequence[int]], bool] | None = None
-    """Given the tokens sampled so far: whether to leave the rest of the reply to another policy. None: write it to its end."""
-
-
-@dataclass(slots=True)
-class Sampled:
-    """One reply as sampled."""
-
-    ids: list[int]
-    logprobs: list[float]
-    """Log-probability of each token under the sampling distribution: temperature and constraint included."""
-    allowed: list[AllowedTokens | None]
-    """What each token was drawn from; None: the whole vocabulary."""
-
-
-class Policy(Protocol):
-    """Answers turns."""
-
-    def reply(self, requests: Sequence[Request]) -> list[Sampled]:
-        """One reply a request, in order."""
-
-    def release(self, slot: int) -> None:
-        """The conversation is over."""
+from hiper.rollout.samplers.types import Request, Sampled
+from hiper.runtime.device import pick_device
 
 
 def mask_logits(logits: Tensor, allowed: Sequence[AllowedTokens | None]) -> Tensor:
@@ -86,30 +48,62 @@ def mask_logits(logits: Tensor, allowed: Sequence[AllowedTokens | None]) -> Tens
     return logits.masked_fill(shut, -torch.inf)
 
 
-class TransformersPolicy:
+class TransformersSampler:
     """Samples from an actor with one growing key-value cache: a token is encoded once, whether prompt or reply."""
 
-    def __init__(
-        self, actor: Actor, codec: ChatCodec, *, slots: int, temperature: float, max_reply_tokens: int, generator: torch.Generator
-    ) -> None:
-        """Prepare to answer up to `slots` conversations at once.
+    def __init__(self, actor: Actor, codec: ChatCodec, *, slots: int, max_reply_tokens: int) -> None:
+        """Prepare to answer up to `slots` conversations at once, with an actor that others may use and train in between.
 
         Args:
             actor: the network, used without gradients and in evaluation mode.
             codec: where replies end.
             slots: most conversations at once.
-            temperature: 0 is greedy.
             max_reply_tokens: a reply is cut here.
-            generator: source of every draw, on the actor's device.
         """
-        self._actor, self._codec, self._generator = actor, codec, generator
-        self._temperature, self._max_reply = temperature, max_reply_tokens
-        self._cache = SlotCache(slots, actor.lm.config.num_hidden_layers)
+        self._actor, self._codec = actor, codec
+        self._slots, self._max_reply = slots, max_reply_tokens
+        self._temperature, self._generator = 0.0, torch.Generator(actor.device)
         self._tries = CommandTries(codec.tokenizer, codec.end)
+        self._cache = self._empty_cache()
         self._row: dict[int, int] = {}
         self._slot: list[int] = []  # the slot of each live row
         self._length: list[int] = []  # tokens of each live row that the cache holds
         self._pending: list[list[int]] = []  # sampled or given, not yet in the cache
+
+    @classmethod
+    def start(cls, model: Path | str, cfg: RunConfig) -> TransformersSampler:
+        """Load a model directory or hub id onto the device of a config.
+
+        Raises:
+            ModelError: it does not load.
+        """
+        codec = ChatCodec(load_tokenizer(model))
+        actor = load_actor(model, cfg.model).to(pick_device(cfg)).eval()
+        return cls(actor, codec, slots=cfg.rollout.slots, max_reply_tokens=cfg.rollout.max_reply_tokens)
+
+    @property
+    def codec(self) -> ChatCodec:
+        """The chat template that replies are written in."""
+        return self._codec
+
+    def begin(self, temperature: float, generator: torch.Generator) -> None:
+        """Say how the coming replies are drawn; no conversation is running."""
+        assert not self._row, "conversations are running"
+        self._temperature, self._generator = temperature, generator
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on with these weights, see `Actor.load_lm`: with an actor that is trained in this process there is nothing to copy."""
+        assert not self._row, "conversations are running"
+        self._actor.load_lm(weights)
+
+    def close(self) -> None:
+        """Forget all conversations."""
+        self._row, self._slot, self._length, self._pending = {}, [], [], []
+        self._cache = self._empty_cache()
+
+    def _empty_cache(self) -> SlotCache:
+        """Buffers are allocated by the first forward pass."""
+        return SlotCache(self._slots, self._actor.lm.config.num_hidden_layers)
 
     @torch.inference_mode()
     def release(self, slot: int) -> None:
@@ -121,6 +115,8 @@ class TransformersPolicy:
             self._slot[row], self._length[row], self._pending[row] = self._slot[last], self._length[last], self._pending[last]
             self._row[self._slot[row]] = row
         self._slot.pop(), self._length.pop(), self._pending.pop()
+        if not self._slot:  # an update that follows needs the memory
+            self._cache = self._empty_cache()
 
     @torch.inference_mode()
     def reply(self, requests: Sequence[Request]) -> list[Sampled]:
@@ -197,7 +193,7 @@ class TransformersPolicy:
         return self._actor.logits(hidden[torch.arange(len(rows), device=device), last])
 
     def _decode(self, replies: list[_Writing], logits: Tensor) -> None:
-        """Write every reply to its end, or to where another policy goes on. `logits` (B, V) are those of its first open token."""
+        """Write every reply to its end, or to where another sampler goes on. `logits` (B, V) are those of its first open token."""
         by_row = sorted(replies, key=lambda reply: reply.row)
         waiting = [number for number, reply in enumerate(replies) if not reply.finished]
         open_, logits = [replies[number] for number in waiting], logits[waiting]
@@ -272,7 +268,7 @@ class _Writing:
 
     @property
     def finished(self) -> bool:
-        """Ended, cut, or left to another policy."""
+        """Ended, cut, or left to another sampler."""
         ids = self.sampled.ids
         return bool(ids) and (ids[-1] == self.end or self.cut or (self.until is not None and self.until(ids)))
 
