@@ -16,6 +16,7 @@ from enum import StrEnum
 from hiper.config.algo import AlgoConfig
 from hiper.config.checks import TEMPERATURES, require, require_folder, require_sane
 from hiper.config.policy import (
+    ComputeDtype,
     Constrain,
     Context,
     Critic,
@@ -34,6 +35,7 @@ from hiper.config.training import AlarmsConfig, OnAlarm, Trainable, TrainerConfi
 __all__ = [
     "AlarmsConfig",
     "AlgoConfig",
+    "ComputeDtype",
     "Constrain",
     "Context",
     "Critic",

@@ -104,6 +104,14 @@ class TinyConfig:
         )
 
 
+class ComputeDtype(StrEnum):
+    """What forward passes compute in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    auto = "auto"
+
+
 @dataclass
 class ModelConfig:
     """The language model and its critic."""
@@ -117,6 +125,9 @@ class ModelConfig:
     """Outputs of the critic: 3, one for each of V_low, V_high, V_switch; 2, the last two share one; 1, all share one."""
     dtype: str = "float32"
     """Weights' type: float32 or bfloat16."""
+    compute_dtype: ComputeDtype = ComputeDtype.float32
+    """`bfloat16`: forward passes run under `torch.autocast`; weights, their gradients and the optimiser stay in `dtype`. `auto`: where the
+    device multiplies bfloat16 itself, several times as fast there. Results then differ between such machines and others."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
 

@@ -22,9 +22,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hiper.config import Critic, ModelConfig
+from hiper.config import ComputeDtype, Critic, ModelConfig
 from hiper.config.algo import Level
 from hiper.errors import ModelError
+from hiper.model.compute import autocast, use_attention
 from hiper.model.folder import TEMPLATE, TOKENIZER_CONFIG, check_tokenizer, check_weights, not_finite, refuse_code, write_index
 
 HEADS_FILE = "value_heads.safetensors"
@@ -47,12 +48,15 @@ class Actor(nn.Module):
 
     The value heads are one linear map from a trunk's last hidden state to (V_low, V_high, V_switch). `shared`: that trunk is the
     actor's. `separate`: it is a copy of the actor's, trained on its own. With fewer than three `value_heads` levels share an output,
-    read where each level is read: HiPER's text has two heads, its code one to three.
+    read where each level is read: HiPER's text has two heads, its code one to three. Trunks run in `compute`; logits and values are
+    float32.
     """
 
-    def __init__(self, lm: PreTrainedModel, critic: Critic, value_heads: int = 3) -> None:
+    def __init__(self, lm: PreTrainedModel, critic: Critic, value_heads: int = 3, compute: ComputeDtype = ComputeDtype.float32) -> None:
         super().__init__()
         self.lm = lm
+        self.compute = compute
+        use_attention(lm, compute)
         self.critic_kind = critic
         self.output_of = [min(level, value_heads - 1) for level in range(len(Level))]
         """Output of `heads` that each level reads; outputs that no level reads stay as they are."""
@@ -84,10 +88,11 @@ class Actor(nn.Module):
             with_values: False skips the critic; `values` is then empty.
         """
         kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        hidden = self.trunk(**kwargs, past_key_values=cache, use_cache=cache is not None).last_hidden_state
-        if not with_values:
-            return Forward(hidden, hidden.new_empty(0), hidden.new_empty(0))
-        seen = hidden if self.critic is None else self.critic(**kwargs, use_cache=False).last_hidden_state
+        with autocast(self.compute, self.device):
+            hidden = self.trunk(**kwargs, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+            if not with_values:
+                return Forward(hidden, hidden.new_empty(0), hidden.new_empty(0))
+            seen = hidden if self.critic is None else self.critic(**kwargs, use_cache=False).last_hidden_state
         return Forward(hidden, self.heads(seen.to(self.heads.weight.dtype))[..., self.output_of], seen)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -215,7 +220,7 @@ def load_actor(path: str | Path, cfg: ModelConfig) -> Actor:
     Raises:
         ModelError: weights or heads do not load.
     """
-    actor = Actor(load_lm(path, cfg.dtype), cfg.critic, cfg.value_heads)
+    actor = Actor(load_lm(path, cfg.dtype), cfg.critic, cfg.value_heads, cfg.compute_dtype)
     heads = Path(path) / HEADS_FILE
     if heads.exists():
         _load_into(actor.heads, heads)

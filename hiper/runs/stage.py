@@ -85,6 +85,9 @@ class Stage:
         return self.gpu and "text" in self.suite
 
 
+FLOAT32: Mapping[str, Any] = MappingProxyType({"model.compute_dtype": "float32"})
+"""For `Stage.added`: what models computed in before they could compute in something else."""
+
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
         stage.name: stage
@@ -112,6 +115,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 settings=("sft", "model", "protocol", "rollout.constrain", "seed"),
                 own_seed="sft.seed",
                 neutral=("sft.save_every",),
+                added=FLOAT32,
                 gpu=True,
                 shared=True,
                 resumable=True,
@@ -124,7 +128,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 suite=("text", "reward"),
                 neutral=("trainer.save_every", "trainer.keep_last"),
                 extendable=("trainer.iterations", "trainer.env_turns"),
-                added=MappingProxyType({"trainer.processes": 1, "algo.lam_end": 0.0}),
+                added=MappingProxyType({"trainer.processes": 1, "algo.lam_end": 0.0, **FLOAT32}),
                 gpu=True,
                 resumable=True,
             ),
@@ -134,6 +138,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 upstream=("tasks", "sft", "train"),
                 settings=("evaluate", "rollout", "env", "protocol", "model"),
                 suite=("text",),
+                added=FLOAT32,
                 gpu=True,
                 resumable=True,
                 metrics=(METRICS_FILE,),

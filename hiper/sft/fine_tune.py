@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hiper.config import Constrain, Dialect, RunConfig
+from hiper.config import ComputeDtype, Constrain, Dialect, RunConfig
 from hiper.errors import CollapseError, DataError, MissingDependencyError, ModelError
 from hiper.model.actor import Actor, load_lm, load_tokenizer, save_actor
+from hiper.model.compute import autocast, use_attention
 from hiper.model.folder import not_finite
 from hiper.model.tiny import build_tiny
 from hiper.model.tokenizer import build_tokenizer
@@ -109,7 +110,9 @@ def fine_tune(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None 
         for number, example in enumerate(examples):
             example["number"] = number
         constrained = {"data_collator": _collator(allowed_tokens, codec.pad)}
-    trainer_class = resumable(_limited(SFTTrainer) if dialect is not None else SFTTrainer)
+    base = SFTTrainer if dialect is None else _limited(SFTTrainer)
+    trainer_class = resumable(_computing(base, cfg.model.compute_dtype, device))
+    use_attention(lm, cfg.model.compute_dtype)
     trainer = trainer_class(
         model=lm,
         args=SFTConfig(output_dir=str(work), **_arguments(cfg, device)),
@@ -300,11 +303,24 @@ def _limited(base: type[Any]) -> type[Any]:
             hidden = model.get_decoder()(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
             labels = inputs["labels"][:, 1:]
             carries = labels != IGNORED
-            logits = mask_logits(model.get_output_embeddings()(hidden[:, :-1][carries]).float(), inputs["allowed_tokens"].tokens)
+            with torch.autocast(hidden.device.type, enabled=False):  # probabilities in full precision
+                logits = model.get_output_embeddings()(hidden[:, :-1][carries]).float()
+            logits = mask_logits(logits, inputs["allowed_tokens"].tokens)
             loss = torch.nn.functional.cross_entropy(logits, labels[carries])
             return (loss, {"logits": logits}) if return_outputs else loss
 
     return LimitedTrainer
+
+
+def _computing(base: type[Any], compute: ComputeDtype, device: torch.device) -> type[Any]:
+    """A trainer whose forward passes run in `model.compute_dtype`."""
+
+    class ComputingTrainer(base):
+        def compute_loss(self, *arguments: Any, **named: Any) -> Any:
+            with autocast(compute, device):
+                return super().compute_loss(*arguments, **named)
+
+    return ComputingTrainer
 
 
 class _Report(TrainerCallback):

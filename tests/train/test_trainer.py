@@ -28,6 +28,7 @@ import torch
 from hiper.algos.hae import HAEConfig, SwitchCredit
 from hiper.algos.registry import algorithms, settings_of
 from hiper.config import (
+    ComputeDtype,
     Context,
     Critic,
     ModelConfig,
@@ -226,6 +227,21 @@ def test_a_model_with_dropout_resumes_as_well(speaker: Path, task_index: TaskInd
     assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert all(row["rollout/logprob_gap"] < 1e-3 for row in rows), "scores are the sampler's own, without dropout"
+
+
+def test_training_in_bfloat16_resumes_as_well(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
+    cfg = config(iterations=2, eval_every=0)
+    train(cfg, speaker, task_index, tmp_path / "exact")
+    cfg.model.compute_dtype = ComputeDtype.bfloat16
+    train(cfg, speaker, task_index, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(1))
+    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
+    ours = bits(tmp_path / "parts")
+    assert_same(ours, bits(tmp_path / "whole"))
+    assert bits(tmp_path / "exact")["samples.jsonl"] != ours["samples.jsonl"], "it was to compute otherwise"
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < row["rollout/logprob_gap"] < 0.1 for row in rows), "cached and whole passes round differently, and not by much"
 
 
 def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
