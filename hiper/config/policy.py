@@ -145,6 +145,9 @@ class SFTConfig:
     """Optimiser steps; -1: as many as `epochs` needs."""
     batch_size: int = 16
     """Conversations a step."""
+    processes: int = 1
+    """Processes that share a step's conversations and add up their gradients, each with a GPU of its own where there are GPUs. Another
+    number of them changes the last bits of sums, and what dropout draws."""
     lr: float = 1e-5
     warmup_ratio: float = 0.05
     weight_decay: float = 0.0
@@ -160,6 +163,7 @@ class SFTConfig:
     def __post_init__(self) -> None:
         require(0.0 < self.epochs <= 1e6, "sft.epochs", self.epochs, "above 0, at most 1e6")
         require(self.max_steps == -1 or self.max_steps >= 1, "sft.max_steps", self.max_steps, "at least 1, or -1")
+        require(1 <= self.processes <= self.batch_size, "sft.processes", self.processes, f"1 to sft.batch_size={self.batch_size}")
         for name in ("batch_size", "max_length"):
             require(getattr(self, name) >= 1, f"sft.{name}", getattr(self, name), "at least 1")
         require(self.lr > 0, "sft.lr", self.lr, "above 0")

@@ -67,13 +67,15 @@ def _wandb_login(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
 def _device(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     if cfg.device == "cpu" or not _any(stages, _computes):
         return
-    several = "train" in stages and cfg.trainer.processes > 1
+    asked = [("trainer.processes", cfg.trainer.processes, "train"), ("sft.processes", cfg.sft.processes, "sft")]
+    several = [(setting, count) for setting, count, stage in asked if stage in stages and count > 1]
     if cfg.device == "auto" and not several:
         return  # whatever is there will do, so torch need not be asked
     from hiper.runtime.device import uses_cuda
     from hiper.runtime.distributed import check_processes
 
-    yield from _said(lambda: check_processes(cfg.trainer.processes if several else 1, uses_cuda(cfg)))
+    for setting, count in several or [("trainer.processes", 1)]:
+        yield from _said(lambda setting=setting, count=count: check_processes(setting, count, uses_cuda(cfg)))  # type: ignore[misc]
 
 
 def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:

@@ -55,9 +55,14 @@ def demos(arguments: StageArguments) -> None:
 
 def sft(arguments: StageArguments) -> None:
     """Fine-tune the base model on the demonstrations."""
-    from hiper.sft.fine_tune import fine_tune
+    from hiper.runtime.device import uses_cuda
+    from hiper.runtime.distributed import check_processes
+    from hiper.sft.fine_tune import fine_tune as fine_tune_here
+    from hiper.sft.ranks import fine_tune_in_processes
 
     cfg, folder = arguments.cfg, arguments.folder
+    check_processes("sft.processes", cfg.sft.processes, uses_cuda(cfg))
+    fine_tune = fine_tune_here if cfg.sft.processes == 1 else fine_tune_in_processes
     demos = finished_folder(cfg, "demos") / DEMOS_FILE
     summary = fine_tune(cfg, demos, folder.path / MODEL_FOLDER, arguments.progress, resume=folder.resumed)
     folder.facts.update(_facts(summary))
@@ -67,11 +72,11 @@ def train(arguments: StageArguments) -> None:
     """Train with the chosen estimator; continues from the newest good checkpoint of an unfinished attempt."""
     from hiper.runtime.device import uses_cuda
     from hiper.runtime.distributed import check_processes
-    from hiper.train.launch import train_in_processes
+    from hiper.train.ranks import train_in_processes
     from hiper.train.trainer import train as train_here
 
     cfg, folder = arguments.cfg, arguments.folder
-    check_processes(cfg.trainer.processes, uses_cuda(cfg))
+    check_processes("trainer.processes", cfg.trainer.processes, uses_cuda(cfg))
     optimise = train_here if cfg.trainer.processes == 1 else train_in_processes
     model = finished_folder(cfg, "sft") / MODEL_FOLDER
     summary = optimise(cfg, model, task_index(cfg), folder.path, resume=folder.resumed, progress=arguments.progress)

@@ -222,16 +222,16 @@ def loopback_interface() -> str:
     )
 
 
-def check_processes(processes: int, cuda: bool) -> None:
-    """See that so many processes can train here.
+def check_processes(setting: str, processes: int, cuda: bool) -> None:
+    """See that so many processes can train here, as `setting` says.
 
     Raises:
         ConfigError: there are fewer GPUs.
     """
     if processes > 1 and cuda and torch.cuda.device_count() < processes:
         raise ConfigError(
-            f"trainer.processes={processes}, but there are {torch.cuda.device_count()} GPUs here and each process needs one. "
-            f"Set trainer.processes={torch.cuda.device_count()}, or device=cpu."
+            f"{setting}={processes}, but there are {torch.cuda.device_count()} GPUs here and each process needs one. "
+            f"Set {setting}={torch.cuda.device_count()}, or device=cpu."
         )
 
 

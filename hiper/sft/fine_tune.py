@@ -22,7 +22,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hiper.config import ComputeDtype, Constrain, Dialect, RunConfig
-from hiper.errors import CollapseError, DataError, MissingDependencyError, ModelError
+from hiper.errors import CollapseError, ConfigError, DataError, MissingDependencyError, ModelError
 from hiper.model.actor import Actor, load_lm, load_tokenizer, save_actor
 from hiper.model.compute import autocast, use_attention
 from hiper.model.folder import not_finite
@@ -36,16 +36,16 @@ from hiper.rollout.samplers.transformers import mask_logits
 from hiper.runs.fingerprint import stage_settings
 from hiper.runs.stage_folder import CHECKPOINTS
 from hiper.runtime.device import pick_device
+from hiper.runtime.distributed import ALONE, World
 from hiper.runtime.files import sync_tree
+from hiper.runtime.progress import Progress
 from hiper.sft.checkpoint import Checkpoints, resumable
 from hiper.sft.demos import Conversation, read_demos
+from hiper.sft.sharing import IGNORED, OwnDropout, shard_rows, sharing
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-
-IGNORED = -100
-"""Label of tokens that carry no loss."""
+Example = dict[str, Any]
 _REPLY_ROOM = 4  # the longest demonstrated replies that `generate` writes before it cuts: what goes on beyond that does not end
 
 
@@ -63,7 +63,9 @@ class SFTSummary:
     parameters: int
 
 
-def fine_tune(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None = None, resume: bool = False) -> SFTSummary:
+def fine_tune(
+    cfg: RunConfig, demos: Path, out: Path, progress: Progress | None = None, resume: bool = False, world: World = ALONE
+) -> SFTSummary:
     """Fine-tune the configured model on a demonstration file and write a model directory.
 
     Args:
@@ -73,21 +75,28 @@ def fine_tune(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None 
         progress: called with (optimiser steps done, all).
         resume: go on from the newest good checkpoint, to the bits of a run that was not interrupted (on a CPU, with the same threads);
             start anew where there is none. False: checkpoints that are there are removed.
+        world: the processes that fine-tune together, `hiper.sft.ranks` starts them; the main one writes.
 
     Raises:
+        ConfigError: the world is not of `sft.processes`.
         DataError: the demonstrations are unreadable, or longer than `sft.max_length`.
         ModelError: `model.path` does not load.
         CollapseError: the loss, a gradient or a weight is not finite; no model is written.
         CheckpointError: with `resume`: all checkpoints are damaged, or belong to other settings, demonstrations or a vocabulary.
     """
     try:
-        from datasets import Dataset
-        from trl import SFTConfig, SFTTrainer
+        import datasets  # noqa: F401  # before the demonstrations are read and encoded
+        import trl  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(f"the warm start needs the packages trl and datasets ({error}): pip install trl.") from error
 
+    if world.size != cfg.sft.processes:
+        raise ConfigError(
+            f"sft.processes={cfg.sft.processes}, but this is a world of {world.size}. `hiper sft` starts the others, and so does "
+            "hiper.sft.ranks.fine_tune_in_processes."
+        )
     conversations = read_demos(demos)
-    device = pick_device(cfg)
+    device = pick_device(cfg, world)
     tokenizer, lm = _base_model(cfg, conversations)
     dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
     codec = ChatCodec(tokenizer)
@@ -96,44 +105,68 @@ def fine_tune(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None 
     logger.info("warm start: %d conversations, %d tokens an epoch, %.2f M parameters", len(examples), tokens, lm.num_parameters() / 1e6)
 
     settings = cfg.sft
-    work, saved = out.with_name(out.name + ".work"), out.with_name(CHECKPOINTS)
-    for folder in (work,) if resume else (work, saved):
+    work, saved = out.with_name(f"{out.name}.work{world.rank or ''}"), out.with_name(CHECKPOINTS)
+    for folder in (work,) if resume or not world.main else (work, saved):
         shutil.rmtree(folder, ignore_errors=True)
+    world.barrier()
     losses: list[float] = []
     learned = {"demonstrations": len(examples), "digest": _digest(demos, examples), "vocabulary": len(tokenizer)}
     belongs = {**stage_settings(cfg, "sft"), **learned}
-    checkpoints = Checkpoints(saved, settings.save_every, belongs, losses)
+    checkpoints = Checkpoints(saved, settings.save_every if world.main else 0, belongs, losses)
     begun = checkpoints.find(work) if resume else None
-    constrained: dict[str, Any] = {}
-    if dialect is not None:
-        allowed_tokens = [example.pop("allowed_tokens") for example in examples]
-        for number, example in enumerate(examples):
-            example["number"] = number
-        constrained = {"data_collator": _collator(allowed_tokens, codec.pad)}
-    base = SFTTrainer if dialect is None else _limited(SFTTrainer)
-    trainer_class = resumable(_computing(base, cfg.model.compute_dtype, device))
-    use_attention(lm, cfg.model.compute_dtype)
-    trainer = trainer_class(
-        model=lm,
-        args=SFTConfig(output_dir=str(work), **_arguments(cfg, device)),
-        train_dataset=Dataset.from_list(examples),
-        processing_class=tokenizer,
-        callbacks=[_Report(progress, losses, settings.lr), checkpoints],
-        **constrained,
-    )
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
+    callbacks = [_Report(progress, losses, settings.lr), checkpoints]
+    trainer = _trainer(cfg, device, lm, codec, examples, work, callbacks, world)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
     if (name := not_finite(lm.state_dict())) is not None:
         raise _collapse(f"{name} holds NaN or infinity after the last step", settings.lr)
     lm.config.use_cache = True  # the trainer has turned it off, which would be saved
-    save_actor(Actor(lm, cfg.model.critic), tokenizer, out, codec.generation(_reply_limit(conversations, codec)))
-    sync_tree(out)  # before the checkpoints go
-    for folder in (work, saved):
+    if world.main:
+        save_actor(Actor(lm, cfg.model.critic), tokenizer, out, codec.generation(_reply_limit(conversations, codec)))
+        sync_tree(out)  # before the checkpoints go
+    for folder in (work, saved) if world.main else (work,):
         shutil.rmtree(folder, ignore_errors=True)
+    world.barrier()
     tail = losses[-max(1, len(losses) // 10) :]
     return SFTSummary(str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), len(conversations), tokens, lm.num_parameters())
+
+
+def _trainer(
+    cfg: RunConfig,
+    device: torch.device,
+    lm: Any,
+    codec: ChatCodec,
+    examples: list[Example],
+    work: Path,
+    callbacks: list[TrainerCallback],
+    world: World,
+) -> Any:
+    """TRL's SFTTrainer, with what this stage adds to it; `allowed_tokens` of the examples, if they have them, are taken out."""
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTConfig, SFTTrainer
+
+    base, constrained = SFTTrainer, {}
+    if cfg.rollout.constrain is Constrain.grammar:
+        allowed_tokens = [example.pop("allowed_tokens") for example in examples]
+        for number, example in enumerate(examples):
+            example["number"] = number
+        base, constrained = _limited(SFTTrainer), {"data_collator": _collator(allowed_tokens, codec.pad)}
+    trainer_class = resumable(_computing(base, cfg.model.compute_dtype, device))
+    use_attention(lm, cfg.model.compute_dtype)
+    if world.size > 1:
+        trainer_class, callbacks = sharing(trainer_class, world), [*callbacks, OwnDropout(cfg.sft_seed, world)]
+    trainer = trainer_class(
+        model=lm,
+        args=SFTConfig(output_dir=str(work), **_arguments(cfg, device)),
+        train_dataset=Dataset.from_list(examples),
+        processing_class=codec.tokenizer,
+        callbacks=callbacks,
+        **constrained,
+    )
+    if world.size > 1:
+        trainer.data_collator = shard_rows(trainer.data_collator, world)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _base_model(cfg: RunConfig, conversations: Sequence[Conversation]) -> tuple[PreTrainedTokenizerBase, Any]:
@@ -189,9 +222,6 @@ def _arguments(cfg: RunConfig, device: torch.device) -> dict[str, Any]:
         "adam_beta2": settings.beta2,
         "loss_type": "nll",
     }
-
-
-Example = dict[str, Any]
 
 
 def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int, grammar: Dialect | None = None) -> list[Example]:
@@ -283,12 +313,15 @@ class _AllowedTokens:
 def _collator(allowed_tokens: list[list[AllowedTokens | None]], pad: int) -> Callable[[list[Example]], dict[str, Any]]:
     """Pads a batch; the allowed tokens go along as they are, in the order of the labels."""
 
+    def labelled(example: Example) -> bool:
+        return any(label != IGNORED for label in example["labels"])
+
     def collate(examples: list[Example]) -> dict[str, Any]:
         width = max(len(example["input_ids"]) for example in examples)
         return {
             "input_ids": torch.tensor([e["input_ids"] + [pad] * (width - len(e["input_ids"])) for e in examples]),
             "labels": torch.tensor([e["labels"] + [IGNORED] * (width - len(e["labels"])) for e in examples]),
-            "allowed_tokens": _AllowedTokens([entry for e in examples for entry in allowed_tokens[e["number"]]]),
+            "allowed_tokens": _AllowedTokens([entry for e in examples if labelled(e) for entry in allowed_tokens[e["number"]]]),
         }
 
     return collate
@@ -306,7 +339,8 @@ def _limited(base: type[Any]) -> type[Any]:
             with torch.autocast(hidden.device.type, enabled=False):  # probabilities in full precision
                 logits = model.get_output_embeddings()(hidden[:, :-1][carries]).float()
             logits = mask_logits(logits, inputs["allowed_tokens"].tokens)
-            loss = torch.nn.functional.cross_entropy(logits, labels[carries])
+            # A sum over the batch's count: another process may have the batch's other rows.
+            loss = torch.nn.functional.cross_entropy(logits, labels[carries], reduction="sum") / num_items_in_batch
             return (loss, {"logits": logits}) if return_outputs else loss
 
     return LimitedTrainer

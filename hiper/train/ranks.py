@@ -1,46 +1,50 @@
-"""One of several processes that train together: `python -m hiper.train.ranks FOLDER RANK`. `hiper.train.launch` starts it."""
+"""Several processes train together: `trainer.processes`.
+
+`train_in_processes` is `hiper.train.trainer.train` with others doing the work; as a program this module is one of them.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from hiper.config import RunConfig
 from hiper.errors import CollapseError
-from hiper.runtime.device import uses_cuda
-from hiper.runtime.distributed import World, joined
-from hiper.runtime.progress import relay
-from hiper.train.launch import MEETING, Arguments, read_arguments, report_failure, report_summary
+from hiper.runs.ranks import be_rank, run_ranks
+from hiper.runtime.distributed import World
+from hiper.runtime.progress import Progress
+from hiper.suites.tasks import TaskIndex
 from hiper.train.trainer import TrainSummary, train
 
 
-def main() -> int:
-    """Train with the arguments in the folder that the command line names; the exit code."""
-    work_dir, rank = Path(sys.argv[1]), int(sys.argv[2])
-    _start_logging(rank)
-    try:
-        cfg, arguments = read_arguments(work_dir)
-        with joined(World(rank, cfg.trainer.processes), work_dir / MEETING, uses_cuda(cfg)) as world:
-            summary = _train(cfg, arguments, world)
-    except Exception as error:
-        report_failure(work_dir, rank, error)
-        return 1  # the one that started all ends the others, who may be waiting for this one
-    if world.main:
-        report_summary(work_dir, summary)
-    return 0
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of `train`, but for the config."""
+
+    model: Path
+    index: TaskIndex
+    out: Path
+    resume: bool
 
 
-def _train(cfg: RunConfig, arguments: Arguments, world: World) -> TrainSummary:
+def train_in_processes(
+    cfg: RunConfig, model: Path, index: TaskIndex, out: Path, resume: bool = False, progress: Progress | None = None
+) -> TrainSummary:
+    """Train with `trainer.processes` processes; arguments and errors as of `hiper.train.trainer.train`, and of `run_ranks`."""
+    arguments = Arguments(model, index, out, resume)
+    return run_ranks("hiper.train.ranks", cfg.trainer.processes, cfg, arguments, TrainSummary, progress)
+
+
+def _train(cfg: RunConfig, arguments: Arguments, world: World, progress: Progress | None) -> TrainSummary:
     held = os.open(arguments.out, os.O_RDONLY)
     try:
         if world.main:
             # The run's lock went with a killed `hiper`; its processes are told to end, and may take a moment.
             fcntl.flock(held, fcntl.LOCK_EX)
         world.barrier()
-        return train(cfg, arguments.model, arguments.index, arguments.out, arguments.resume, relay() if world.main else None, world)
+        return train(cfg, arguments.model, arguments.index, arguments.out, arguments.resume, progress, world)
     except CollapseError:
         world.barrier()  # all raise it, and the main process may still be writing: the first to end ends the others
         raise
@@ -48,15 +52,5 @@ def _train(cfg: RunConfig, arguments: Arguments, world: World) -> TrainSummary:
         os.close(held)
 
 
-def _start_logging(rank: int) -> None:
-    """Only the main process tells the story, in bare lines: the one that started all says when."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    root = logging.getLogger("hiper")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO if rank == 0 else logging.ERROR)
-    root.propagate = False
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(be_rank(Arguments, _train))

@@ -21,9 +21,10 @@ import pytest
 from hiper.composition.compose import compose
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError
+from hiper.runs.ranks import Failure, read_arguments, write_arguments
 from hiper.runtime.message import decode
 from hiper.suites.tasks import Task, TaskIndex
-from hiper.train.launch import Arguments, Failure, read_arguments, write_arguments
+from hiper.train.ranks import Arguments
 
 INDEX = TaskIndex(Path("games/../games"), (Task("a/game.tw-pddl", "train", "pick", 3), Task("ü", "valid", "look")), {"none": 2})
 ARGUMENTS = Arguments(Path("runs/a/sft/model"), INDEX, Path("runs/a/train.partial"), resume=True)
@@ -50,7 +51,7 @@ class Hostile:
 )
 def test_the_processes_are_told_what_was_asked(tmp_path: Path, cfg: RunConfig) -> None:
     write_arguments(tmp_path, cfg, ARGUMENTS)
-    assert read_arguments(tmp_path) == (cfg, ARGUMENTS)
+    assert read_arguments(tmp_path, Arguments) == (cfg, ARGUMENTS)
 
 
 def test_hostile_arguments_are_refused(tmp_path: Path) -> None:
@@ -60,17 +61,17 @@ def test_hostile_arguments_are_refused(tmp_path: Path) -> None:
     for bad in (pickle.dumps(Hostile(made)), pickle.dumps(ARGUMENTS), good[:-1], good.replace(b"true", b"1"), b"", b"[[],null]"):
         (tmp_path / "arguments.json").write_bytes(bad)
         with pytest.raises(DataError, match=r"arguments\.json is not a message"):
-            read_arguments(tmp_path)
+            read_arguments(tmp_path, Arguments)
     (tmp_path / "config.yaml").write_text(f"name: !!python/object/apply:os.mkdir ['{made}']\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"config\.yaml"):
-        read_arguments(tmp_path)
+        read_arguments(tmp_path, Arguments)
     assert not made.exists()
 
 
 def test_a_process_with_hostile_arguments_says_so_and_ends(tmp_path: Path) -> None:
     write_arguments(tmp_path, compose(["experiment=smoke", "trainer.processes=2", "device=cpu"]), ARGUMENTS)
     (tmp_path / "arguments.json").write_bytes(pickle.dumps(Hostile(tmp_path / "made")))
-    ran = subprocess.run([sys.executable, "-m", "hiper.train.ranks", str(tmp_path), "1"], capture_output=True, text=True, timeout=240)
+    ran = subprocess.run([sys.executable, "-m", "hiper.train.ranks", str(tmp_path), "1", "2"], capture_output=True, text=True, timeout=240)
     assert ran.returncode == 1, ran.stderr
     failure = decode((tmp_path / "failure-1.json").read_bytes(), Failure, "the failure")
     assert failure.error == "DataError"

@@ -248,8 +248,8 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: py
             compose(["experiment=smoke", "trainer.processes=2", change])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"trainer\.processes=2, but there are 1 GPUs here"):
-        check_processes(2, cuda=True)
-    check_processes(2, cuda=False)
+        check_processes("trainer.processes", 2, cuda=True)
+    check_processes("trainer.processes", 2, cuda=False)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["train", "experiment=smoke"]) == 2
@@ -328,7 +328,7 @@ def worker(pid: int, rank: int) -> int | None:
     """The process of that rank; None: it has not been started yet."""
     for child in tree(pid):
         words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        if b"hiper.train.ranks" in words and words[-2] == str(rank).encode():
+        if b"hiper.train.ranks" in words and words[-3] == str(rank).encode():
             return child
     return None
 
