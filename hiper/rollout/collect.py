@@ -7,7 +7,7 @@ samples tokens (the policy's work) nor shapes rewards (the learner's).
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,11 +27,10 @@ from hiper.rollout.samplers.pair import PairPolicy
 from hiper.rollout.samplers.transformers import Policy, Request, Sampled, TransformersPolicy
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.runtime.device import pick_device
+from hiper.runtime.progress import Progress
 from hiper.suites import make_env, suite_of
 from hiper.suites.base import TextEnv
 from hiper.suites.tasks import Task
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass

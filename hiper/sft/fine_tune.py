@@ -36,12 +36,11 @@ from hiper.runs.fingerprint import stage_settings
 from hiper.runs.stage_folder import CHECKPOINTS
 from hiper.runtime.device import pick_device
 from hiper.runtime.files import sync_tree
+from hiper.runtime.progress import Progress
 from hiper.sft.checkpoint import Checkpoints, resumable
 from hiper.sft.demos import Conversation, read_demos
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 IGNORED = -100
 """Label of tokens that carry no loss."""

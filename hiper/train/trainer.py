@@ -21,7 +21,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ from hiper.runs.stage import STAGES
 from hiper.runtime.device import pick_device
 from hiper.runtime.distributed import ALONE, World
 from hiper.runtime.files import cut, sync, write_json
+from hiper.runtime.progress import Progress
 from hiper.runtime.reading import open_file
 from hiper.suites.tasks import TaskIndex
 from hiper.tracking import MetricsFile, Tracker
@@ -55,8 +56,6 @@ from hiper.train.sample import Player
 from hiper.train.stream import TaskStream
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 METRICS, SAMPLES, TIMINGS = "metrics.jsonl", "samples.jsonl", "timings.jsonl"
 

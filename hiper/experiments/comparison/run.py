@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import subprocess
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Self
@@ -23,10 +22,9 @@ from hiper.runs.stage_folder import STAGE
 from hiper.runtime.lock import locked
 from hiper.runtime.module import module_command
 from hiper.runtime.parent_death import guarded
+from hiper.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 LEFT = 10.0
 """Seconds that runs may still be in use: where this command was killed, its processes notice and end, which takes some four."""
