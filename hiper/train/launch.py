@@ -22,6 +22,7 @@ from hiper.config import RunConfig
 from hiper.errors import HiperError, WorkflowError
 from hiper.runs.run_dir import load_config, save_config
 from hiper.runs.stage_folder import CONFIG
+from hiper.runtime.files import replacing
 from hiper.runtime.message import Kind, decode, encode
 from hiper.runtime.module import module_command
 from hiper.runtime.process import ProcessError, run_processes
@@ -130,9 +131,8 @@ def _failure(work_dir: Path, processes: int, error: ProcessError) -> HiperError:
 
 def _put(path: Path, value: object, kind: Kind) -> None:
     """Write a message that is there whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(encode(value, kind))
-    temporary.replace(path)
+    with replacing(path, durable=False) as temporary:
+        temporary.write_bytes(encode(value, kind))
 
 
 def _get(path: Path, kind: type[T]) -> T:
