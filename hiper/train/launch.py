@@ -23,7 +23,7 @@ from hiper.errors import HiperError, WorkflowError
 from hiper.runs.run_dir import load_config, save_config
 from hiper.runs.stage_folder import CONFIG
 from hiper.runtime.files import replacing
-from hiper.runtime.message import Kind, decode, encode
+from hiper.runtime.message import decode, encode
 from hiper.runtime.module import module_command
 from hiper.runtime.process import ProcessError, run_processes
 from hiper.runtime.progress import Progress
@@ -88,7 +88,7 @@ def train_in_processes(
 def write_arguments(work_dir: Path, cfg: RunConfig, arguments: Arguments) -> None:
     """Write what the processes are to do."""
     save_config(cfg, work_dir / CONFIG)
-    _put(work_dir / _ARGUMENTS, arguments, Arguments)
+    _put(work_dir / _ARGUMENTS, arguments)
 
 
 def read_arguments(work_dir: Path) -> tuple[RunConfig, Arguments]:
@@ -102,13 +102,13 @@ def read_arguments(work_dir: Path) -> tuple[RunConfig, Arguments]:
 
 def report_summary(work_dir: Path, summary: TrainSummary) -> None:
     """Hand the result to the process that started this one."""
-    _put(work_dir / _SUMMARY, summary, TrainSummary)
+    _put(work_dir / _SUMMARY, summary)
 
 
 def report_failure(work_dir: Path, rank: int, error: Exception) -> None:
     """Say why this process ends, where the others cannot talk in between."""
     text = str(error) if isinstance(error, HiperError) else "".join(traceback.format_exception(error))
-    _put(work_dir / f"failure-{rank}.json", Failure(time(), type(error).__name__, text), Failure)
+    _put(work_dir / f"failure-{rank}.json", Failure(time(), type(error).__name__, text))
 
 
 def _failure(work_dir: Path, processes: int, error: ProcessError) -> HiperError:
@@ -129,10 +129,10 @@ def _failure(work_dir: Path, processes: int, error: ProcessError) -> HiperError:
     return WorkflowError(f"process {rank} of the training's {processes} failed. {kept} Its error:\n{failure.text.rstrip()}")
 
 
-def _put(path: Path, value: object, kind: Kind) -> None:
+def _put(path: Path, value: object) -> None:
     """Write a message that is there whole or not at all."""
     with replacing(path, durable=False) as temporary:
-        temporary.write_bytes(encode(value, kind))
+        temporary.write_bytes(encode(value))
 
 
 def _get(path: Path, kind: type[T]) -> T:
