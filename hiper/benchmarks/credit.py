@@ -31,6 +31,7 @@ from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import Trajectory
 from hiper.runs.stage import MODEL_FOLDER
 from hiper.runtime.device import pick_device
+from hiper.runtime.progress import Progress
 from hiper.train.iteration import Encode, assess
 from hiper.train.learner import Learner
 from hiper.train.sample import Player
@@ -59,7 +60,7 @@ def compare_credit(
     rounds: int = 3,
     fitted: int = 2,
     decision: Callable[[Trajectory], Decision | None] = first_use,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure how far apart each arm's credit holds right and wrong decisions.
 

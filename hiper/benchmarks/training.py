@@ -15,7 +15,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -39,6 +39,7 @@ from hiper.rollout.episode import Episode
 from hiper.rollout.replay import GenerateSampler, ReplaySampler, Script
 from hiper.rollout.samplers.types import Sampler
 from hiper.runtime.device import pick_device
+from hiper.runtime.progress import Progress
 from hiper.sft.demos import TRAIN, write_demos
 from hiper.suites import make_env
 from hiper.suites.tasks import Task, TaskIndex
@@ -94,7 +95,7 @@ class Measured:
     """Largest difference of a token's log-probability in play and in the update's network."""
 
 
-def bench(cfg: RunConfig, index: TaskIndex, repeats: int = 3, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def bench(cfg: RunConfig, index: TaskIndex, repeats: int = 3, progress: Progress | None = None) -> dict[str, Any]:
     """Measure an iteration - playing `rollout.trajectories` episodes, scoring and crediting them, the optimiser's steps - in three schemes.
 
     Args:

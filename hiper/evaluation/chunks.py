@@ -19,7 +19,7 @@ from typing import Any
 from hiper.errors import DataError
 from hiper.rollout.trajectory import Trajectory, read_trajectories, write_trajectories
 from hiper.runs.stage_folder import remove
-from hiper.runtime.files import move, sync, write_json
+from hiper.runtime.files import write_json
 from hiper.runtime.reading import read_json_object
 from hiper.suites.tasks import Task
 
@@ -70,10 +70,7 @@ class Chunks:
             self.folder.mkdir(parents=True)
             write_json(self.folder / BEGUN, self._begun)
         mark, file = self._paths(number)
-        new = file.with_suffix(".new")
-        write_trajectories(new, trajectories)
-        sync(new)
-        move(new, file)
+        write_trajectories(file, trajectories)
         write_json(mark, {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
 
     def delete(self) -> None:

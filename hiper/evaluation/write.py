@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from hiper.errors import DataError
 from hiper.evaluation.statistics import KEYS, summarise
 from hiper.rollout.trajectory import Trajectory, write_trajectories
+from hiper.runtime.files import replacing, write_json
 from hiper.runtime.reading import read_json_object
 from hiper.runtime.records import read_value
 
@@ -36,23 +35,13 @@ def write_evaluation(out: Path, name: str, trajectories: Sequence[Trajectory], m
     """
     record = {"name": name, "meta": dict(meta), **summarise(trajectories)}
     folder = out / name
-    new_record, new_trajectories = folder / f"{EVALUATION}.new", folder / f"{TRAJECTORIES}.new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_trajectories(new_trajectories, trajectories)
-        with new_record.open("w", encoding="utf-8") as file:
-            json.dump(record, file, ensure_ascii=False, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # Both exist in full before either old file goes.
-        new_trajectories.replace(folder / TRAJECTORIES)
-        new_record.replace(folder / EVALUATION)
+        with replacing(folder / EVALUATION) as new_record, replacing(folder / TRAJECTORIES) as new_trajectories:
+            write_trajectories(new_trajectories, trajectories)
+            write_json(new_record, record)  # both are on the disk before either old file goes
     except OSError as error:
         raise DataError(f"Evaluation {name!r} could not be written to {folder}: {error.strerror}. An earlier one is intact.") from error
-    finally:
-        for left in (new_record, new_trajectories, new_trajectories.with_name(new_trajectories.name + ".tmp")):
-            left.unlink(missing_ok=True)
     return record
 
 

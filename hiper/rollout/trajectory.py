@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from hiper.runtime.files import replacing
 from hiper.runtime.reading import parse_json, read_json_lines
 from hiper.runtime.records import read_record
 
@@ -101,12 +102,10 @@ class Trajectory:
 
 
 def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
-    """Write one JSON line a trajectory, replacing the file in one move."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    """Write one JSON line a trajectory, replacing the file in one move; durable when this returns."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for trajectory in trajectories:
             file.write(trajectory.to_json() + "\n")
-    temporary.replace(path)
 
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:

@@ -25,7 +25,8 @@ from hiper.runs.run_dir import load_config, save_config
 from hiper.runs.stage_folder import CONFIG
 from hiper.runtime.device import uses_cuda
 from hiper.runtime.distributed import World, joined
-from hiper.runtime.message import Kind, decode, encode
+from hiper.runtime.files import replacing
+from hiper.runtime.message import decode, encode
 from hiper.runtime.module import module_command
 from hiper.runtime.process import ProcessError, run_processes
 from hiper.runtime.progress import Progress, relay
@@ -99,17 +100,17 @@ def be_rank(kind: type[A], work: Callable[[RunConfig, A, World, Progress | None]
             result = work(cfg, arguments, world, relay() if world.main else None)
     except Exception as error:
         text = str(error) if isinstance(error, HiperError) else "".join(traceback.format_exception(error))
-        _put(work_dir / f"failure-{rank}.json", Failure(time(), type(error).__name__, text), Failure)
+        _put(work_dir / f"failure-{rank}.json", Failure(time(), type(error).__name__, text))
         return 1  # the one that started all ends the others, who may be waiting for this one
     if rank == 0:
-        _put(work_dir / _RESULT, result, type(result))
+        _put(work_dir / _RESULT, result)
     return 0
 
 
 def write_arguments(work_dir: Path, cfg: RunConfig, arguments: object) -> None:
     """Write what the processes are to do: the config, as it is beside a run, and their arguments."""
     save_config(cfg, work_dir / CONFIG)
-    _put(work_dir / _ARGUMENTS, arguments, type(arguments))
+    _put(work_dir / _ARGUMENTS, arguments)
 
 
 def read_arguments(work_dir: Path, kind: type[A]) -> tuple[RunConfig, A]:
@@ -139,11 +140,10 @@ def _failure(work_dir: Path, size: int, error: ProcessError) -> HiperError:
     return WorkflowError(f"process {rank} of the training's {size} failed. {kept} Its error:\n{failure.text.rstrip()}")
 
 
-def _put(path: Path, value: object, kind: Kind) -> None:
+def _put(path: Path, value: object) -> None:
     """Write a message that is there whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(encode(value, kind))
-    temporary.replace(path)
+    with replacing(path, durable=False) as temporary:
+        temporary.write_bytes(encode(value))
 
 
 def _get(path: Path, kind: type[T]) -> T:

@@ -24,7 +24,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hiper.errors import ConfigError, DataError
-from hiper.runtime.message import Kind, decode, encode
+from hiper.runtime.message import decode, encode
+from hiper.runtime.records import Kind
 
 T = TypeVar("T")
 Items = TypeVar("Items", Tensor, list)  # type: ignore[type-arg]
@@ -70,7 +71,7 @@ class World:
         if self.size == 1:
             return items
         form = GenericAlias(list, (kind,))
-        mine = encode(items, form)
+        mine = encode(items)
         sent = [self._broadcast(mine, rank) for rank in range(self.size)]
         parts: list[list[T]] = [decode(data, form, f"what process {rank} sent") for rank, data in enumerate(sent)]
         count = sum(map(len, parts))
@@ -126,7 +127,7 @@ class World:
         """
         if self.size == 1:
             return value
-        agreed: T = decode(self._broadcast(encode(value, kind) if self.main else b"", 0), kind, "what process 0 sent")
+        agreed: T = decode(self._broadcast(encode(value) if self.main else b"", 0), kind, "what process 0 sent")
         return agreed
 
     def _broadcast(self, data: bytes, source: int) -> bytes:

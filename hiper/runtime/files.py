@@ -8,24 +8,41 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the whole new one, whatever happens; durable when this returns."""
-    temporary = path.with_name(path.name + ".tmp")
+@contextmanager
+def replacing(path: Path, *, durable: bool = True, shared: bool = False) -> Iterator[Path]:
+    """Where to write a file that is either the old one or the whole new one, whatever happens.
+
+    What is written there takes the place of `path` when the block ends; where the block fails, it is deleted.
+
+    Args:
+        path: the file.
+        durable: it is when the block has ended. False for what means nothing after a power cut.
+        shared: several processes may write this file at once, as in a cache.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp" if shared else f"{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        move(temporary, path)
+        yield temporary
+        if durable:
+            sync(temporary)
+            move(temporary, path)
+        else:
+            temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is either the old one or the whole new one, whatever happens; durable when this returns."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hiper.errors import ConfigError, DataError
+from hiper.runtime.files import replacing
 from hiper.runtime.reading import read_json_object
 
 logger = logging.getLogger(__name__)
@@ -144,11 +145,9 @@ def _holding(*tokens: str) -> Iterator[None]:
 def _write_holder(run: Path, token: str) -> None:
     """Not durable on purpose: it means nothing once the lock is free. The token keeps accidents out, not people."""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    temporary = run / f"{HOLDER}.tmp"
-    temporary.write_text(
-        json.dumps({"token": token, "pid": os.getpid(), "host": platform.node(), "command": command[:200]}), encoding="utf-8"
-    )
-    temporary.replace(run / HOLDER)
+    holder = {"token": token, "pid": os.getpid(), "host": platform.node(), "command": command[:200]}
+    with replacing(run / HOLDER, durable=False) as temporary:
+        temporary.write_text(json.dumps(holder), encoding="utf-8")
 
 
 def _holder(run: Path) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiper.runtime.files import replacing
 from hiper.runtime.text import visible
 
 if TYPE_CHECKING:
@@ -160,9 +161,8 @@ def _relay(path: Path) -> Progress:
         nonlocal written
         if time.monotonic() - written >= RELAY_SECONDS or done == total:
             written = time.monotonic()
-            temporary = path.with_suffix(".new")
-            temporary.write_text(f"{done} {total}", encoding="ascii")
-            temporary.replace(path)
+            with replacing(path, durable=False) as temporary:
+                temporary.write_text(f"{done} {total}", encoding="ascii")
 
     return report
 

@@ -1,12 +1,20 @@
-"""From JSON values to dataclasses, every field's type checked: a damaged file is refused where it is read, not where it is first used."""
+"""From JSON to values of a declared type, everything checked: damage is refused where it is read, not where it is first used.
+
+The one such reader, for files and for messages between processes. Nothing but values of the declared type is built: unlike a pickle, JSON
+cannot name code to run. A type is `str`, `int`, `float` (which, as for type checkers, includes `int`; an int stays one), `bool`, `None`,
+`Path`, an enum (by its value), a dataclass, `list[T]`, `tuple[T, ...]`, `tuple[T, U]`, a mapping with `str` for keys, a union of these or
+`Any`; in a message a NamedTuple, too.
+"""
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -14,8 +22,40 @@ from hiper.errors import DataError
 
 T = TypeVar("T")
 
-Read = Callable[[Any], Any]
-"""Turns a JSON value into one of a type; raises `_Odd` where it cannot."""
+Kind = Any
+"""A type as above. Type checkers have no name for all of them: `int | None` is not a `type`."""
+
+NUMBER, TUPLE = "float", "tuple"
+"""Keys of marks: `{"float": "7ff8000000000000"}` is a float that JSON lacks, by its eight bytes, `{"tuple": 0}` a tuple of the message."""
+
+
+@dataclass(slots=True)
+class Marks:
+    """What may stand in a message where JSON has no word for a value."""
+
+    tuples: list[Any]
+    """The fields of its NamedTuples. One tuple refers to earlier ones only, so that no message can go round in a circle."""
+    built: dict[tuple[int, Kind], Any] = field(default_factory=dict)
+    """Index and type -> the tuple."""
+
+    def number(self, value: Any) -> float | None:
+        """The float of a mark; None: it is not one of an infinity or NaN."""
+        if type(value) is not dict or value.keys() != {NUMBER} or type(value[NUMBER]) is not str:
+            return None
+        try:
+            (number,) = struct.unpack(">d", bytes.fromhex(value[NUMBER]))
+        except (ValueError, struct.error):
+            return None
+        return None if math.isfinite(number) else number
+
+    def index(self, value: Any) -> int | None:
+        """The index of a mark; None: it is not one of a tuple."""
+        index = value[TUPLE] if type(value) is dict and value.keys() == {TUPLE} else None
+        return index if type(index) is int and 0 <= index < len(self.tuples) else None
+
+
+Read = Callable[[Any, Marks | None], Any]
+"""Turns a JSON value into one of a type; raises `_Odd` where it cannot. Marks: a message's; a file has none."""
 
 
 class _Odd(Exception):
@@ -37,9 +77,6 @@ class _Odd(Exception):
 def read_record(kind: type[T], value: Any, where: str) -> T:
     """A dataclass from the object that JSON makes of it.
 
-    Fields may be text, numbers (finite), truth values, None, enums by their value, lists, tuples, mappings with text for keys,
-    dataclasses, and unions of these.
-
     Args:
         kind: the dataclass.
         value: what was parsed.
@@ -52,73 +89,95 @@ def read_record(kind: type[T], value: Any, where: str) -> T:
     return found
 
 
-def read_value(hint: Any, value: Any, where: str) -> Any:
-    """As `read_record`, for any type its fields may have, such as `list[str]`."""
+def read_value(hint: Kind, value: Any, where: str, marks: Marks | None = None) -> Any:
+    """As `read_record`, for any type, such as `list[str]`; `marks` are those of a message.
+
+    Raises:
+        DataError: the value is not of that type.
+        TypeError: no type of this reader.
+    """
     try:
-        return _reader(hint)(value)
+        return _reader(hint)(value, marks)
     except _Odd as error:
         raise DataError(f"{where}: {error}.") from None
 
 
 @cache
-def _reader(hint: Any) -> Read:
-    origin, arguments = get_origin(hint), get_args(hint)
+def _reader(hint: Kind) -> Read:
+    origin: Any = get_origin(hint)
+    arguments = get_args(hint)
     if hint is Any:
-        return lambda value: value
+        return lambda value, marks: value
+    if hint in _SCALARS:
+        return _SCALARS[hint]
     if origin in (Union, UnionType):
-        return _union([_reader(one) for one in arguments])
+        return _union(arguments)
     if origin is list:
         return _list(_reader(arguments[0]))
     if origin is tuple:
-        return _tuple([_reader(one) for one in arguments])
-    if origin is not None and issubclass(origin, Mapping):
+        return _tuple_of(_reader(arguments[0])) if arguments[1:] == (...,) else _tuple([_reader(one) for one in arguments])
+    if isinstance(origin, type) and issubclass(origin, Mapping) and arguments[0] is str:
         return _mapping(_reader(arguments[1]))
     if is_dataclass(hint):
         return _dataclass(hint)
-    if issubclass(hint, Enum):
+    if isinstance(hint, type) and issubclass(hint, Enum):
         return _enum(hint)
-    return _SCALARS[hint]
+    if isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
+        return _named_tuple(hint)
+    raise TypeError(f"nothing of type {hint} can be read from JSON; see hiper.runtime.records for what can.")
 
 
-def _text(value: Any) -> Any:
+def _text(value: Any, marks: Marks | None) -> Any:
     if type(value) is not str:
         raise _Odd("text")
     return value
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: Any, marks: Marks | None) -> Any:
     if type(value) is not int:
         raise _Odd("a whole number")
     return value
 
 
-def _number(value: Any) -> Any:
-    if type(value) not in (float, int) or not math.isfinite(value):
-        raise _Odd("a number")
-    return value
+def _number(value: Any, marks: Marks | None) -> Any:
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return value
+    if marks is not None and (number := marks.number(value)) is not None:
+        return number
+    raise _Odd("a number")
 
 
-def _truth(value: Any) -> Any:
+def _truth(value: Any, marks: Marks | None) -> Any:
     if type(value) is not bool:
         raise _Odd("true or false")
     return value
 
 
-def _none(value: Any) -> Any:
+def _none(value: Any, marks: Marks | None) -> Any:
     if value is not None:
         raise _Odd("null")
     return value
 
 
-_SCALARS: dict[Any, Read] = {str: _text, int: _whole, float: _number, bool: _truth, NoneType: _none}
+def _path(value: Any, marks: Marks | None) -> Any:
+    return Path(_text(value, marks))
 
 
-def _union(options: list[Read]) -> Read:
-    def read(value: Any) -> Any:
+_SCALARS: dict[Kind, Read] = {str: _text, int: _whole, float: _number, bool: _truth, NoneType: _none, Path: _path}
+_EXACT: dict[Read, type] = {_text: str, _whole: int, _truth: bool}
+"""Readers that take the values of one type as they are: lists of commands and of tokens are long and many."""
+
+
+def _union(kinds: tuple[Kind, ...]) -> Read:
+    options = [_reader(kind) for kind in kinds]
+
+    def read(value: Any, marks: Marks | None) -> Any:
+        if value is None and NoneType in kinds:
+            return None
         odd: list[_Odd] = []
         for option in options:
             try:
-                return option(value)
+                return option(value, marks)
             except _Odd as error:
                 odd.append(error)
         deepest = max(odd, key=lambda error: len(error.place))
@@ -128,15 +187,15 @@ def _union(options: list[Read]) -> Read:
 
 
 def _list(item: Read) -> Read:
-    def read(value: Any) -> Any:
+    def read(value: Any, marks: Marks | None) -> Any:
         if type(value) is not list:
             raise _Odd("a list")
-        if item is _text and set(map(type, value)) <= {str}:  # lists of commands are long and many
+        if item in _EXACT and set(map(type, value)) <= {_EXACT[item]}:
             return value
         found: list[Any] = []
         try:
             for one in value:
-                found.append(item(one))
+                found.append(item(one, marks))
         except _Odd as error:
             raise error.inside(f"[{len(found)}]") from None
         return found
@@ -144,23 +203,28 @@ def _list(item: Read) -> Read:
     return read
 
 
+def _tuple_of(item: Read) -> Read:
+    each = _list(item)
+    return lambda value, marks: tuple(each(value, marks))
+
+
 def _tuple(items: list[Read]) -> Read:
-    def read(value: Any) -> Any:
+    def read(value: Any, marks: Marks | None) -> Any:
         if type(value) is not list or len(value) != len(items):
             raise _Odd(f"a list of {len(items)}")
-        return tuple(item(one) for item, one in zip(items, value, strict=True))
+        return tuple(item(one, marks) for item, one in zip(items, value, strict=True))
 
     return read
 
 
 def _mapping(item: Read) -> Read:
-    def read(value: Any) -> Any:
+    def read(value: Any, marks: Marks | None) -> Any:
         if type(value) is not dict:
             raise _Odd("an object")
         found = {}
         for key, one in value.items():
             try:
-                found[key] = item(one)
+                found[key] = item(one, marks)
             except _Odd as error:
                 raise error.inside(f".{key}"[:80]) from None
         return found
@@ -169,7 +233,7 @@ def _mapping(item: Read) -> Read:
 
 
 def _enum(kind: type[Enum]) -> Read:
-    def read(value: Any) -> Any:
+    def read(value: Any, marks: Marks | None) -> Any:
         try:
             return kind(value)
         except ValueError:
@@ -183,7 +247,7 @@ def _dataclass(kind: Any) -> Read:
     readers = {entry.name: _reader(hints[entry.name]) for entry in fields(kind)}
     needed = {entry.name for entry in fields(kind) if entry.default is MISSING and entry.default_factory is MISSING}
 
-    def read(value: Any) -> Any:
+    def read(value: Any, marks: Marks | None) -> Any:
         if type(value) is not dict:
             raise _Odd("an object")
         if not needed <= value.keys():
@@ -193,9 +257,28 @@ def _dataclass(kind: Any) -> Read:
             if key not in readers:
                 raise _Odd("nothing this version knows").inside(f".{key}"[:80])
             try:
-                found[key] = readers[key](one)
+                found[key] = readers[key](one, marks)
             except _Odd as error:
                 raise error.inside(f".{key}") from None
         return kind(**found)
+
+    return read
+
+
+def _named_tuple(kind: Any) -> Read:
+    hints = get_type_hints(kind)
+    readers = [_reader(hints[name]) for name in kind._fields]
+
+    def read(value: Any, marks: Marks | None) -> Any:
+        index = None if marks is None else marks.index(value)
+        if marks is None or index is None:
+            raise _Odd(f"the index of an earlier {kind.__name__}")
+        if (index, kind) not in marks.built:
+            items = marks.tuples[index]
+            if type(items) is not list or len(items) != len(readers):
+                raise _Odd(f"the fields of {kind.__name__}")
+            earlier = Marks(marks.tuples[:index], marks.built)
+            marks.built[index, kind] = kind(*(reader(item, earlier) for reader, item in zip(readers, items, strict=True)))
+        return marks.built[index, kind]
 
     return read

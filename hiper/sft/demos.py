@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from hiper.config import RunConfig
 from hiper.errors import DataError
 from hiper.protocol import Prompter, Switch, render
 from hiper.protocol.prompts import Past
+from hiper.runtime.files import replacing
+from hiper.runtime.progress import Progress
 from hiper.runtime.reading import read_json_lines
 from hiper.runtime.records import read_value
 from hiper.suites import suite_of
@@ -55,7 +57,7 @@ class DemosSummary:
     """Tasks the expert did not get through within the turn limit; they are not written."""
 
 
-def write_demos(index: TaskIndex, cfg: RunConfig, out: Path, progress: Callable[[int, int], None] | None = None) -> DemosSummary:
+def write_demos(index: TaskIndex, cfg: RunConfig, out: Path, progress: Progress | None = None) -> DemosSummary:
     """Play training tasks with the expert and write what it did.
 
     Tasks are taken in a seeded order, see `Suite.training_tasks`.
@@ -77,10 +79,9 @@ def write_demos(index: TaskIndex, cfg: RunConfig, out: Path, progress: Callable[
     tasks = suite.training_tasks(index, cfg, rng)
     prompter = Prompter(cfg.protocol, suite.scene)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
     written = won = turns = switches = failed = 0
     used: set[str] = set()
-    with temporary.open("w", encoding="utf-8") as file:
+    with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
         for entry, task in tasks:
             if written == cfg.demos.count:
                 break
@@ -101,7 +102,6 @@ def write_demos(index: TaskIndex, cfg: RunConfig, out: Path, progress: Callable[
             switches += sum(step.switch for _, step in demo.turns[1:])
             if progress is not None:
                 progress(written, cfg.demos.count)
-    temporary.replace(out)
     return DemosSummary(str(out), written, len(used), turns / written, switches / max(1, turns - written), won / written, failed)
 
 

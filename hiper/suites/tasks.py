@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hiper.config import TASK_TYPES
 from hiper.errors import DataError
+from hiper.runtime.files import write_text
 from hiper.runtime.reading import read_json
 from hiper.runtime.records import read_record
 
@@ -70,9 +71,7 @@ class TaskIndex:
             root = self.root.resolve().as_posix()
         record = {"root": root, "left_out": self.left_out, "tasks": [asdict(entry) for entry in self.entries]}
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, json.dumps(record, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> TaskIndex:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,14 +38,16 @@ class Whole:
     parts: list[Part]
     pairs: Mapping[str, tuple[int, int]]
     best: Part | None
+    sizes: tuple[int, ...]
+    folder: Path
     more: dict[str, Any] = field(default_factory=dict)
 
 
-WHOLE = Whole(Kind.good, 3, True, [Part("a", 0.5), Part("b")], {"x": (1, 2)}, Part("c", 1), {"any": [None, "thing"]})
+WHOLE = Whole(Kind.good, 3, True, [Part("a", 0.5), Part("b")], {"x": (1, 2)}, Part("c", 1), (4, 5), Path("a"), {"any": [None, "thing"]})
 
 
 def test_a_record_comes_back() -> None:
-    assert read_record(Whole, json.loads(json.dumps(asdict(WHOLE))), "x.json") == WHOLE
+    assert read_record(Whole, json.loads(json.dumps(asdict(WHOLE), default=str)), "x.json") == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -63,13 +66,21 @@ def test_a_record_comes_back() -> None:
         ({"pairs": {"x": [1]}}, "pairs.x must be a list of 2"),
         ({"pairs": {"x": [1, "2"]}}, "pairs.x must be a whole number"),
         ({"best": 7}, "best must be an object or null"),
+        ({"sizes": [1, 2.0]}, r"sizes\[1\] must be a whole number"),
+        ({"folder": None}, "folder must be text"),
         ({"best": {"name": None}}, "best.name must be text"),
         ({"new": 1}, "new must be nothing this version knows"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_place(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=f"x.json: {message}"):
-        read_record(Whole, {**json.loads(json.dumps(asdict(WHOLE))), **changes}, "x.json")
+        read_record(Whole, {**json.loads(json.dumps(asdict(WHOLE), default=str)), **changes}, "x.json")
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"float": "7ff8000000000000"}])
+def test_a_file_holds_no_marks_of_messages(value: object) -> None:
+    with pytest.raises(DataError, match="x.json: share must be a number or null"):
+        read_record(Part, {"name": "a", "share": value}, "x.json")
 
 
 @pytest.mark.parametrize("value", [None, [], 3, "text"])

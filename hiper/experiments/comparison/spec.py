@@ -26,8 +26,6 @@ class Cell:
     arm: str
     seed: int
     cfg: RunConfig
-    overrides: tuple[str, ...]
-    """What composes `cfg`."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Comparison:
                 place = self.folder / arm / f"seed-{seed}"
                 overrides = (*self.base, *changes, f"seed={seed}", *start, f"paths.run={place}")
                 try:
-                    found.append(Cell(arm, seed, compose(overrides), overrides))
+                    found.append(Cell(arm, seed, compose(overrides)))
                 except ConfigError as error:
                     raise ConfigError(f"arm {arm!r} of comparison {self.name!r}: {error}") from error
         return found

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from hiper.experiments.sweep.study import SweepStudy
 from hiper.experiments.sweep.trial import prepare
 from hiper.runtime.lock import locked
 from hiper.runtime.module import module_command
-from hiper.runtime.parent_death import guarded
+from hiper.runtime.process import Process, Processes, last_lines
 from hiper.runtime.progress import Progress
 
 logger = logging.getLogger("hiper.sweep")
@@ -98,9 +96,12 @@ def conclude(study: SweepStudy) -> SweepSummary:
 def _work(spec: SweepSpec, study: SweepStudy, arguments: list[str], workers: int, progress: Progress | None) -> None:
     said = {slot.number for slot in study.slots() if slot.ended}
     mourned: set[int] = set()
-    with _processes(spec, arguments, workers) as processes:
+    command = module_command("hiper.experiments.sweep.worker", *arguments)
+    with Processes() as work:
+        processes = [work.start(command, log=_log(spec, number)) for number in range(workers)]
+        logger.info("%d %s at work; logs in %s", workers, "worker" if workers == 1 else "workers", _log(spec, 0).parent)
         while True:
-            living = [process for process in processes if process.poll() is None]
+            living = [process for process in processes if process.running]
             slots = study.slots()
             for slot in slots:
                 if slot.ended and slot.number not in said:
@@ -111,9 +112,9 @@ def _work(spec: SweepSpec, study: SweepStudy, arguments: list[str], workers: int
             if not living:
                 break
             for number, process in enumerate(processes):
-                if process.returncode not in (None, 0) and number not in mourned:
+                if process.failed and number not in mourned:
                     mourned.add(number)
-                    _mourn(spec, number, process.returncode)
+                    _mourn(_log(spec, number), number, process)
             time.sleep(POLL)
     left = tally(study)
     if left.open:
@@ -132,31 +133,9 @@ def _line(number: int, state: TrialState, value: float | None, done: int, total:
     return f"trial {number}: {outcome} ({done} of {total})"
 
 
-@contextmanager
-def _processes(spec: SweepSpec, arguments: list[str], workers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Worker processes, in sessions of their own so that Ctrl-C reaches them once, through this process, which waits for them."""
-    processes: list[subprocess.Popen[bytes]] = []
-    with ExitStack() as stack:
-        try:
-            for number in range(workers):
-                _log(spec, number).parent.mkdir(parents=True, exist_ok=True)
-                log = stack.enter_context(_log(spec, number).open("ab"))
-                command = guarded(module_command("hiper.experiments.sweep.worker", *arguments))
-                processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
-            logger.info("%d %s at work; logs in %s", workers, "worker" if workers == 1 else "workers", _log(spec, 0).parent)
-            yield processes
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait()
-
-
-def _mourn(spec: SweepSpec, number: int, code: int) -> None:
+def _mourn(log: Path, number: int, process: Process) -> None:
     """Say that a worker ended badly."""
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    log = _log(spec, number)
-    logger.warning("worker %d ended (%s); another takes its trial up. %s\n%s", number, how, log, _last_lines(log))
+    logger.warning("worker %d ended (%s); another takes its trial up. %s\n%s", number, process.how, log, _last_lines(log))
 
 
 def _log(spec: SweepSpec, number: int) -> Path:
@@ -164,5 +143,4 @@ def _log(spec: SweepSpec, number: int) -> Path:
 
 
 def _last_lines(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
+    return "\n".join(f"  {line}" for line in last_lines(log, LAST_LINES))

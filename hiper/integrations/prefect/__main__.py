@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from types import FrameType
 
 from hiper.errors import HiperError
 from hiper.integrations.prefect.access import QUIET, SERVER_AUTH, URL, auth_file, client_environment, make_auth_string, server_environment
-from hiper.runtime.parent_death import guarded
+from hiper.runtime.process import Process
 
 PORT = 4200
 INTERRUPTED = 130
@@ -113,18 +112,17 @@ def _given(name: str) -> dict[str, str]:
 
 def _prefect(environment: Mapping[str, str], *arguments: str) -> int:
     """Run a Prefect command that ends with this process, to its end; signals are passed on to it."""
-    command = guarded([sys.executable, "-m", "prefect", "--no-prompt", *arguments])
+    process = Process([sys.executable, "-m", "prefect", "--no-prompt", *arguments], environment, reads=True)
     asked = False
-    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
 
-        def pass_on(number: int, frame: FrameType | None) -> None:
-            nonlocal asked
-            asked = True
-            process.send_signal(number)
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        process.send(number)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, pass_on)
-        code = process.wait()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
+    code = process.wait()
     return INTERRUPTED if code < 0 or (asked and code) else code
 
 

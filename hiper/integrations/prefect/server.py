@@ -5,8 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-import subprocess
-from contextlib import suppress
 from dataclasses import dataclass
 
 import httpx
@@ -16,7 +14,7 @@ from prefect.settings import get_current_settings
 from hiper.errors import WorkflowError
 from hiper.integrations.prefect.access import AUTH, URL, client_environment, new_auth_string, server_environment
 from hiper.runtime.module import module_command
-from hiper.runtime.parent_death import guarded
+from hiper.runtime.process import Process, stop
 
 TO_START = 180.0
 """Seconds an embedded server may take to answer; some five on a quiet machine."""
@@ -31,7 +29,7 @@ class EmbeddedServer:
 
     url: str
     auth_string: str
-    process: subprocess.Popen[bytes]
+    process: Process
 
     def environment(self) -> dict[str, str]:
         """What talks to it."""
@@ -39,11 +37,7 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """End it, in peace if it can."""
-        for end in (self.process.terminate, self.process.kill):
-            end()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=TO_STOP)
-                return
+        stop([self.process], TO_STOP)
 
 
 def use_server() -> None:
@@ -85,13 +79,8 @@ def start_embedded_server() -> EmbeddedServer:
             "PREFECT__SERVER_EPHEMERAL": "1",
             "PREFECT__SERVER_FINAL": "1",
         }
-        process = subprocess.Popen(
-            guarded(module_command("hiper.integrations.prefect.embedded", str(held.fileno()))),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[held.fileno()],
-            start_new_session=True,
-        )
+        command = module_command("hiper.integrations.prefect.embedded", str(held.fileno()))
+        process = Process(command, environment, descriptors=[held.fileno()])
     server = EmbeddedServer(f"http://127.0.0.1:{port}/api", auth_string, process)
     try:
         httpx.get(f"{server.url}/health", timeout=TO_START, trust_env=False).raise_for_status()

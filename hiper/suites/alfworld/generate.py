@@ -11,7 +11,6 @@ import logging
 import random
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +18,8 @@ from typing import Any
 
 from hiper.config import SPLITS, TasksConfig
 from hiper.errors import DataError, TaskError
+from hiper.runtime.files import write_text
+from hiper.runtime.progress import Progress
 from hiper.runtime.reading import read_json_object
 from hiper.suites.alfworld.floorplans import HELD_OUT_SCENES, LAMP, scenes, tables
 from hiper.suites.alfworld.game import Game
@@ -80,7 +81,7 @@ def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: Ta
     return GeneratedGame(task, layout, sentence, walkthrough, record)
 
 
-def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+def generate_games(out: Path, cfg: TasksConfig, progress: Progress | None = None) -> Path:
     """Write the three splits under `out`, each game confirmed to be won by its walkthrough.
 
     The manifest is marked complete last, so an interrupted directory is recognised and written again; a complete one with the
@@ -207,6 +208,4 @@ def _read_manifest(out: Path) -> dict[str, Any] | None:
 
 
 def _write_manifest(out: Path, record: dict[str, Any]) -> None:
-    temporary = out / (MANIFEST + ".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(out / MANIFEST)
+    write_text(out / MANIFEST, json.dumps(record, indent=1) + "\n")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from hiper.config import SPLITS
 from hiper.errors import DataError, MissingDependencyError
-from hiper.runtime.parent_death import guarded
+from hiper.runtime.process import Processes
 from hiper.suites.alfworld.games import GAME_FILE, RELEASE
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,8 @@ def _download(root: Path) -> None:
             f"Run `pip install alfworld==0.4.2`, set {VARIABLE} to a directory that has them, or use tasks.source=generated."
         )
     logger.info("fetching the official games into %s with %s (some 2 GB)", root, command)
-    code = subprocess.run(guarded([command, "--data-dir", str(root)]), check=False).returncode
+    with Processes() as work:
+        code = work.start([command, "--data-dir", str(root)]).wait()
     if _splits(root) != list(SPLITS):
         raise DataError(
             f"alfworld-download ended with code {code} and left no complete games in {root}. It needs github.com; "

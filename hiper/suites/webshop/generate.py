@@ -8,7 +8,6 @@ of the earlier ones. No option value hides a colour's name, so every goal can be
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.errors import DataError
+from hiper.runtime.files import write_text
 from hiper.runtime.reading import read_json_object
 
 VERSION = 1
@@ -122,9 +122,7 @@ def _table() -> dict[str, Any]:
 
 
 def _write(path: Path, value: Any) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(value, ensure_ascii=False))
 
 
 def _read_manifest(out: Path) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ and worded when asked for. Source: princeton-nlp/WebShop at 64fa2a5, as observed
 from __future__ import annotations
 
 import bisect
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiper.errors import DataError
+from hiper.runtime.files import replacing
 from hiper.suites.webshop.catalogue import Catalogue, load_array
 from hiper.suites.webshop.intact import intact, note
 from hiper.suites.webshop.product import Product
@@ -148,9 +148,8 @@ class Goals(Sequence[Goal]):
         order = np.array(shuffled, np.int64)
         if cached:
             for path, values in zip(paths, (prices, caps, order), strict=True):
-                temporary = path.with_name(f"{path.stem}.{os.getpid()}.npy")
-                np.save(temporary, values)
-                temporary.replace(path)
+                with replacing(path, durable=False, shared=True) as temporary, temporary.open("wb") as file:
+                    np.save(file, values)
             note(self._catalogue.folder, [path.name for path in paths], notes)
         return prices, caps, order
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hiper.errors import DataError
-from hiper.runtime.files import write_json
+from hiper.runtime.files import replacing, write_json
 from hiper.runtime.reading import open_file, read_json
 from hiper.runtime.records import read_value
 
@@ -23,7 +23,8 @@ class _Note:
 
 def note(folder: Path, names: Iterable[str], file: str) -> None:
     """Write down, in `folder/file`, what files of the folder are like now."""
-    write_json(folder / file, {name: asdict(_noted(folder / name)) for name in sorted(names)})
+    with replacing(folder / file, shared=True) as temporary:
+        write_json(temporary, {name: asdict(_noted(folder / name)) for name in sorted(names)})
 
 
 def intact(folder: Path, file: str) -> bool:

@@ -10,7 +10,6 @@ import codecs
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from hiper.errors import DataError
+from hiper.runtime.files import replacing
 from hiper.runtime.reading import open_file, read_json_object
 
 logger = logging.getLogger(__name__)
@@ -198,9 +198,8 @@ def digest(path: Path, known: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_name(f"{note.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({**seen, "sha256": found, "path": str(path.resolve())}), encoding="utf-8")
-        temporary.replace(note)
+        with replacing(note, durable=False, shared=True) as temporary:
+            temporary.write_text(json.dumps({**seen, "sha256": found, "path": str(path.resolve())}), encoding="utf-8")
     except OSError as error:
         logger.debug("digest of %s not noted: %s", path, error)
     return found

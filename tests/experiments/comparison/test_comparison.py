@@ -2,7 +2,7 @@
 
 1. A file that is no study, or an arm whose settings do not compose, is refused before anything runs.
 2. All cells go on from the base's warm start, differ from it in what their arm says, and come seed by seed. With `own_start` each does all
-   stages itself, with its own seed.
+   stages itself, with its own seed. A cell's process is given its directory, with the composed config in it.
 3. The page's figures are those of the cells' evaluations: rates, intervals, turns to a threshold, task types; what is missing is named.
 4. The interval covers the mean, is the wider the more seeds differ, and is the same each time.
 5. (slow) A real study of two arms runs in processes of their own; one that fails is named, the others finish; given again, it does only
@@ -25,8 +25,9 @@ from hiper.evaluation import read_evaluation, write_evaluation
 from hiper.experiments.comparison import Comparison, load_comparison, run_comparison, write_results
 from hiper.experiments.comparison.results import Outcome, bootstrap
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
-from hiper.runs.run_dir import git_state
+from hiper.runs.run_dir import git_state, load_config, save_config
 from hiper.runs.stage_folder import Begun, stage_folder
+from hiper.runtime.reading import read_json_object
 from hiper.tracking import MetricsFile
 
 STUDY = "name: small\nbase: [experiment=smoke]\narms:\n  hae: []\n  grpo: [algo=grpo, algo.group_size=4]\nseeds: [0, 1]\n"
@@ -78,6 +79,14 @@ def test_cells_share_a_warm_start_and_differ_in_their_arm(tmp_path: Path) -> Non
         ("grpo", 4, 3),
     ]
     assert len({cell.cfg.paths.run for cell in cells}) == 4
+
+
+def test_a_cells_process_finds_what_was_composed_in_its_directory(root: Path, tmp_path: Path) -> None:
+    for path in sorted((root / "comparisons").glob("*.yaml")):
+        comparison = load_comparison(path)
+        for cfg in (comparison.base_cfg, *(cell.cfg for cell in comparison.cells()[: len(comparison.arms)])):
+            save_config(cfg, tmp_path / "config.yaml")
+            assert load_config(tmp_path) == cfg
 
 
 def test_with_its_own_start_a_cell_shares_nothing(tmp_path: Path) -> None:
@@ -176,6 +185,11 @@ def test_a_study_runs_names_what_fails_and_goes_on(
     with pytest.raises(WorkflowError, match="1 of 2 cells failed(.|\n)*grpo, seed 0(.|\n)*is a file; it must name a directory"):
         run_comparison(comparison, 2)
     first = (Path("runs/small/hae/seed-0/train/stage.json")).read_bytes()
+    assert read_json_object(Path("runs/small/hae/seed-0/environment.json"))["command"][1:] == [
+        "resume",
+        "--direct",
+        "runs/small/hae/seed-0",
+    ]
     blocked.unlink()
     assert main(["compare", "study.yaml", "--jobs", "2", "--out", "results.md"]) == 0
     assert Path("runs/small/hae/seed-0/train/stage.json").read_bytes() == first, "what was done is not done again"
