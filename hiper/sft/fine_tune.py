@@ -22,7 +22,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hiper.config import Constrain, Dialect, RunConfig
-from hiper.errors import CollapseError, DataError, MissingDependencyError, ModelError
+from hiper.errors import CollapseError, DataError, ModelError
 from hiper.model.actor import Actor, load_lm, load_tokenizer, save_actor
 from hiper.model.folder import not_finite
 from hiper.model.tiny import build_tiny
@@ -36,6 +36,7 @@ from hiper.runs.fingerprint import stage_settings
 from hiper.runs.stage_folder import CHECKPOINTS
 from hiper.runtime.device import pick_device
 from hiper.runtime.files import sync_tree
+from hiper.runtime.packages import missing
 from hiper.sft.checkpoint import Checkpoints, resumable
 from hiper.sft.demos import Conversation, read_demos
 
@@ -83,7 +84,7 @@ def fine_tune(cfg: RunConfig, demos: Path, out: Path, progress: Progress | None 
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
     except ImportError as error:
-        raise MissingDependencyError(f"the warm start needs the packages trl and datasets ({error}): pip install trl.") from error
+        raise missing("the warm start", "trl", error) from error
 
     conversations = read_demos(demos)
     device = pick_device(cfg)

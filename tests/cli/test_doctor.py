@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,10 +30,12 @@ def test_this_machine_can_run_the_tests_so_nothing_required_lacks(capsys: pytest
         "compiler",
         "cmake",
         "alfworld",
-        "planner",
+        "trl",
+        "original engine",
         "prefect",
         "wandb",
         "optuna",
+        "psycopg2",
         "dvc",
         "ALFWORLD_DATA",
     } <= set(findings)
@@ -38,19 +43,38 @@ def test_this_machine_can_run_the_tests_so_nothing_required_lacks(capsys: pytest
 
 
 def test_a_missing_package_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "fast_downward", None)  # makes importing it fail
+    monkeypatch.setitem(sys.modules, "trl", None)  # makes importing it fail
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
-    assert "LACKS planner" in shown
-    assert "C++ compiler and CMake 3" in shown
-    assert shown.rstrip().endswith("This machine lacks: planner.")
+    assert "LACKS trl" in shown
+    assert "pip install 'hiper[run]'" in shown
+    assert shown.rstrip().endswith("This machine lacks: trl.")
+
+
+def test_the_original_engine_is_nothing_that_the_quickstart_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "fast_downward", None)
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^-\s+original engine", shown, re.MULTILINE)
+    assert "pip install 'hiper[alfworld-original]'" in shown
+
+
+def test_looking_writes_nothing_to_the_home(tmp_path: Path, root: Path) -> None:
+    """Importing `alfworld` would."""
+    environment = {**os.environ, "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
+    subprocess.run([sys.executable, "-m", "hiper", "doctor"], cwd=root, env=environment, check=True, capture_output=True, timeout=300)
+    assert [path.name for path in tmp_path.iterdir()] == ["prefect"]
 
 
 def test_a_server_that_does_not_import_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As happens with fastapi 0.155, which Prefect's own metadata allows."""
     monkeypatch.setitem(sys.modules, "prefect.server.api.server", None)
     assert main(["doctor"]) == 1
-    assert "fastapi must be below 0.151" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "its server does not import" in shown
+    assert "pip install 'hiper[run]'" in shown
 
 
 def test_what_is_optional_does_not_fail_the_machine() -> None:
