@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -99,6 +100,26 @@ def test_another_python_is_refused_by_number(check_build: ModuleType, version: t
     assert f"Python {version[0]}.{version[1]} is not supported" in check_build.python_problem(version)
 
 
+@pytest.mark.parametrize(("platform", "refused"), [("win32", True), ("cygwin", True), ("linux", False), ("darwin", False)])
+def test_windows_is_refused_with_a_sentence(check_build: ModuleType, platform: str, refused: bool) -> None:
+    said = check_build.platform_problem(platform)
+    assert (said is not None) == refused
+    assert not refused or "On Windows use the Windows Subsystem for Linux." in said
+
+
+def test_torch_of_another_version_is_not_taken_for_the_locked_one(check_build: ModuleType, root: Path, tmp_path: Path) -> None:
+    found = importlib.metadata.version("torch").partition("+")[0]
+    other = tmp_path / "lock.txt"
+    for line, there in (
+        (f"torch=={found} \\\n", True),
+        (f"torch=={found}+cpu ; x \\\n", True),
+        (f"torch=={found}.1 \\\n", False),
+        ("", False),
+    ):
+        other.write_text(f"six==1\n{line}", encoding="utf-8")
+        assert check_build.main(["--torch", str(other)]) == (0 if there else 1), line
+
+
 @pytest.mark.parametrize("version", [(3, 11), (3, 12), (3, 13)])
 def test_supported_pythons_pass(check_build: ModuleType, version: tuple[int, int]) -> None:
     assert check_build.python_problem(version) is None
@@ -127,8 +148,9 @@ def test_without_tools_each_is_named(
     check_build: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert check_build.main([str(tmp_path / "no-venv")]) == 1
+    assert check_build.main([]) == 0, "what the pipeline needs is not built"
+    assert check_build.main(["--planner", str(tmp_path / "no-venv")]) == 1
     said = capsys.readouterr().err
     assert "no C++ compiler found" in said
     assert "no cmake found" in said
-    assert check_build.main([sys.prefix]) == 0, "an environment that has the planner needs neither"
+    assert check_build.main(["--planner", sys.prefix]) == 0, "an environment that has the planner needs neither"
