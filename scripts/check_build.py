@@ -1,13 +1,17 @@
-"""Say, before pip starts, whether this machine can build what HiPER installs; standard library only.
+"""Say, before pip starts, whether HiPER can be installed here; standard library only.
 
-`alfworld` needs `textworld`, which needs the planner package `fast-downward-textworld`. That comes as source: it wants a C++
+The original ALFWorld needs `textworld`, which needs the planner package `fast-downward-textworld`. That comes as source: it wants a C++
 compiler and a CMake of the 3 series. Without them pip fails with pages of C++; this script fails with one sentence.
 
-Usage: python check_build.py [VENV]; exit code 0 when the build can start, 1 otherwise.
+Usage, with exit code 0 for yes and 1 for no:
+    python check_build.py                   whether system and Python will do
+    python check_build.py --planner VENV    whether the planner can be built, or VENV has it
+    python check_build.py --torch LOCK      whether this Python has the version of torch that a lock file names, built for whatever
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -16,6 +20,22 @@ from pathlib import Path
 
 PYTHONS = ((3, 11), (3, 13))
 """Oldest and newest Python the pinned packages install on."""
+
+
+def platform_problem(platform: str) -> str | None:
+    """What is wrong with this system, as `sys.platform` calls it, or None."""
+    if platform.startswith(("linux", "darwin")):
+        return None
+    return f"HiPER runs on Linux and macOS, and this is {platform}. On Windows use the Windows Subsystem for Linux."
+
+
+def torch_installed(lock: Path) -> bool:
+    """Whether this Python has the torch that a lock file names; which build of it does not count."""
+    try:
+        found = importlib.metadata.version("torch").partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return re.search(rf"^torch=={re.escape(found)}\b(?!\.)", lock.read_text(encoding="utf-8"), re.MULTILINE) is not None
 
 
 def planner_installed(venv: Path) -> bool:
@@ -66,10 +86,14 @@ def cmake_version() -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Check Python, compiler and CMake; all problems are printed at once."""
-    problems = [python_problem(sys.version_info[:2])]
-    if not (arguments and planner_installed(Path(arguments[0]))):
-        problems += [compiler_problem(), cmake_problem(cmake_version())]
+    """Answer one question; all problems are printed at once."""
+    question, *names = arguments or [""]  # no `match`: an older Python has to get as far as the sentence that refuses it
+    if question == "--torch":
+        return 0 if torch_installed(Path(names[0])) else 1
+    if question == "--planner":
+        problems = [] if planner_installed(Path(names[0])) else [compiler_problem(), cmake_problem(cmake_version())]
+    else:
+        problems = [platform_problem(sys.platform), python_problem(sys.version_info[:2])]
     found = [problem for problem in problems if problem is not None]
     for problem in found:
         print(f"hiper: cannot install here: {problem}", file=sys.stderr)

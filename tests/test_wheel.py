@@ -1,4 +1,5 @@
-"""Rules of an installation: the wheel alone, in an empty directory, does all that a checkout does, and writes nothing outside of it.
+"""Rules of an installation: the wheel alone, in an empty directory, does all that a checkout does, and writes nothing outside of it: not
+where it is installed, not to the user's home.
 
 Other packages are those of the environment that runs this.
 """
@@ -17,6 +18,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+AT_HOME = {".prefect"}
+"""What is written to a user's home is Prefect's alone: its history of flow runs, where its own commands look (PREFECT_HOME moves it)."""
 MINE = "# @package _global_\ndefaults: [smoke]\nname: mine\ntrainer: {iterations: 1}\n"
 SWEEP = """name: small
 base: [experiment=smoke, trainer.iterations=1, trainer.eval_every=1, trainer.eval_tasks=2]
@@ -40,7 +43,7 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter that has the wheel."""
+    """An interpreter that has the wheel, installed by pip."""
     place = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True, timeout=300)
     made = place / "bin" / "python"
@@ -49,14 +52,15 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             [made, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True, capture_output=True, text=True
         ).stdout.strip()
     )
-    zipfile.ZipFile(wheel).extractall(site)
+    command = [sys.executable, "-m", "pip", "--python", str(made), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")  # its own .pth files are not read: no editable hiper
     return made
 
 
-def listing(python: Path) -> Iterator[str]:
-    """Everything installed, but for what Python itself writes."""
-    for path in sorted(python.parents[1].rglob("*")):
+def listing(folder: Path) -> Iterator[str]:
+    """Everything below a folder, but for what Python itself writes."""
+    for path in sorted(folder.rglob("*")):
         if "__pycache__" not in path.parts:
             yield f"{path} {path.lstat().st_size if path.is_file() else ''}"
 
@@ -69,26 +73,30 @@ def test_it_holds_the_package_and_the_plugin_alone(wheel: Path) -> None:
     assert any(name.startswith("hiper/suites/webshop/") and name.endswith(".json") for name in names)
 
 
-def test_it_works_in_an_empty_directory(python: Path, tmp_path: Path) -> None:
+def test_it_works_in_an_empty_directory(python: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (tmp_path / "flows").mkdir()
     (tmp_path / "flows" / "__init__.py").write_text("raise SystemExit('the wrong one')")
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(MINE)
     (tmp_path / "small.yaml").write_text(SWEEP)
     (tmp_path / "two.yaml").write_text(COMPARISON)
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HIPER_CONF")}
-    environment |= {"OMP_NUM_THREADS": "1", "PREFECT_HOME": str(tmp_path / "prefect")}
+    home = tmp_path_factory.mktemp("home")
+    elsewhere = ("PYTHONPATH", "HIPER_CONF", "PREFECT_HOME", "HF_HOME", "ALFWORLD_DATA")
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere and not name.startswith("XDG_")}
+    environment |= {"OMP_NUM_THREADS": "1", "HOME": str(home)}
 
     def hiper(*words: str) -> str:
         done = subprocess.run([python, "-m", "hiper", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"hiper {' '.join(words)}\n{done.stdout}{done.stderr[-3000:]}"
         return done.stdout
 
-    before = list(listing(python))
+    installed = python.parents[1]
+    before = list(listing(installed))
     assert "trained" in hiper("run", "experiment=smoke")
     assert "trained" in hiper("run", "--direct", "experiment=mine")
     assert "2 trials: 2 complete" in hiper("sweep", "--direct", "small.yaml")
     hiper("compare", "two.yaml", "--out", "two.md")
     assert "| `none` |" in (tmp_path / "two.md").read_text()
     assert (tmp_path / "conf" / "experiment" / "small_best.yaml").is_file()
-    assert list(listing(python)) == before
+    assert list(listing(installed)) == before
+    assert {path.name for path in home.iterdir()} == AT_HOME

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.cli.parsing import Commands, say
+from hiper.runtime.packages import INSTALL_ALFWORLD, how_to_install
 
 GIB = 2**30
 MEMORY_GIB = 4
@@ -45,7 +46,6 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything; takes some seconds, because packages are imported as a run would import them."""
     checks: tuple[Callable[[], Finding], ...] = (
-        _official_games,  # first: importing `alfworld` sets the variable this looks at
         _python,
         _cores,
         _memory,
@@ -53,14 +53,17 @@ def examine() -> list[Finding]:
         _torch,
         _cuda,
         _transformers,
+        _trl,
         _alfworld,
-        _planner,
         _prefect,
         _config,
+        _original,
         _compiler,
         _cmake,
+        _official_games,
         _wandb,
         _optuna,
+        _postgres,
         _dvc,
     )
     return [check() for check in checks]
@@ -100,7 +103,7 @@ def _disk() -> Finding:
 
 
 def _torch() -> Finding:
-    return _imports("torch", "torch", "Install it with `make run`, or `pip install torch==2.13.0`.")
+    return _imports("torch", "torch", "Which build fits this machine, and how to install it: docs/install.md.")
 
 
 def _cuda() -> Finding:
@@ -114,20 +117,25 @@ def _cuda() -> Finding:
 
 
 def _transformers() -> Finding:
-    return _imports("transformers", "transformers", "Install it with `pip install hiper`.")
+    return _imports("transformers", "transformers", "It comes with `pip install hiper`.")
+
+
+def _trl() -> Finding:
+    return _imports("trl", "trl", f"The warm start is fine-tuned with it: {how_to_install(['trl'])}.")
 
 
 def _alfworld() -> Finding:
-    return _imports("alfworld", "alfworld", "It ships the floor plans of the generated games: `pip install alfworld==0.4.2`.")
+    """Its files are what is needed, so it is not imported: that would make folders in the user's home."""
+    try:
+        return Finding("alfworld", True, True, version("alfworld"))
+    except PackageNotFoundError:
+        advice = f"It ships the floor plans of the generated games: `{INSTALL_ALFWORLD}`."
+        return Finding("alfworld", False, True, "not installed", advice)
 
 
-def _planner() -> Finding:
-    return _imports(
-        "planner",
-        "fast_downward",
-        "Needs a C++ compiler and CMake 3 to build: `pip install fast-downward-textworld`.",
-        "fast-downward-textworld",
-    )
+def _original() -> Finding:
+    advice = f"Only env.engine=textworld needs it: {how_to_install(['fast_downward'])}, which builds a planner."
+    return _imports("original engine", "fast_downward", advice, "textworld", required=False)
 
 
 def _prefect() -> Finding:
@@ -136,7 +144,7 @@ def _prefect() -> Finding:
         importlib.import_module("prefect.server.api.server")
     except Exception as error:  # anything at all may come out of a broken pair of packages, and each means the same here
         found = f"its server does not import: {' '.join(str(error).split())[:120]}"
-        advice = "fastapi must be below 0.151: install with `-c requirements/constraints.txt`. `hiper run --direct` does without Prefect."
+        advice = f"{how_to_install(['prefect'])} brings versions that go together. `hiper run --direct` does without Prefect."
         return Finding("prefect", False, True, found, advice)
     found = f"{version('prefect')}, server {os.environ.get('PREFECT_API_URL', 'embedded')}"
     return Finding("prefect", True, True, found)
@@ -182,32 +190,36 @@ def _official_games() -> Finding:
 
 
 def _wandb() -> Finding:
-    finding = _extra("wandb", "wandb", "tracking=wandb and wandb_offline")
+    finding = _extra("wandb", "tracking=wandb and wandb_offline")
     mode = os.environ.get("WANDB_MODE", "as tracking.wandb says")
     return replace(finding, found=f"{finding.found}, mode {mode}") if finding.ok else finding
 
 
 def _optuna() -> Finding:
-    return _extra("optuna", "sweep", "`hiper sweep`")
+    return _extra("optuna", "`hiper sweep`")
+
+
+def _postgres() -> Finding:
+    return _extra("psycopg2", "sweeps that lie on a Postgres server", "psycopg2-binary")
 
 
 def _dvc() -> Finding:
-    return _extra("dvc", "dvc", "dvc.yaml, `hiper models` and `hiper run --versioned`")
+    return _extra("dvc", "dvc.yaml, `hiper models` and `hiper run --versioned`")
 
 
-def _extra(package: str, extra: str, what: str) -> Finding:
+def _extra(module: str, what: str, package: str | None = None) -> Finding:
     try:
-        return Finding(package, True, False, version(package))
+        return Finding(module, True, False, version(package or module))
     except PackageNotFoundError:
-        return Finding(package, False, False, "not installed", f"Needed by {what} alone: `pip install 'hiper[{extra}]'`.")
+        return Finding(module, False, False, "not installed", f"Only {what} need it: {how_to_install([module])}.")
 
 
-def _imports(name: str, module: str, advice: str, package: str | None = None) -> Finding:
+def _imports(name: str, module: str, advice: str, package: str | None = None, required: bool = True) -> Finding:
     try:
         importlib.import_module(module)
-        return Finding(name, True, True, version(package or module))
+        return Finding(name, True, required, version(package or module))
     except (ImportError, OSError, PackageNotFoundError) as error:  # OSError: a shared library that does not load
-        return Finding(name, False, True, f"does not import: {' '.join(str(error).split())[:120]}", advice)
+        return Finding(name, False, required, f"does not import: {' '.join(str(error).split())[:120]}", advice)
 
 
 def add(commands: Commands) -> None:

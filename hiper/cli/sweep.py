@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from hiper.cli.parsing import Commands, count, say
-from hiper.errors import MissingDependencyError
+from hiper.runtime.packages import missing
 
 
 def add(commands: Commands) -> None:
@@ -26,7 +26,7 @@ def sweep(options: argparse.Namespace) -> int:
         from hiper.experiments.sweep.sweep import join
         from hiper.experiments.sweep.sweep import sweep as search
     except ImportError as error:
-        raise MissingDependencyError(f"sweeps need Optuna ({error}): pip install 'hiper[sweep]'.") from error
+        raise missing("a sweep", "optuna", error) from error
     from hiper.runtime.progress import track
 
     spec = load_spec(options.file, options.overrides)  # refused here, before Prefect takes its seconds to start

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from hiper.config import RunConfig, WandbMode
 from hiper.errors import ConfigError, HiperError
 from hiper.runs.stage import STAGES, Stage
+from hiper.runtime.packages import how_to_install
 from hiper.suites import suite_of
 
 TIMEOUT = 10.0
@@ -45,9 +46,12 @@ def _packages(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     for modules, what, advice in suite_of(cfg).packages(cfg, [stage for stage in stages if _own(cfg, stages, stage)]):
         yield from _missing(modules, what, advice)
     if _own(cfg, stages, "sft"):
-        yield from _missing(("trl", "datasets", "accelerate"), "the warm start", "pip install trl datasets accelerate")
+        tuning = ("trl", "datasets", "accelerate")
+        yield from _missing(tuning, "the warm start", how_to_install(tuning))
     if "train" in stages and cfg.tracking.wandb is not WandbMode.off:
-        yield from _missing(("wandb",), f"tracking.wandb={cfg.tracking.wandb.value}", "pip install wandb, or set tracking.wandb=off")
+        yield from _missing(
+            ("wandb",), f"tracking.wandb={cfg.tracking.wandb.value}", f"{how_to_install(['wandb'])}, or set tracking.wandb=off"
+        )
 
 
 def _wandb_login(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:

@@ -22,7 +22,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hiper.config import ComputeDtype, Constrain, Dialect, RunConfig
-from hiper.errors import CollapseError, ConfigError, DataError, MissingDependencyError, ModelError
+from hiper.errors import CollapseError, ConfigError, DataError, ModelError
 from hiper.model.actor import Actor, load_lm, load_tokenizer, save_actor
 from hiper.model.compute import autocast, use_attention
 from hiper.model.folder import not_finite
@@ -38,6 +38,7 @@ from hiper.runs.stage_folder import CHECKPOINTS
 from hiper.runtime.device import pick_device
 from hiper.runtime.distributed import ALONE, World
 from hiper.runtime.files import sync_tree
+from hiper.runtime.packages import missing
 from hiper.runtime.progress import Progress
 from hiper.sft.checkpoint import Checkpoints, resumable
 from hiper.sft.demos import Conversation, read_demos
@@ -88,7 +89,7 @@ def fine_tune(
         import datasets  # noqa: F401  # before the demonstrations are read and encoded
         import trl  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError(f"the warm start needs the packages trl and datasets ({error}): pip install trl.") from error
+        raise missing("the warm start", "trl", error) from error
 
     if world.size != cfg.sft.processes:
         raise ConfigError(

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from hiper.config import TrackingConfig, WandbMode
-from hiper.errors import ConfigError, MissingDependencyError
+from hiper.errors import ConfigError
+from hiper.runtime.packages import missing
 from hiper.tracking.metrics import MetricsFile
 
 logger = logging.getLogger(__name__)
@@ -81,9 +82,7 @@ def _start_wandb(directory: Path, cfg: TrackingConfig, run_config: Mapping[str, 
     try:
         import wandb
     except ImportError as error:
-        raise MissingDependencyError(
-            f"tracking.wandb={cfg.wandb.value} needs the package wandb: pip install wandb, or set tracking.wandb=off."
-        ) from error
+        raise missing(f"tracking.wandb={cfg.wandb.value}", "wandb", error, "set tracking.wandb=off") from error
     directory.mkdir(parents=True, exist_ok=True)
     known = directory / _WANDB_ID
     identity = known.read_text(encoding="utf-8").strip() if known.exists() else secrets.token_hex(4)

@@ -15,7 +15,8 @@ from hiper.cli.main import parse
 from hiper.composition.compose import compose
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("commands", "runs", "webshop", "figures", "orchestration")))
+GUIDES = ("install", "commands", "runs", "webshop", "figures", "orchestration")
+PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in GUIDES))
 FILES = ("compare", "sweep", "reevaluate")
 """Commands whose overrides are changes to a file."""
 

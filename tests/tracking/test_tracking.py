@@ -157,7 +157,7 @@ assert "wandb" not in sys.modules
 
 def test_wandb_missing_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install wandb, or set tracking\.wandb=off"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'hiper\[wandb\]'`, or set tracking\.wandb=off"):
         Tracker(tmp_path, TrackingConfig(wandb=WandbMode.offline))
 
 

@@ -24,9 +24,10 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hiper.errors import ConfigError, MissingDependencyError, WorkflowError
+from hiper.errors import ConfigError, WorkflowError
 from hiper.experiments.sweep.spec import SweepSpec
 from hiper.runtime.lock import locked
+from hiper.runtime.packages import missing
 
 logger = logging.getLogger("hiper.sweep")
 
@@ -169,7 +170,7 @@ def open_storage(spec: SweepSpec, wait: bool = False) -> Storage:
             raise ConfigError(f"storage={shown(spec)}: studies lie in SQLite or Postgres.")
         return _patiently(lambda: _open_server(spec, url), spec, PATIENCE if wait else 0.0, lambda: None)
     except ImportError as error:
-        raise MissingDependencyError(f"storage={shown(spec)} needs a driver ({error}): pip install 'hiper[postgres]'.") from error
+        raise missing(f"storage={shown(spec)}", "psycopg2", error) from error
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = _why_away(error) or type(error).__name__
         raise WorkflowError(f"the study's storage {shown(spec)} cannot be opened ({reason}). See `storage` of the sweep.") from None

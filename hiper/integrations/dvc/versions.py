@@ -19,6 +19,7 @@ from hiper.errors import ConfigError, DataError, MissingDependencyError
 from hiper.evaluation.statistics import wilson
 from hiper.runs.run_dir import save_config
 from hiper.runtime.lock import locked
+from hiper.runtime.packages import how_to_install
 from hiper.runtime.parent_death import guarded
 from hiper.runtime.reading import parse_json, parse_yaml
 
@@ -96,7 +97,7 @@ def dvc_command() -> str:
     beside = Path(sys.executable).parent / "dvc"
     found = str(beside) if beside.is_file() else shutil.which("dvc")
     if found is None:
-        raise MissingDependencyError("the command dvc is missing. Install it with `pip install 'hiper[dvc]'`.")
+        raise MissingDependencyError(f"the command dvc is missing. Run {how_to_install(['dvc'])}.")
     return found
 
 

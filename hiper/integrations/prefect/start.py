@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
-from hiper.errors import MissingDependencyError, WorkflowError
+from hiper.errors import WorkflowError
+from hiper.runtime.packages import missing
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ def start_prefect() -> None:
 
         use_server()
     except ImportError as error:
-        raise MissingDependencyError(
-            f"Prefect cannot be imported ({error}). Install it with `pip install hiper`, or add --direct."
-        ) from error
+        raise missing("this command", "prefect", error, "add --direct") from error
     except WorkflowError as error:
         raise WorkflowError(f"{error} `--direct` does the same work without Prefect.") from error

@@ -21,6 +21,7 @@ import numpy as np
 
 from hiper.config import TASK_TYPES
 from hiper.errors import DataError, MissingDependencyError
+from hiper.runtime.packages import ALFWORLD, INSTALL_ALFWORLD
 from hiper.runtime.reading import parse_json, read_text
 
 HELD_OUT_SCENES = frozenset({9, 10, 29, 215, 219, 226, 308, 315, 325, 404, 424, 425})
@@ -128,7 +129,9 @@ def tables() -> Tables:
             version=importlib.metadata.version("alfworld"),
         )
     except (AttributeError, KeyError) as error:
-        raise DataError(f"the installed alfworld at {root} lacks a table the generator reads ({error}). Install alfworld 0.4.2.") from error
+        raise DataError(
+            f"the installed alfworld at {root} lacks a table the generator reads ({error}). Install alfworld {ALFWORLD}."
+        ) from error
 
 
 def scenes() -> list[int]:
@@ -215,7 +218,7 @@ def _package() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError(
             "games are generated from the floor plans of the alfworld package, which is not installed. "
-            "Run `pip install alfworld==0.4.2`, or use existing games with tasks.source=official."
+            f"Run `{INSTALL_ALFWORLD}`, or use existing games with tasks.source=official."
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
@@ -223,7 +226,7 @@ def _package() -> Path:
 def _module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"_hiper_alfworld_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise DataError(f"{path} is missing from the installed alfworld package. Install alfworld 0.4.2.")
+        raise DataError(f"{path} is missing from the installed alfworld package. Install alfworld {ALFWORLD}.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -233,7 +236,7 @@ def _text(path: Path) -> str:
     try:
         return read_text(path)
     except DataError as error:
-        raise DataError(f"{error} It belongs to the alfworld package: install alfworld 0.4.2.") from error
+        raise DataError(f"{error} It belongs to the alfworld package: install alfworld {ALFWORLD}.") from error
 
 
 def _json(path: Path) -> Any:
@@ -244,4 +247,4 @@ def _array(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}). It belongs to the alfworld package: install alfworld 0.4.2.") from error
+        raise DataError(f"{path} cannot be read ({error}). It belongs to the alfworld package: install alfworld {ALFWORLD}.") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hiper.config import SPLITS
 from hiper.errors import DataError, MissingDependencyError
+from hiper.runtime.packages import INSTALL_ALFWORLD
 from hiper.runtime.process import Processes
 from hiper.suites.alfworld.games import GAME_FILE, RELEASE
 
@@ -55,7 +56,7 @@ def _download(root: Path) -> None:
     if command is None:
         raise MissingDependencyError(
             f"the official games are not in {root}, and alfworld-download, which fetches them, is not installed. "
-            f"Run `pip install alfworld==0.4.2`, set {VARIABLE} to a directory that has them, or use tasks.source=generated."
+            f"Run `{INSTALL_ALFWORLD}`, set {VARIABLE} to a directory that has them, or use tasks.source=generated."
         )
     logger.info("fetching the official games into %s with %s (some 2 GB)", root, command)
     with Processes() as work:

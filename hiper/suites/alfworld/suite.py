@@ -13,6 +13,7 @@ from typing import Any
 
 from hiper.config import SPLITS, DemosConfig, Engine, RunConfig, Source
 from hiper.errors import ConfigError
+from hiper.runtime.packages import INSTALL_ALFWORLD, how_to_install
 from hiper.runtime.progress import Progress
 from hiper.suites.alfworld.expert import Expert
 from hiper.suites.alfworld.game import Game
@@ -48,11 +49,11 @@ class ALFWorld(Suite):
 
     def packages(self, cfg: RunConfig, stages: Sequence[str]) -> Iterator[tuple[Sequence[str], str, str]]:
         """`alfworld` for its floor plans, and TextWorld where that plays."""
-        install = "pip install alfworld==0.4.2"
         if cfg.tasks.source is Source.generated and ("tasks" in stages or ("demos" in stages and cfg.demos.fresh)):
-            yield ("alfworld",), "tasks.source=generated", install
+            yield ("alfworld",), "tasks.source=generated", f"`{INSTALL_ALFWORLD}`"
         if cfg.env.engine is Engine.textworld and ("train" in stages or "evaluate" in stages):
-            yield ("alfworld", "textworld", "fast_downward"), "env.engine=textworld", install
+            original = ("alfworld", "textworld", "fast_downward")
+            yield original, "env.engine=textworld", f"{how_to_install(original)}, or set env.engine=native"
 
     def check(self, cfg: RunConfig) -> None:
         """Fresh games can only be generated ones, and have nothing to lay out anew."""

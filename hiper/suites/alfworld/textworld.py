@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from hiper.errors import DataError, MissingDependencyError, TaskError
+from hiper.errors import DataError, TaskError
+from hiper.runtime.packages import missing
 from hiper.runtime.reading import read_bytes
 from hiper.suites.alfworld.grammar import split_task
 from hiper.suites.alfworld.world import TASK_LEAD_IN, read_game_file
@@ -46,9 +47,7 @@ class TextWorldGame:
                 from alfworld.agents.environment.alfred_tw_env import AlfredDemangler, AlfredInfos
                 from textworld.gym.envs import TextworldGymEnv
         except ImportError as error:
-            raise MissingDependencyError(
-                f"env.engine=textworld needs the alfworld package ({error}); pip install alfworld, or use env.engine=native"
-            ) from error
+            raise missing("env.engine=textworld", "textworld", error, "use env.engine=native") from error
         self.path = Path(path)
         data = read_game_file(self.path)
         self._digest = hashlib.sha256(read_bytes(self.path)).hexdigest()[:32]
