@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from hiper.config import RunConfig, WandbMode
 from hiper.errors import ConfigError, HiperError
 from hiper.runs.stage import STAGES, Stage
-from hiper.suites import suite_of
+from hiper.suites import splits_of, suite_of
 
 TIMEOUT = 10.0
 """Seconds a hub has for an answer."""
@@ -78,9 +78,9 @@ def _device(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
 
 def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     """Settings that only a later stage would find to contradict each other."""
-    suite = suite_of(cfg)
+    suite, splits = suite_of(cfg), splits_of(cfg)
     known = suite.splits
-    watched = cfg.evaluate.splits[:1] if "evaluate" not in stages and cfg.trainer.eval_every > 0 else cfg.evaluate.splits
+    watched = splits[:1] if "evaluate" not in stages and cfg.trainer.eval_every > 0 else splits
     unknown = [split for split in watched if split not in known]
     if unknown and _any(stages, _plays):
         yield f"evaluate.splits={unknown}: env.name={cfg.env.name} has {', '.join(known)}."

@@ -23,7 +23,7 @@ from hiper.report.read import RunRecord, read_run
 from hiper.report.tables import tables
 from hiper.runtime.files import write_text
 from hiper.runtime.text import visible
-from hiper.suites import suite_of
+from hiper.suites import splits_of, suite_of
 from hiper.suites.suite import Wording
 
 MEAN_OF = 5
@@ -83,6 +83,7 @@ def render(record: RunRecord, curves: Mapping[str, Markup]) -> str:
         chart_style=Markup(STYLE),
         run=record,
         wording=wording,
+        watched=splits_of(record.config)[0] if record.config is not None else None,
         name=record.config.name if record.config is not None else visible(record.path.name),
         facts=_facts(record),
         command=_command(record),
@@ -171,10 +172,11 @@ def _conditions(record: RunRecord, wording: Wording) -> str | None:
         "grammar": "replies limited to the protocol's grammar and to admissible commands",
     }.get(str(meta.get("constrain")), "nothing limits the action tokens")
     limit = meta.get("limit")
+    engine = f"{meta['engine']} engine; " if "engine" in meta else ""
     tasks = "Full splits" if limit is None else f"At most {limit} {wording.tasks} a split"
     return (
         f"{tasks}, {meta.get('source')} {wording.tasks}; {manner}; rollout.constrain={meta.get('constrain')} ({actions}); "
-        f"{meta.get('engine')} engine; at most {meta.get('max_turns')} turns."
+        f"{engine}at most {meta.get('max_turns')} turns."
     )
 
 

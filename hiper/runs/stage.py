@@ -50,7 +50,7 @@ class Stage:
     """The settings, or groups of them, that its files depend on. Device, threads, tracking and paths change no result that is meant to be
     one. Nor do alarms, so that a run which one has stopped can be resumed under others."""
     suite: tuple[str, ...] = ()
-    """Which of the suite's own settings its files depend on: fields of `hiper.suites.suite.OwnSettings`."""
+    """Which of the suite's own settings its files depend on: `tasks`, and fields of `hiper.suites.suite.OwnSettings`."""
     own_seed: str | None = None
     """A setting that stands for `seed` where it is set."""
     neutral: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 "let the expert write plan-execute demonstrations",
                 upstream=("tasks",),
                 settings=("demos", "env", "protocol"),
-                suite=("text",),
+                suite=("demos", "text"),
                 shared=True,
             ),
             Stage(

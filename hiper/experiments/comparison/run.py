@@ -23,6 +23,7 @@ from hiper.runs.stage_folder import STAGE
 from hiper.runtime.lock import locked
 from hiper.runtime.module import module_command
 from hiper.runtime.parent_death import guarded
+from hiper.suites import splits_of
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def _sft(comparison: Comparison, work: _Processes) -> None:
     evaluated, made = out / EVALUATION, run / "sft" / STAGE
     if not evaluated.is_file() or evaluated.stat().st_mtime < made.stat().st_mtime:
         model = ["--model", str(run / "sft" / MODEL_FOLDER), "--data", str(task_index(cfg).root), "--out", str(out)]
-        splits = [word for split in cfg.evaluate.splits for word in ("--split", split)]
+        splits = [word for split in splits_of(cfg) for word in ("--split", split)]
         settings = [f"evaluate.temperature={cfg.evaluate.temperature}", f"evaluate.seed={cfg.evaluate.seed}"]
         _succeed(work.hiper(["evaluate", *model, *splits, *settings], log), comparison, log)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from hiper.composition.sections import as_node
 from hiper.config import RunConfig
 from hiper.config.dotted import flat
 from hiper.errors import ConfigError
@@ -79,7 +80,7 @@ def _params(comparison: Comparison) -> dict[str, Any]:
 
 
 def _container(cfg: RunConfig) -> dict[str, Any]:
-    node: Any = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True, enum_to_str=True)
+    node: Any = OmegaConf.to_container(as_node(cfg), resolve=True, enum_to_str=True)
     assert isinstance(node, dict)
     return node
 

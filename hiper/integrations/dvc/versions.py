@@ -119,7 +119,7 @@ def versioned_settings(root: Path, cfg: RunConfig) -> Iterator[None]:
     if run.parts[0] == os.pardir:
         raise ConfigError(f"paths.run={cfg.paths.run} lies outside {root}: DVC versions what is inside the checkout.")
     with locked(root / ".dvc" / "tmp" / "hiper"):
-        save_config(override(cfg, [f"paths.run={run}"]), root / PARAMS)
+        save_config(override(cfg, [f"paths.run={run}"]), root / PARAMS, every=True)
         yield
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hiper.config import SPLITS, TasksConfig
 from hiper.errors import DataError, TaskError
 from hiper.runtime.reading import read_json_object
 from hiper.suites.alfworld.floorplans import HELD_OUT_SCENES, LAMP, scenes, tables
@@ -25,6 +24,7 @@ from hiper.suites.alfworld.game import Game
 from hiper.suites.alfworld.games import GAME_FILE
 from hiper.suites.alfworld.layout import Layout, Task, furnish, solve, tasks_in
 from hiper.suites.alfworld.problem import problem_text
+from hiper.suites.alfworld.settings import SPLITS, ALFWorldConfig
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class GeneratedGame:
     """Content of `game.tw-pddl`."""
 
 
-def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: TasksConfig) -> GeneratedGame:
+def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: ALFWorldConfig) -> GeneratedGame:
     """One game of a task type, in a random room of the split.
 
     Args:
@@ -80,7 +80,7 @@ def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: Ta
     return GeneratedGame(task, layout, sentence, walkthrough, record)
 
 
-def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+def generate_games(out: Path, cfg: ALFWorldConfig, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write the three splits under `out`, each game confirmed to be won by its walkthrough.
 
     The manifest is marked complete last, so an interrupted directory is recognised and written again; a complete one with the
@@ -88,7 +88,8 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], N
 
     Args:
         out: a new or empty directory, or one that this function wrote.
-        cfg: seed, counts, caps and task types are read.
+        cfg: counts, caps and task types are read.
+        seed: of the generator, `tasks.seed`.
         progress: called with (games written, games in all).
 
     Returns:
@@ -99,7 +100,7 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], N
         DataError: `out` holds something else.
         TaskError: a walkthrough does not win, which is a bug.
     """
-    settings = _settings(cfg)
+    settings = _settings(cfg, seed)
     if _complete(out, settings):
         logger.info("games in %s are up to date", out)
         return out
@@ -114,8 +115,8 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], N
         for number in range(count):
             name = f"{split}_{number:06d}"
             task_type = cfg.task_types[number % len(cfg.task_types)]
-            game = make_game(name, split, task_type, random.Random(f"{cfg.seed}/{split}/{number}"), cfg)
-            path = _write(out / split, f"trial_{name}", game, cfg.seed)
+            game = make_game(name, split, task_type, random.Random(f"{seed}/{split}/{number}"), cfg)
+            path = _write(out / split, f"trial_{name}", game, seed)
             _confirm(path, game)
             receptacles.append(len(game.layout.receptacles))
             objects.append(game.layout.objects)
@@ -132,9 +133,9 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Callable[[int, int], N
     return out
 
 
-def _settings(cfg: TasksConfig) -> dict[str, Any]:
-    names = ("seed", *SPLITS, "max_receptacles", "max_objects", "task_types")
-    return {**{name: getattr(cfg, name) for name in names}, "generator": VERSION, "alfworld": tables().version}
+def _settings(cfg: ALFWorldConfig, seed: int) -> dict[str, Any]:
+    names = (*SPLITS, "max_receptacles", "max_objects", "task_types")
+    return {"seed": seed, **{name: getattr(cfg, name) for name in names}, "generator": VERSION, "alfworld": tables().version}
 
 
 def _put_command(grammar: str) -> str:

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hiper.config import SPLITS
 from hiper.errors import DataError, MissingDependencyError
 from hiper.runtime.parent_death import guarded
 from hiper.suites.alfworld.games import GAME_FILE, RELEASE
+from hiper.suites.alfworld.settings import SPLITS
 
 logger = logging.getLogger(__name__)
 

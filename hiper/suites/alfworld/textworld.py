@@ -1,4 +1,4 @@
-"""The original engine, the `alfworld` package on TextWorld, behind our surface (`env.engine=textworld`).
+"""The original engine, the `alfworld` package on TextWorld, behind our surface (`alfworld.engine=textworld`).
 
 It is the reference our engine is measured against, and plays files for domains and grammars that ours refuses. It is hundreds
 of times slower.
@@ -47,7 +47,7 @@ class TextWorldGame:
                 from textworld.gym.envs import TextworldGymEnv
         except ImportError as error:
             raise MissingDependencyError(
-                f"env.engine=textworld needs the alfworld package ({error}); pip install alfworld, or use env.engine=native"
+                f"alfworld.engine=textworld needs the alfworld package ({error}); pip install alfworld, or use alfworld.engine=native"
             ) from error
         self.path = Path(path)
         data = read_game_file(self.path)
