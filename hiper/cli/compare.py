@@ -34,7 +34,7 @@ def compare(options: argparse.Namespace) -> int:
     if options.dvc:
         say(f"written: {write_versioned(comparison, options.file, Path.cwd(), options.overrides)}")
         return 0
-    if options.only == BASE and not comparison.own_start:
+    if options.only == BASE and comparison.one_start:
         run_base(comparison)
         return 0
     if options.only is not None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from hiper.config import RunConfig, WandbMode
 from hiper.errors import ConfigError, HiperError
+from hiper.runs.plan import has_sft
 from hiper.runs.stage import STAGES, Stage
 from hiper.suites import splits_of, suite_of
 
@@ -91,7 +92,8 @@ def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
 def _model(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     """The base model, but for the numbers in its weights."""
     path = cfg.model.path
-    if path is None or not _own(cfg, stages, "sft") or find_spec("transformers") is None:
+    loads = _own(cfg, stages, "sft") if has_sft(cfg) else "train" in stages
+    if path is None or not loads or find_spec("transformers") is None:
         return
     problem = None if Path(path).is_dir() else _hub_problem(path)
     if problem is not None:

@@ -17,6 +17,7 @@ from hiper import __version__
 from hiper.config import RunConfig
 from hiper.config.algo import PROMISE
 from hiper.config.dotted import flat
+from hiper.runs.plan import upstream_of
 from hiper.runs.stage import STAGES, Stage
 from hiper.errors import ConfigError
 from hiper.suites.registry import settings_of_suite, suite_named, suite_of, suites
@@ -28,7 +29,8 @@ Settings = Mapping[str, Any]
 def stage_settings(cfg: RunConfig, stage: str) -> dict[str, Any]:
     """The settings that decide a stage's files, by dotted key; those of the stages it reads are not among them."""
     one, every = STAGES[stage], flat(cfg.sections())
-    chosen = {key: value for name in one.settings for key, value in every.items() if key == name or key.startswith(f"{name}.")}
+    alone = one.without_upstream if len(upstream_of(cfg, stage)) < len(one.upstream) else ()
+    chosen = {key: value for name in (*one.settings, *alone) for key, value in every.items() if key == name or key.startswith(f"{name}.")}
     own_seed = chosen.pop(one.own_seed) if one.own_seed is not None else None
     if own_seed is not None:
         chosen["seed"] = own_seed
@@ -45,7 +47,7 @@ def watched_settings(stage: str) -> list[str]:
     where `own_seed` is set and stands for it, and with the whole of `algo` what a preset promises, which changes no result by itself.
     """
     one = STAGES[stage]
-    found = [key for name in one.settings for key in _without(name, one.neutral)]
+    found = [key for name in (*one.settings, *one.without_upstream) for key in _without(name, one.neutral)]
     suite = ["env.name"] if one.suite and "env" not in found else []
     own = [key for name in suites() for key in _own_settings(name, one.suite)]
     return list(dict.fromkeys([*found, *suite, *own]))
@@ -60,7 +62,7 @@ def stage_fingerprint(cfg: RunConfig, stage: str, but: Collection[str] = ()) -> 
         but: settings of its own that are left out.
     """
     settings = {key: value for key, value in stage_settings(cfg, stage).items() if key not in but}
-    upstream = [stage_fingerprint(cfg, name) for name in STAGES[stage].upstream]
+    upstream = [stage_fingerprint(cfg, name) for name in upstream_of(cfg, stage)]
     return fingerprint({"settings": settings, "upstream": upstream, "version": __version__})
 
 

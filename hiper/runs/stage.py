@@ -16,6 +16,8 @@ from typing import Any
 INDEX_FILE = "index.json"
 DEMOS_FILE = "demos.jsonl"
 MODEL_FOLDER = "model"
+BASE_FOLDER = "base"
+"""The base model in the folder of the training that starts from it, of a suite without an expert."""
 METRICS_FILE = "metrics.json"
 """Success by model and split, and the number of tasks, for tools that compare runs."""
 REPORT_FILE = "report.html"
@@ -57,6 +59,10 @@ class Stage:
     """Settings within `settings` that change how often work is saved, and no result."""
     extendable: tuple[str, ...] = ()
     """Settings that say how long it goes on: more of them continues its work, finished or not."""
+    without_upstream: tuple[str, ...] = ()
+    """Settings that its files depend on, too, where a stage that it reads is left out, whose settings they are else."""
+    expert: bool = False
+    """Whether it needs an expert: with a suite that has none, it is left out."""
     added: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Settings that came after such stages had been done, and the value under which one from before is not another one."""
     gpu: bool = False
@@ -103,6 +109,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 upstream=("tasks",),
                 settings=("demos", "env", "protocol"),
                 suite=("demos", "text"),
+                expert=True,
                 shared=True,
             ),
             Stage(
@@ -112,6 +119,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 settings=("sft", "model", "protocol", "rollout.constrain", "seed"),
                 own_seed="sft.seed",
                 neutral=("sft.save_every",),
+                expert=True,
                 gpu=True,
                 shared=True,
                 resumable=True,
@@ -124,13 +132,14 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 suite=("text", "reward"),
                 neutral=("trainer.save_every", "trainer.keep_last"),
                 extendable=("trainer.iterations", "trainer.env_turns"),
+                without_upstream=("sft.seed",),
                 added=MappingProxyType({"trainer.processes": 1, "algo.lam_end": 0.0}),
                 gpu=True,
                 resumable=True,
             ),
             Stage(
                 "evaluate",
-                "play full splits with the trained model, and with the warm start it came from",
+                "play full splits with the trained model, and with the model it came from",
                 upstream=("tasks", "sft", "train"),
                 settings=("evaluate", "rollout", "env", "protocol", "model"),
                 suite=("text",),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.config import RunConfig, TasksConfig
+from hiper.errors import ConfigError
 from hiper.runtime.progress import Progress
 from hiper.suites.base import TextEnv
 from hiper.suites.expert import Expert
@@ -97,9 +98,18 @@ class Suite(ABC):
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
         """An environment for the task at a path of the index; `rng` gives its things other names, where that can be done."""
 
-    @abstractmethod
     def expert(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Expert:
-        """An expert that has seen the training split; `rng` is its own."""
+        """An expert that has seen the training split; `rng` is its own. A suite that does not say one has none.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        raise ConfigError(f"env.name={cfg.env.name} has no expert: nobody shows how its tasks are done.")
+
+    @property
+    def has_expert(self) -> bool:
+        """Whether it has an expert; without one, nothing is demonstrated or fine-tuned, and training starts from the base model."""
+        return type(self).expert is not Suite.expert
 
     def training_tasks(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[Task, TextEnv]]:
         """Tasks to demonstrate, in random order and without end: those of the training split, again and again."""

@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Self
 
+from hiper.config import RunConfig
 from hiper.errors import ConfigError, WorkflowError
 from hiper.evaluation.write import EVALUATION
 from hiper.experiments.comparison.spec import Cell, Comparison
 from hiper.pipeline.state import task_index
+from hiper.runs.plan import start_of
 from hiper.runs.stage import MODEL_FOLDER, STAGES
 from hiper.runs.stage_folder import STAGE
 from hiper.runtime.lock import locked
@@ -51,7 +53,7 @@ def run_comparison(comparison: Comparison, jobs: int, progress: Progress | None 
     _wait_until_free([Path(comparison.base_cfg.paths.run), *(Path(cell.cfg.paths.run) for cell in cells)])
     failed: list[str] = []
     with _Processes() as work:
-        if not comparison.own_start:
+        if comparison.one_start:
             _sft(comparison, work)
         with ThreadPoolExecutor(jobs) as pool:
             try:
@@ -94,15 +96,15 @@ def _wait_until_free(runs: list[Path]) -> None:
                 time.sleep(0.2)
 
 
-def sft_evaluation(run: Path) -> Path:
-    """Folder of the evaluation of a run's warm start."""
-    return run / "evaluate" / "sft"
+def start_evaluation(cfg: RunConfig) -> Path:
+    """Folder of the evaluation of the model that a run's training starts from."""
+    return Path(cfg.paths.run) / "evaluate" / start_of(cfg)
 
 
 def _sft(comparison: Comparison, work: _Processes) -> None:
     """Tasks, demonstrations and warm start, and that evaluated as every cell's policy will be."""
     cfg, log = comparison.base_cfg, comparison.folder / "base.log"
-    run, out = Path(cfg.paths.run), sft_evaluation(Path(cfg.paths.run))
+    run, out = Path(cfg.paths.run), start_evaluation(cfg)
     commands = [[stage.command, *comparison.base, f"paths.run={run}"] for stage in STAGES.values() if stage.shared]
     for command in commands:
         logger.info("%s of comparison %s", command[0], comparison.name)
