@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiper.composition.compose import compose, override
-from hiper.config import RunConfig, TasksConfig
+from hiper.config import RunConfig
 from hiper.errors import DataError, ModelError
 from hiper.runs.run_dir import config_beside
 from hiper.runtime.progress import Progress
-from hiper.suites import suite_of
+from hiper.suites import splits_of, suite_of
 
 if TYPE_CHECKING:
     from hiper.evaluation import EvaluateSummary
@@ -73,8 +72,9 @@ def evaluate(
             raise ModelError(f"{path} is not a directory. Name one that AutoModelForCausalLM loads, such as RUN/train/model.")
     saved = config_beside(model)
     cfg = override(saved, overrides) if saved is not None else compose(overrides)
-    index = suite_of(cfg).index(data, replace(cfg, tasks=TasksConfig()), cfg.evaluate.splits)
-    for split in cfg.evaluate.splits:
+    suite = suite_of(cfg)
+    index = suite.index(data, suite.whole(cfg), splits_of(cfg))
+    for split in splits_of(cfg):
         index.split(split)  # an empty one is refused before the model is loaded
     return play(cfg, model, index, Path(out), progress, planner)
 

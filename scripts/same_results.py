@@ -17,7 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-OVERRIDES: Mapping[str, str] = {"algo.resample": "algo.dynamic_sampling", "algo.importance_cap": "algo.tis_cap"}
+OVERRIDES: Mapping[str, str] = {
+    "algo.resample": "algo.dynamic_sampling",
+    "algo.importance_cap": "algo.tis_cap",
+    **{f"tasks.{name}": f"alfworld.{name}" for name in ("train", "valid_seen", "valid_unseen")},
+    **{f"tasks.{name}": f"alfworld.{name}" for name in ("max_receptacles", "max_objects", "task_types")},
+    **{f"demos.{name}": f"alfworld.{name}" for name in ("fresh", "renumber", "scatter", "detours")},
+    "env.engine": "alfworld.engine",
+}
 """Beginnings of overrides as they are written in OLD, and in NEW."""
 SHOP = {"experiment=smoke": "experiment=webshop_smoke", "env=webshop": "name=smoke"}
 """Likewise, for runs with WebShop: its smoke experiment is one of its own, since settings of the other suite are refused."""
@@ -27,8 +34,8 @@ KEYS: Mapping[str, str] = {"benchmark": "suite", "games": "tasks", "game": "task
 """Keys of metrics, evaluations and trajectories, likewise."""
 VALUES: Mapping[str, str] = {"warm_start": "sft"}
 """Texts that are names, likewise."""
-NEW_KEYS = ("model",)
-"""Keys that only NEW writes, or that name a place."""
+LEFT_OUT = ("model", "engine")
+"""Keys that one side alone writes, or that name a place."""
 
 ALGOS = ("gae", "gigpo", "grpo", "hae", "hae_paper", "reinforce_pp", "rloo", "turn_gae")
 _SHOP = [
@@ -101,7 +108,7 @@ def contents(run: Path, file: str, files: Mapping[str, str], keys: Mapping[str, 
 def in_old_words(value: Any, back: Mapping[str, str]) -> Any:
     """JSON with its keys as OLD writes them, without times and without what only NEW says."""
     if isinstance(value, dict):
-        kept = {back.get(key, key): one for key, one in value.items() if key not in NEW_KEYS and not re.match("time/|seconds", key)}
+        kept = {back.get(key, key): one for key, one in value.items() if key not in LEFT_OUT and not re.match("time/|seconds", key)}
         return {key: in_old_words(one, back) for key, one in sorted(kept.items())}
     if isinstance(value, list):
         return [in_old_words(one, back) for one in value]

@@ -63,11 +63,11 @@ def official_games(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def generated_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few small generated games in the official layout; shared by all tests, so nobody writes in it."""
-    from hiper.config import TasksConfig
     from hiper.suites.alfworld.generate import generate_games
+    from hiper.suites.alfworld.settings import ALFWorldConfig
 
     folder = tmp_path_factory.mktemp("tasks") / "data"
-    generate_games(folder, TasksConfig(train=12, valid_seen=6, valid_unseen=6, max_receptacles=8, max_objects=12))
+    generate_games(folder, ALFWorldConfig(train=12, valid_seen=6, valid_unseen=6, max_receptacles=8, max_objects=12))
     return folder
 
 
@@ -116,7 +116,7 @@ def database(postgres: Postgres) -> str:
 
 SMALL = [
     "experiment=smoke",
-    "tasks.train=12",
+    "alfworld.train=12",
     "demos.count=16",
     "env.max_turns=6",
     "sft.max_steps=2",

@@ -47,6 +47,10 @@ UPWARD = {
         "config",
         "hiper.algos.registry",
     ): "which settings `algo` has is known to the chosen estimator alone; asked for when a config is built",
+    (
+        "config",
+        "hiper.suites.registry",
+    ): "likewise, which settings are the chosen suite's own",
     ("algos", "hiper.rollout.batch"): "a type, for annotations",
     ("runtime", "hiper.config"): "where a run computes: device and threads are its settings",
 }
@@ -64,7 +68,6 @@ OF_SUITES = {
     "cli/benchmark.py": "offers these",
     "cli/doctor.py": "looks for their data and packages",
     "cli/play.py": "a file of ALFWorld's can be named",
-    "config/tasks.py": "their settings",
 }
 """Places outside the suites that may name what is theirs."""
 

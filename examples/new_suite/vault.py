@@ -1,4 +1,4 @@
-"""The environment: a key in one of four boxes, and a chest that it opens. Its interface is `hiper.suites.base.TextEnv`."""
+"""The environment: a key in one of some boxes, and a chest that it opens. Its interface is `hiper.suites.base.TextEnv`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from hiper.suites.base import StepResult
 
-COLOURS = ("red", "blue", "green", "grey")
+COLOURS = ("red", "blue", "green", "grey", "white", "black")
 CHEST = "unlock chest"
 
 
@@ -16,14 +16,15 @@ class Vault:
 
     task = "open the chest"
 
-    def __init__(self, number: int) -> None:
-        self._place = random.Random(number).choice(COLOURS)
+    def __init__(self, number: int, boxes: int) -> None:
+        self._colours = COLOURS[:boxes]
+        self._place = random.Random(number).choice(self._colours)
         self.reset()
 
     def reset(self) -> str:
         self._opened: list[str] = []
         self.won = False
-        return f"You see a chest, and boxes: {', '.join(COLOURS)}."
+        return f"You see a chest, and boxes: {', '.join(self._colours)}."
 
     @property
     def score(self) -> float:
@@ -31,7 +32,7 @@ class Vault:
 
     @property
     def admissible_commands(self) -> list[str]:
-        return [*(f"open {colour} box" for colour in COLOURS if colour not in self._opened), *([CHEST] if self._has_key else [])]
+        return [*(f"open {colour} box" for colour in self._colours if colour not in self._opened), *([CHEST] if self._has_key else [])]
 
     @property
     def _has_key(self) -> bool:

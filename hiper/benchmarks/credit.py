@@ -81,8 +81,8 @@ def compare_credit(
         ConfigError: the comparison has no warm start of its own, it has not been made, or an arm's critic learns by gradient.
         DataError: fewer than two decisions of a kind.
     """
-    if comparison.own_start:
-        raise ConfigError(f"the runs of comparison {comparison.name!r} have a warm start each: there are no common episodes.")
+    if not comparison.one_start:
+        raise ConfigError(f"the runs of comparison {comparison.name!r} start from a model of their own each: there are no common episodes.")
     base = comparison.base_cfg
     check_upstream(base, "train")
     if base.threads:

@@ -42,6 +42,7 @@ from hiper.runtime.device import pick_device
 from hiper.runtime.progress import Progress
 from hiper.sft.demos import TRAIN, write_demos
 from hiper.suites import make_env
+from hiper.suites.alfworld.settings import ALFWorldConfig
 from hiper.suites.tasks import Task, TaskIndex
 from hiper.train.iteration import Encode, assess
 from hiper.train.learner import Learner
@@ -52,10 +53,10 @@ SETTINGS = (
     "rollout.trajectories=48",
     "trainer.minibatch=12",
     "protocol.style=instructed",
-    "demos.detours=1",
-    "tasks.train=96",
-    "tasks.valid_seen=1",
-    "tasks.valid_unseen=1",
+    "alfworld.detours=1",
+    "alfworld.train=96",
+    "alfworld.valid_seen=1",
+    "alfworld.valid_unseen=1",
 )
 """What is measured unless overridden: the quickstart's model, rooms, estimator and optimiser, prompts that tell how to answer as the
 published ones do, and an expert that searches at random, which takes as many turns as an agent in training (about 14)."""
@@ -176,14 +177,15 @@ def bench(cfg: RunConfig, index: TaskIndex, repeats: int = 3, progress: Progress
 
 def record(cfg: RunConfig, index: TaskIndex) -> tuple[list[Recording], list[str]]:
     """Let the expert play; also every text the episodes show in either context, for a tokenizer."""
-    demos = replace(cfg.demos, count=cfg.rollout.trajectories, fresh=False, renumber=False, lapses=0.0)
+    demos = replace(cfg.demos, count=cfg.rollout.trajectories, lapses=0.0)
+    cfg = replace(cfg, demos=demos, suite=replace(cfg.own(ALFWorldConfig), fresh=False, renumber=False))
     by_path = {entry.path: entry for entry in index.split(TRAIN)}
     recordings: list[Recording] = []
     texts: list[str] = []
     with tempfile.TemporaryDirectory(prefix="hiper-bench-") as folder:
         for context in Context:
             file = Path(folder) / f"{context}.jsonl"
-            write_demos(index, replace(cfg, demos=demos, protocol=replace(cfg.protocol, context=context)), file)
+            write_demos(index, replace(cfg, protocol=replace(cfg.protocol, context=context)), file)
             for line in file.read_text(encoding="utf-8").splitlines():
                 demo = json.loads(line)
                 texts += [message["content"] for message in demo["messages"]]

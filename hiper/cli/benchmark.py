@@ -74,13 +74,13 @@ def _bench_train(options: argparse.Namespace) -> object:
     from hiper.benchmarks.training import SETTINGS, bench
     from hiper.composition.compose import compose
     from hiper.runtime.progress import track
+    from hiper.suites.alfworld.settings import ALFWorldConfig
     from hiper.suites.alfworld.suite import ALFWorld
 
     cfg = compose([*SETTINGS, *options.overrides])
-    with small_data(ALFWorld(), cfg, options.data, cfg.tasks.train, 1) as root, track("benchmark train") as progress:
-        return bench(
-            cfg, ALFWorld().index(root, replace(cfg, tasks=replace(cfg.tasks, limit=cfg.tasks.train)), ["train"]), options.repeats, progress
-        )
+    count = cfg.own(ALFWorldConfig).train
+    with small_data(ALFWorld(), cfg, options.data, count, 1) as root, track("benchmark train") as progress:
+        return bench(cfg, ALFWorld().index(root, replace(cfg, tasks=replace(cfg.tasks, limit=count)), ["train"]), options.repeats, progress)
 
 
 def _bench_credit(options: argparse.Namespace) -> object:

@@ -27,13 +27,14 @@ def compare(options: argparse.Namespace) -> int:
     from hiper.experiments.comparison.versioned import write_versioned
     from hiper.pipeline.direct import outcome, run_stages
     from hiper.runtime.progress import track
+    from hiper.suites import splits_of
 
     comparison = load_comparison(options.file, options.overrides)
     options.place = str(comparison.folder)
     if options.dvc:
         say(f"written: {write_versioned(comparison, options.file, Path.cwd(), options.overrides)}")
         return 0
-    if options.only == BASE and not comparison.own_start:
+    if options.only == BASE and comparison.one_start:
         run_base(comparison)
         return 0
     if options.only is not None:
@@ -44,6 +45,6 @@ def compare(options: argparse.Namespace) -> int:
     if not options.report_only:
         with track("runs") as progress:
             run_comparison(comparison, options.jobs, progress)
-    split = options.split or comparison.base_cfg.evaluate.splits[0]
+    split = options.split or splits_of(comparison.base_cfg)[0]
     say(f"written: {write_results(comparison, options.out, split, f'hiper compare {options.file}')}")
     return 0

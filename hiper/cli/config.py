@@ -25,10 +25,10 @@ def config(options: argparse.Namespace) -> int:
 
     cfg = settings(options)
     if options.out is None:
-        shown = shown_config(cfg)
+        shown = shown_config(cfg, every=True)
         print(visible(shown) if sys.stdout.isatty() else shown, end="")  # a file is to be read back
     else:
-        save_config(cfg, options.out)
+        save_config(cfg, options.out, every=True)
     return 0
 
 

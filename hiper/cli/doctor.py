@@ -134,7 +134,7 @@ def _alfworld() -> Finding:
 
 
 def _original() -> Finding:
-    advice = f"Only env.engine=textworld needs it: {how_to_install(['fast_downward'])}, which builds a planner."
+    advice = f"Only alfworld.engine=textworld needs it: {how_to_install(['fast_downward'])}, which builds a planner."
     return _imports("original engine", "fast_downward", advice, "textworld", required=False)
 
 

@@ -49,7 +49,7 @@ def command(options: argparse.Namespace) -> int:
     """A task for a person, or one played by the expert or a model."""
     from hiper.composition.compose import compose, override
     from hiper.runs.run_dir import config_beside
-    from hiper.suites import suite_of
+    from hiper.suites import splits_of, suite_of
 
     files = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word]
@@ -64,7 +64,7 @@ def command(options: argparse.Namespace) -> int:
     if files and not options.expert:
         play(suite.make_env(cfg, Path(files[0])), input, print)
         return 0
-    split = options.split or cfg.evaluate.splits[-1]
+    split = options.split or splits_of(cfg)[-1]
     with small_data(suite, cfg, options.data, 60 if options.expert else 1, options.index + 1) as root:
         path = Path(files[0]) if files else _pick(suite.index(root, cfg, [split]), split, options.index)
         if options.model is not None:

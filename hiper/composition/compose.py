@@ -21,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hiper.algos.registry import algorithms, settings_of
 from hiper.composition.keys import describe, groups, known_keys, leaves, suggestion, unread
-from hiper.config import DEFAULT_ALGO, SUITE_SETTINGS, RunConfig
+from hiper.composition.sections import as_config, as_node, default_node, schema, suite_sections
+from hiper.config import DEFAULT_ALGO, RunConfig, SharedConfig
 from hiper.config.algo import AlgoConfig, broken_promise
 from hiper.config.checks import REFERENCE, collect_problems
 from hiper.config.dotted import flat
@@ -29,7 +30,6 @@ from hiper.config.places import config_dirs
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.reading import check_yaml, read_yaml
 from hiper.runtime.records import read_value
-from hiper.suites.registry import suite_named
 
 T = TypeVar("T")
 
@@ -54,12 +54,10 @@ def register_schemas(directories: Sequence[Path] = ()) -> None:
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
-    store.store(
-        name="hiper_config", node=OmegaConf.structured(RunConfig(algo=AlgoConfig()))
-    )  # a part that any estimator's can be merged into
-    for name, schema in groups().items():
+    store.store(name="hiper_config", node=default_node(AlgoConfig()))  # a part that any estimator's can be merged into
+    for name, section in groups().items():
         if name != "algo":
-            store.store(group=name, name=f"hiper_{name}", node=schema)
+            store.store(group=name, name=f"hiper_{name}", node=section)
     for name, algorithm in algorithms().items():
         store.store(group="algo", name=f"hiper_{name}", node=algorithm.settings)
         if directories:
@@ -99,7 +97,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
                 composed = hydra_compose("config", overrides=[*search, *(text for text in overrides if text not in waiting)])
         except Exception as error:  # Hydra checks little of what it reads: a list for a mapping is an AssertionError
             raise ConfigError(_odd_file(files) or f"cannot compose {directory}: {_flat(error)}{_who_reads(error)}") from error
-    if OmegaConf.get_type(composed) is not RunConfig:
+    if OmegaConf.get_type(composed) is not schema():
         raise ConfigError(f"{directory / 'config.yaml'} does not compose an experiment: its defaults must start with `hiper_config`.")
     _set(composed, late, "choose it by its file or name instead: write algo={}.")
     return build(composed)
@@ -113,7 +111,7 @@ def schema_of(settings: object) -> DictConfig:
     """
     algo = settings.get("algo") if isinstance(settings, Mapping) else None
     name = algo.get("name", DEFAULT_ALGO) if isinstance(algo, Mapping) else DEFAULT_ALGO
-    node: DictConfig = OmegaConf.structured(RunConfig(algo=settings_of(name)()))
+    node = default_node(settings_of(name)())
     keys = leaves(settings_of(name))
     for key in _other_algo_settings(algo, keys):
         raise ConfigError(unread(key, name, keys))
@@ -144,28 +142,26 @@ def build(node: DictConfig) -> RunConfig:
             raise ConfigError(f"algo={OmegaConf.select(node, 'algo.preset')} publishes {key}={value}: {_flat(error)}") from error
     with collect_problems() as problems:
         try:
-            config = OmegaConf.to_object(node)
+            composed = OmegaConf.to_object(node)
         except (OmegaConfBaseException, RecursionError) as error:  # `name: ${name}` refers to itself
             raise ConfigError(_flat(error)) from error
     _raise(problems)
-    if not isinstance(config, RunConfig):
-        raise ConfigError(f"the composed config is a {type(config).__name__}, not a RunConfig: config.yaml must start with `hiper_config`.")
-    _raise(list(_unread(config)))
+    if not isinstance(composed, SharedConfig):
+        raise ConfigError(f"the composed config is a {type(composed).__name__}: config.yaml must start with `hiper_config`.")
+    config = as_config(composed)
+    _raise(list(_unread(composed)))
     return config
 
 
-def _unread(config: RunConfig) -> Iterator[str]:
+def _unread(composed: SharedConfig) -> Iterator[str]:
     """Settings that were changed and that the suite does not read."""
-    suite = suite_named(config.env.name)
-    values, defaults = (flat(dataclasses.asdict(one)) for one in (config, RunConfig()))
-    for key, value in values.items():
-        of_some = _within(key, SUITE_SETTINGS)
-        if of_some and not _within(key, suite.reads) and value != defaults[key]:
-            yield f"{key}={value}: env.name={config.env.name} does not read it. Leave it at {defaults[key]}."
-
-
-def _within(key: str, sections: Sequence[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)
+    for name, kind in suite_sections().items():
+        if name == composed.env.name:
+            continue
+        values, defaults = (flat(dataclasses.asdict(one), f"{name}.") for one in (getattr(composed, name), kind()))
+        for key, value in values.items():
+            if value != defaults[key]:
+                yield f"{key}={value}: env.name={composed.env.name} does not read it. Leave it at {defaults[key]}."
 
 
 def read_settings(schema: type[T], path: Path, changes: Sequence[str] = ()) -> T:
@@ -202,7 +198,7 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     if not overrides:
         return config
     values = _check(overrides, ())
-    node = OmegaConf.structured(config)
+    node = as_node(config)
     _set(node, values, "this config is composed for another. Compose one with algo={}.")
     return build(node)
 
@@ -353,7 +349,7 @@ def _check(overrides: Sequence[str], directories: Sequence[Path]) -> list[_Value
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
-    node, keys = OmegaConf.structured(RunConfig), known_keys()
+    node, keys = OmegaConf.structured(schema()), known_keys()
     problems: list[str] = []
     values: list[_Value] = []
     for text in overrides:

@@ -8,14 +8,14 @@ from enum import Enum
 from typing import Any, get_args, get_type_hints
 
 from hiper.algos.registry import algorithms
-from hiper.config import RunConfig
+from hiper.composition.sections import schema
 from hiper.config.algo import PROMISE, AlgoConfig
 from hiper.runtime.text import nearest
 
 
 def groups() -> dict[str, Any]:
-    """The config groups: every part of a `RunConfig` that is a dataclass of its own."""
-    return {name: kind for name, kind in get_type_hints(RunConfig).items() if dataclasses.is_dataclass(kind)}
+    """The config groups: every part of a config that is a dataclass of its own, those of all suites among them."""
+    return {name: kind for name, kind in get_type_hints(schema()).items() if dataclasses.is_dataclass(kind)}
 
 
 def leaves(algo: type[AlgoConfig]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def leaves(algo: type[AlgoConfig]) -> dict[str, Any]:
             elif key not in PROMISE:
                 yield key, hint
 
-    return dict(walk(RunConfig, ""))
+    return dict(walk(schema(), ""))
 
 
 def known_keys() -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 
 from hiper.algos.registry import algorithms
 from hiper.composition.keys import describe
-from hiper.config import AlgoConfig, RunConfig
+from hiper.composition.sections import suite_sections
+from hiper.config import AlgoConfig, SharedConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +54,23 @@ def documented(schema: type[Any]) -> dict[str, str]:
 
 def settings_page() -> str:
     """The page, in Markdown."""
-    lines = ["# Settings", "", "Every setting, its type, default and range, from the schema (`hiper/config`, `hiper/algos`).", ""]
+    lines = [
+        "# Settings",
+        "",
+        "Every setting, its type, default and range, from the schema in `hiper/config`, `hiper/algos` and `hiper/suites`.",
+        "",
+    ]
     top: list[str] = []
     sections: list[tuple[str, type[Any], str]] = []
-    for name, hint in get_type_hints(RunConfig).items():
+    for name, hint in get_type_hints(SharedConfig).items():
         if hint is AlgoConfig:
             sections += [(f"algo={one}", found.settings, "algo.") for one, found in algorithms().items()]
         elif dataclasses.is_dataclass(hint):
             sections.append((name, hint, f"{name}."))  # type: ignore[arg-type]  # a class, as hints are
         else:
             top.append(name)
-    lines += _table([one for one in settings_of_schema(RunConfig) if one.key in top])
+    sections += [(name, kind, f"{name}.") for name, kind in suite_sections().items()]
+    lines += _table([one for one in settings_of_schema(SharedConfig) if one.key in top])
     for name, schema, prefix in sections:
         text = " ".join((schema.__doc__ or "").split())
         lines += ["", f"## `{name}`", "", text, "", *_table(settings_of_schema(schema, prefix))]

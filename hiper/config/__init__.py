@@ -1,17 +1,19 @@
-"""The schema of an experiment: every setting, its default, its unit and its range.
+"""The schema of an experiment: every setting that all suites share, its default, its unit and its range.
 
 YAML under `conf/` only chooses and changes values; no default lives anywhere else. Hydra composes into these classes,
 `OmegaConf.to_object` builds them, `__post_init__` checks ranges, and past that door nothing sees a `DictConfig`. What holds for every
 setting of a type (floats are finite, whole numbers and seeds have bounds) is said once, in `hiper.config.checks`. Settings of algorithms:
-what all share is in `hiper.config.algo`, what one reads lies with it in `hiper/algos/`.
+what all share is in `hiper.config.algo`, what one reads lies with it in `hiper/algos/`. A suite's own settings lie with it in
+`hiper/suites/`.
 "Paper" below is HiPER, arXiv:2602.16165; "log" is one of its authors' committed training logs.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
+from typing import Any, TypeVar
 
 from hiper.config.algo import AlgoConfig
 from hiper.config.checks import TEMPERATURES, require, require_folder, require_sane
@@ -29,8 +31,9 @@ from hiper.config.policy import (
     Style,
     TinyConfig,
 )
-from hiper.config.tasks import SPLITS, SUITE_SETTINGS, TASK_TYPES, DemosConfig, Engine, EnvConfig, Pay, Source, TasksConfig, WebShopConfig
+from hiper.config.tasks import DemosConfig, EnvConfig, Source, TasksConfig
 from hiper.config.training import AlarmsConfig, OnAlarm, Trainable, TrainerConfig, ValueFit
+from hiper.errors import ConfigError
 
 __all__ = [
     "AlarmsConfig",
@@ -42,23 +45,19 @@ __all__ = [
     "DEFAULT_ALGO",
     "DemosConfig",
     "Dialect",
-    "Engine",
     "EnvConfig",
     "EvaluateConfig",
     "Init",
     "ModelConfig",
     "OnAlarm",
     "PathsConfig",
-    "Pay",
     "ProtocolConfig",
     "RolloutConfig",
     "RunConfig",
     "SFTConfig",
-    "SPLITS",
-    "SUITE_SETTINGS",
+    "SharedConfig",
     "Source",
     "Style",
-    "TASK_TYPES",
     "TasksConfig",
     "TinyConfig",
     "TrackingConfig",
@@ -66,8 +65,9 @@ __all__ = [
     "TrainerConfig",
     "ValueFit",
     "WandbMode",
-    "WebShopConfig",
 ]
+
+S = TypeVar("S")
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 
@@ -88,8 +88,8 @@ DEFAULT_ALGO = "hae"
 class EvaluateConfig:
     """Evaluation over full splits."""
 
-    splits: list[str] = field(default_factory=lambda: ["valid_seen", "valid_unseen"])
-    """Splits that are evaluated; the first is watched in training. `env` files choose those of their suite."""
+    splits: list[str] | None = None
+    """Splits that are evaluated; the first is watched in training. Unset: all of the suite but `train`."""
     temperature: float = 0.0
     """0: greedy (paper: 0.4)."""
     limit: int | None = None
@@ -110,7 +110,7 @@ class EvaluateConfig:
             f"0, or between {least:g} and {most:g}",
         )
         require(self.limit is None or self.limit >= 1, "evaluate.limit", self.limit, "at least 1, or null for all")
-        require(bool(self.splits), "evaluate.splits", self.splits, "at least one split")
+        require(self.splits != [], "evaluate.splits", self.splits, "at least one split, or null for all but train")
 
 
 @dataclass
@@ -144,8 +144,8 @@ def _default_algo() -> AlgoConfig:
 
 
 @dataclass
-class RunConfig:
-    """One experiment."""
+class SharedConfig:
+    """What every experiment has, whatever its suite."""
 
     name: str = "default"
     """Names the run's folder: letters, digits, `_`, `-` and `.`, which does not come first."""
@@ -156,7 +156,6 @@ class RunConfig:
     """CPU threads torch uses; 0: all cores."""
     tasks: TasksConfig = field(default_factory=TasksConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
-    webshop: WebShopConfig = field(default_factory=WebShopConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -176,7 +175,7 @@ class RunConfig:
         return self.seed if self.sft.seed is None else self.sft.seed
 
     def __post_init__(self) -> None:
-        require_sane(self)
+        require_sane(self, but=("suite",))
         require(_NAME.fullmatch(self.name) is not None, "name", self.name, "letters, digits, _, - and ., which does not come first")
         require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
         require(self.threads >= 0, "threads", self.threads, "at least 0")
@@ -192,3 +191,50 @@ class RunConfig:
             self.trainer.processes,
             f"at most rollout.trajectories={self.rollout.trajectories}",
         )
+
+
+@dataclass
+class RunConfig(SharedConfig):
+    """One experiment."""
+
+    suite: Any = None
+    """The settings that only the chosen suite reads, as its own class; None: the defaults, or it has none. As a file and on the command
+    line they are a section named after the suite: `webshop.products`."""
+
+    def __post_init__(self) -> None:
+        kind = _suite_settings(self.env.name)
+        if self.suite is None and kind is not None:
+            self.suite = kind()
+        elif self.suite is not None and type(self.suite) is not kind:
+            reads = "none of its own" if kind is None else kind.__name__
+            raise ConfigError(f"suite={self.suite!r}: env.name={self.env.name} has {reads} for settings. Give it those, or leave them out.")
+        super().__post_init__()
+        if self.suite is not None:
+            require_sane(self.suite, f"{self.env.name}.")
+
+    def own(self, kind: type[S]) -> S:
+        """The suite's own settings, as the class they are of.
+
+        Raises:
+            ConfigError: they are another suite's.
+        """
+        if not isinstance(self.suite, kind):
+            raise ConfigError(f"env.name={self.env.name} has no settings of {kind.__name__}: another suite reads those.")
+        return self.suite
+
+    def sections(self) -> dict[str, Any]:
+        """Every setting, nested as files have them: the suite's own are a section named after it, behind `env`."""
+        found: dict[str, Any] = {}
+        for item in fields(SharedConfig):
+            value = getattr(self, item.name)
+            found[item.name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            if item.name == "env" and self.suite is not None:
+                found[self.env.name] = asdict(self.suite)
+        return found
+
+
+def _suite_settings(name: str) -> type[Any] | None:
+    # A suite's settings lie with the suite, above this package; a config without them has to begin with its defaults all the same.
+    from hiper.suites.registry import settings_of_suite
+
+    return settings_of_suite(name)

@@ -61,10 +61,12 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 """The one kind of interpolation that may be left in a text: of another setting. See `hiper.composition.compose.PLACES`."""
 
 
-def require_sane(settings: Any, prefix: str = "") -> None:
+def require_sane(settings: Any, prefix: str = "", but: tuple[str, ...] = ()) -> None:
     """What holds for every setting of its type, so that no class has to say it: floats are finite, whole numbers and seeds have bounds,
     text can be printed in a line."""
     for item in fields(settings):
+        if item.name in but:
+            continue
         key, value = prefix + item.name, getattr(settings, item.name)
         if is_dataclass(value):
             require_sane(value, f"{key}.")

@@ -27,7 +27,6 @@ class Entry:
     """SHA-256 of the model's files; of a hub model its id."""
     tasks: Mapping[str, str]
     """Split -> SHA-256 of the task files."""
-    engine: str
     settings: Mapping[str, Any]
     """What the evaluation was played under."""
     versions: Mapping[str, str | None]
@@ -73,8 +72,6 @@ def compare(accepted: Entry, now: Entry, alpha: float) -> Drift:
     if accepted.model != now.model:
         changed.append(f"the model's files changed ({accepted.model[:12]} to {now.model[:12]})")
     changed += [f"the task files of {split} changed" for split in now.tasks if now.tasks[split] != accepted.tasks.get(split)]
-    if accepted.engine != now.engine:
-        changed.append(f"the environment's engine changed ({accepted.engine} to {now.engine})")
     changed += _differences("package", accepted.versions, now.versions) + _differences("setting", accepted.settings, now.settings)
     fallen = []
     for split, after in now.successes.items():

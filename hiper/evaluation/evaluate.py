@@ -17,7 +17,7 @@ from hiper.runs.run_dir import environment
 from hiper.runs.stage_folder import ENVIRONMENT, digest
 from hiper.runtime.files import write_json
 from hiper.runtime.progress import Progress
-from hiper.suites import suite_of
+from hiper.suites import splits_of, suite_of
 from hiper.suites.tasks import Task, TaskIndex
 
 logger = logging.getLogger(__name__)
@@ -81,12 +81,12 @@ def evaluate(
     Raises:
         DataError: a split has no tasks, or the result cannot be written.
     """
-    chosen = {split: choose(index.split(split), cfg.evaluate.limit) for split in cfg.evaluate.splits}
+    chosen = {split: choose(index.split(split), cfg.evaluate.limit) for split in splits_of(cfg)}
     entries = [entry for tasks in chosen.values() for entry in tasks]
     meta = _meta(cfg, model, planner, index, chosen)
     chunks = Chunks(out, {"meta": meta, "models": [_model_digest(one) for one in (model, planner)], "chunk": cfg.evaluate.chunk})
     trajectories = _play(cfg, model, planner, index, entries, chunks, progress)
-    record = write_evaluation(out.parent, out.name, trajectories, meta)
+    record = write_evaluation(out.parent, out.name, trajectories, meta, suite_of(cfg))
     write_json(out / ENVIRONMENT, environment())
     if not keep_chunks:
         chunks.delete()
@@ -168,7 +168,6 @@ def _meta(cfg: RunConfig, model: Path | str, planner: Path | str | None, index: 
         "temperature": cfg.evaluate.temperature,
         "seed": cfg.evaluate.seed,
         "constrain": cfg.rollout.constrain.value,
-        "engine": cfg.env.engine.value,
         "max_turns": cfg.env.max_turns,
         "max_tokens": cfg.rollout.max_tokens,
         "context": cfg.protocol.context.value,

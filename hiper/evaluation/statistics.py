@@ -10,7 +10,6 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from hiper.config import SPLITS, TASK_TYPES
 from hiper.rollout.trajectory import StopReason, Trajectory
 
 Z95 = 1.959964
@@ -97,8 +96,13 @@ def fell(before: tuple[int, int], after: tuple[int, int]) -> float:
     return statistics.NormalDist().cdf(z)
 
 
-def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
+def summarise(trajectories: Iterable[Trajectory], splits: Sequence[str] = (), task_types: Sequence[str] = ()) -> dict[str, Any]:
     """Statistics over all episodes, by split, and by task type within each split.
+
+    Args:
+        trajectories: the episodes.
+        splits: splits in their order; others come after them by name.
+        task_types: task types, likewise.
 
     Returns:
         Statistics S under `overall`; under `splits`, for each split, its S with `macro_success_rate` and, in `task_types`, an S for each
@@ -123,12 +127,12 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
     episodes = list(trajectories)
     if not episodes:
         raise ValueError("there are no trajectories to summarise.")
-    splits: dict[str, Any] = {}
-    for split, of_split in _grouped(episodes, lambda episode: episode.split, SPLITS).items():
-        by_type = {name: _statistics(group) for name, group in _grouped(of_split, lambda episode: episode.task_type, TASK_TYPES).items()}
+    found: dict[str, Any] = {}
+    for split, of_split in _grouped(episodes, lambda episode: episode.split, splits).items():
+        by_type = {name: _statistics(group) for name, group in _grouped(of_split, lambda episode: episode.task_type, task_types).items()}
         macro = statistics.fmean(entry["success_rate"] for entry in by_type.values())
-        splits[split] = {**_statistics(of_split), "macro_success_rate": macro, "task_types": by_type}
-    return {"overall": _statistics(episodes), "splits": splits}
+        found[split] = {**_statistics(of_split), "macro_success_rate": macro, "task_types": by_type}
+    return {"overall": _statistics(episodes), "splits": found}
 
 
 def _grouped(episodes: Sequence[Trajectory], key: Callable[[Trajectory], str], order: Sequence[str]) -> dict[str, list[Trajectory]]:

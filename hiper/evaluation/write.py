@@ -12,12 +12,15 @@ from hiper.rollout.trajectory import Trajectory, write_trajectories
 from hiper.runtime.files import replacing, write_json
 from hiper.runtime.reading import read_json_object
 from hiper.runtime.records import read_value
+from hiper.suites.suite import Suite
 
 EVALUATION = "evaluation.json"
 TRAJECTORIES = "trajectories.jsonl"
 
 
-def write_evaluation(out: Path, name: str, trajectories: Sequence[Trajectory], meta: Mapping[str, Any]) -> dict[str, Any]:
+def write_evaluation(
+    out: Path, name: str, trajectories: Sequence[Trajectory], meta: Mapping[str, Any], suite: Suite | None = None
+) -> dict[str, Any]:
     """Write `out/name/evaluation.json` and `out/name/trajectories.jsonl`, both complete or neither touched.
 
     Args:
@@ -25,6 +28,7 @@ def write_evaluation(out: Path, name: str, trajectories: Sequence[Trajectory], m
         name: of this one, such as `final`.
         trajectories: every episode played.
         meta: how they were played; JSON.
+        suite: gives splits and task types their order; None: by name.
 
     Returns:
         The record written: `{"name", "meta", "overall", "splits"}`, see `hiper.evaluation.statistics.summarise`.
@@ -33,7 +37,7 @@ def write_evaluation(out: Path, name: str, trajectories: Sequence[Trajectory], m
         ValueError: no trajectories.
         DataError: the disk refused the files.
     """
-    record = {"name": name, "meta": dict(meta), **summarise(trajectories)}
+    record = {"name": name, "meta": dict(meta), **summarise(trajectories, *((suite.splits, suite.task_types) if suite is not None else ()))}
     folder = out / name
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hiper.composition.compose import compose, override, read_settings
-from hiper.config import RunConfig, TasksConfig
+from hiper.config import RunConfig
 from hiper.errors import ConfigError, HiperError
 from hiper.evaluation.drift import Drift, Entry, append_history, compare, read_history
 from hiper.evaluation.evaluate import choose, evaluate
@@ -20,7 +20,7 @@ from hiper.runs.stage_folder import digest
 from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress
 from hiper.runtime.reading import read_bytes
-from hiper.suites import suite_of
+from hiper.suites import splits_of, suite_of
 from hiper.suites.tasks import TaskIndex
 
 logger = logging.getLogger(__name__)
@@ -146,8 +146,7 @@ def _evaluate(one: Watched, work: Path, progress: Progress | None) -> Entry:
         time=here["time"],
         accepted=False,
         model=digest(Path(model)) if Path(model).is_dir() else str(model),
-        tasks={split: _tasks_digest(index, split) for split in cfg.evaluate.splits},
-        engine=cfg.env.engine.value,
+        tasks={split: _tasks_digest(index, split) for split in splits_of(cfg)},
         settings=settings,
         versions={**here["versions"], "python": here["python"]},
         successes={split: (found["successes"], found["tasks"]) for split, found in record["splits"].items()},
@@ -173,7 +172,10 @@ def _files(one: Watched, work: Path) -> tuple[str, Path]:
 
 def _index(tasks: Path, cfg: RunConfig) -> TaskIndex:
     file = tasks / "index.json"
-    return TaskIndex.load(file) if file.exists() else suite_of(cfg).index(tasks, replace(cfg, tasks=TasksConfig()), cfg.evaluate.splits)
+    if file.exists():
+        return TaskIndex.load(file)
+    suite = suite_of(cfg)
+    return suite.index(tasks, suite.whole(cfg), splits_of(cfg))
 
 
 def _tasks_digest(index: TaskIndex, split: str) -> str:

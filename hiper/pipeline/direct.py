@@ -10,6 +10,7 @@ from hiper.config import RunConfig
 from hiper.evaluation import read_evaluation
 from hiper.pipeline.stages import STAGES, StageResult, begun_run
 from hiper.pipeline.state import up_to_date
+from hiper.runs.plan import stages_of
 from hiper.runs.stage import REPORT_FILE
 from hiper.runtime.progress import track
 
@@ -29,16 +30,16 @@ def run_stages(cfg: RunConfig, force: bool, settings: Callable[[], RunConfig] | 
     """
     results = []
     with begun_run(Path(cfg.paths.run), settings or (lambda: cfg), list(STAGES), force=force) as cfg:
-        for name, stage in STAGES.items():
+        for name in stages_of(cfg):
             with track(name) as progress:
-                results.append(stage(cfg, progress, force=force))
+                results.append(STAGES[name](cfg, progress, force=force))
             logger.info("%s", results[-1])
     return results
 
 
 def finished(cfg: RunConfig) -> bool:
     """Whether all stages have finished under these settings, so that there is nothing to do but to verify them."""
-    return all(up_to_date(cfg, name) for name in STAGES)
+    return all(up_to_date(cfg, name) for name in stages_of(cfg))
 
 
 def outcome(run: Path) -> str:

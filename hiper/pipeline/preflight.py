@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from hiper.config import RunConfig, WandbMode
 from hiper.errors import ConfigError, HiperError
+from hiper.runs.plan import has_sft
 from hiper.runs.stage import STAGES, Stage
 from hiper.runtime.packages import how_to_install
-from hiper.suites import suite_of
+from hiper.suites import splits_of, suite_of
 
 TIMEOUT = 10.0
 """Seconds a hub has for an answer."""
@@ -84,9 +85,9 @@ def _device(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
 
 def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     """Settings that only a later stage would find to contradict each other."""
-    suite = suite_of(cfg)
+    suite, splits = suite_of(cfg), splits_of(cfg)
     known = suite.splits
-    watched = cfg.evaluate.splits[:1] if "evaluate" not in stages and cfg.trainer.eval_every > 0 else cfg.evaluate.splits
+    watched = splits[:1] if "evaluate" not in stages and cfg.trainer.eval_every > 0 else splits
     unknown = [split for split in watched if split not in known]
     if unknown and _any(stages, _plays):
         yield f"evaluate.splits={unknown}: env.name={cfg.env.name} has {', '.join(known)}."
@@ -97,7 +98,8 @@ def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
 def _model(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     """The base model, but for the numbers in its weights."""
     path = cfg.model.path
-    if path is None or not _own(cfg, stages, "sft") or find_spec("transformers") is None:
+    loads = _own(cfg, stages, "sft") if has_sft(cfg) else "train" in stages
+    if path is None or not loads or find_spec("transformers") is None:
         return
     problem = None if Path(path).is_dir() else _hub_problem(path)
     if problem is not None:

@@ -17,6 +17,7 @@ from hiper.pipeline import work
 from hiper.pipeline.state import begun_under, check_upstream, finished_at, finished_folder, home, up_to_date
 from hiper.pipeline.work import StageArguments
 from hiper.runs import stage as table
+from hiper.runs.plan import left_out, stages_of
 from hiper.runs.run_dir import begin_run, save_config
 from hiper.runs.stage_folder import (
     CONFIG,
@@ -125,7 +126,7 @@ def begun_run(
     Args:
         run: the directory.
         settings: gives its config, asked for once the directory is held: one that is saved there stays as it stands then.
-        names: stages that are to be done.
+        names: stages that are to be done, of those that the run has.
         force: do finished ones again.
         tokens: see `hiper.runtime.lock.locked`.
 
@@ -136,6 +137,8 @@ def begun_run(
     with locked(run, tokens=tokens):
         cfg = settings()
         recover_run(cfg)
+        if tokens is None and (left := left_out(cfg)) is not None:  # a flow works for a command that has said so
+            logger.info("%s", left)
         check_needs(cfg, names, force)
         begin_run(cfg)
         yield cfg
@@ -161,9 +164,10 @@ def check_needs(cfg: RunConfig, names: Sequence[str], force: bool = False) -> No
     """
     from hiper.pipeline.preflight import check
 
+    names = [name for name in names if name in stages_of(cfg)]
     to_do = [name for name in names if force or not up_to_date(cfg, name)]
     if to_do:
-        check(cfg, names[list(names).index(to_do[0]) :])
+        check(cfg, names[names.index(to_do[0]) :])
 
 
 def finished_result(cfg: RunConfig, stage: str, before: str | None) -> StageResult:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError
 from hiper.runs.fingerprint import differences, stage_fingerprint, stage_lineage, stage_settings, told
+from hiper.runs.plan import check_stage, upstream_of
 from hiper.runs.stage import INDEX_FILE, STAGES
 from hiper.runs.stage_folder import Begun, read_stage, read_times, verify_stage
 
@@ -37,7 +38,7 @@ def stale(cfg: RunConfig, stage: str) -> str | None:
     if record.fingerprint != stage_fingerprint(cfg, stage):
         changed = told(differences(record.settings, stage_settings(cfg, stage)))
         return f"{run / stage} was made under other settings ({changed or 'of a stage before it, or another version'})"
-    if record.sources != digests(cfg, STAGES[stage].upstream):
+    if record.sources != digests(cfg, upstream_of(cfg, stage)):
         return f"{run / stage} was made from files that have changed since"
     return None
 
@@ -59,7 +60,9 @@ def digests(cfg: RunConfig, names: Sequence[str]) -> dict[str, str]:
 
 def begun_under(cfg: RunConfig, stage: str) -> Begun:
     """What a stage that begins now works under."""
-    return Begun(stage_fingerprint(cfg, stage), stage_lineage(cfg, stage), stage_settings(cfg, stage), digests(cfg, STAGES[stage].upstream))
+    return Begun(
+        stage_fingerprint(cfg, stage), stage_lineage(cfg, stage), stage_settings(cfg, stage), digests(cfg, upstream_of(cfg, stage))
+    )
 
 
 def finished_folder(cfg: RunConfig, stage: str) -> Path:
@@ -84,12 +87,13 @@ def finished_folder(cfg: RunConfig, stage: str) -> Path:
 
 
 def check_upstream(cfg: RunConfig, stage: str) -> None:
-    """See that what a stage reads is there.
+    """See that a run has a stage, and that what it reads is there.
 
     Raises:
-        ConfigError: an upstream stage has not finished, or not under these settings.
+        ConfigError: its suite has no use for the stage; or an upstream stage has not finished, or not under these settings.
     """
-    for upstream in STAGES[stage].upstream:
+    check_stage(cfg, stage)
+    for upstream in upstream_of(cfg, stage):
         try:
             finished_folder(cfg, upstream)
         except DataError as error:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hiper.errors import CheckpointError, DataError
+from hiper.runs.plan import stages_of, upstream_of
 from hiper.runs.run_dir import load_config
-from hiper.runs.stage import STAGES
 from hiper.runs.stage_folder import CHECKPOINTS, read_stage, verify_stage
 
 
@@ -19,14 +19,14 @@ def verify_run(run: Path) -> Iterator[tuple[str, bool]]:
     """
     cfg = load_config(run)
     base = None if cfg.paths.base is None else Path(cfg.paths.base)
-    for stage, facts in STAGES.items():
+    for stage in stages_of(cfg):
         home = base if base is not None and not (run / stage).exists() and (base / stage).exists() else run
         try:
             if read_stage(home, stage) is None:
                 yield f"{stage}: not finished", True
             else:
                 record = verify_stage(home, stage, full=True)
-                changed = [name for name in facts.upstream if _changed(run, base, name, record.sources.get(name))]
+                changed = [name for name in upstream_of(cfg, stage) if _changed(run, base, name, record.sources.get(name))]
                 yield (
                     f"{stage}: " + (f"made from other files of {', '.join(changed)} than there are now" if changed else "as written"),
                     True,

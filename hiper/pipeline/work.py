@@ -13,7 +13,8 @@ from typing import Any
 from hiper.config import RunConfig
 from hiper.errors import CheckpointError
 from hiper.pipeline.state import finished_folder, task_index
-from hiper.runs.stage import DEMOS_FILE, INDEX_FILE, METRICS_FILE, MODEL_FOLDER, REPORT_FILE
+from hiper.runs.plan import has_sft, start_of
+from hiper.runs.stage import BASE_FOLDER, DEMOS_FILE, INDEX_FILE, METRICS_FILE, MODEL_FOLDER, REPORT_FILE
 from hiper.runs.stage_folder import CHECKPOINTS, Fact, StageFolder, remove
 from hiper.runtime.files import write_json
 from hiper.runtime.progress import Progress
@@ -78,21 +79,29 @@ def train(arguments: StageArguments) -> None:
     cfg, folder = arguments.cfg, arguments.folder
     check_processes("trainer.processes", cfg.trainer.processes, uses_cuda(cfg))
     optimise = train_here if cfg.trainer.processes == 1 else train_in_processes
-    model = finished_folder(cfg, "sft") / MODEL_FOLDER
+    if has_sft(cfg):
+        model = finished_folder(cfg, "sft") / MODEL_FOLDER
+    else:
+        from hiper.sft.base_model import write_base_model
+
+        model = folder.path / BASE_FOLDER
+        write_base_model(cfg, task_index(cfg), model)
     summary = optimise(cfg, model, task_index(cfg), folder.path, resume=folder.resumed, progress=arguments.progress)
     folder.facts.update(_facts(summary))
 
 
 def evaluate(arguments: StageArguments) -> None:
-    """Play the full splits with the trained model, and with the warm start it came from."""
+    """Play the full splits with the trained model, and with the model it came from: `sft`, or `base` where the suite has no expert."""
     from hiper.evaluation import evaluate as play
     from hiper.evaluation.chunks import FOLDER as CHUNKS
 
     cfg, folder = arguments.cfg, arguments.folder
     index = task_index(cfg)
-    models = {"trained": finished_folder(cfg, "train") / MODEL_FOLDER}
+    train = finished_folder(cfg, "train")
+    models = {"trained": train / MODEL_FOLDER}
     if cfg.evaluate.baseline:
-        models = {"sft": finished_folder(cfg, "sft") / MODEL_FOLDER, **models}
+        start = finished_folder(cfg, "sft") / MODEL_FOLDER if has_sft(cfg) else train / BASE_FOLDER
+        models = {start_of(cfg): start, **models}
     found: dict[str, dict[str, float]] = {}
     made: list[Path] = []
     for name, model in models.items():

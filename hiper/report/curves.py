@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from hiper.evaluation.statistics import wilson
 from hiper.report.charts import Series, line_chart
-from hiper.report.read import RunRecord
+from hiper.report.read import STARTED, RunRecord
 
 Points = list[tuple[float, float | None]]
 Band = list[tuple[float, float, float]]
@@ -58,7 +58,9 @@ def draw_curves(run: RunRecord) -> dict[str, Markup]:
             y_range=(0, 1),
         ),
         "kl": line_chart(
-            "KL divergence", [line("to the warm start", "optim/kl_ref"), line("of the update", "optim/approx_kl", "high")], zero=True
+            "KL divergence",
+            [line(f"to the {STARTED[run.start]}", "optim/kl_ref"), line("of the update", "optim/approx_kl", "high")],
+            zero=True,
         ),
         "clip_fraction": line_chart("Clipped tokens", [line("share", "optim/clip_fraction")], as_percent=True, zero=True),
         "entropy": line_chart(

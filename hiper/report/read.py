@@ -18,6 +18,7 @@ from hiper.config import RunConfig
 from hiper.errors import DataError, HiperError
 from hiper.evaluation.write import TRAJECTORIES, read_evaluation
 from hiper.rollout.trajectory import Trajectory, read_trajectories
+from hiper.runs.plan import start_of
 from hiper.runs.run_dir import load_config
 from hiper.runs.stage import before
 from hiper.runs.stage_folder import ENVIRONMENT, TIMES
@@ -28,7 +29,8 @@ from hiper.runtime.text import visible
 LARGEST = 1e100
 """Numbers from here on are damage, and no chart could show them."""
 TRAINED = "trained"
-WARM_START = "sft"
+STARTED = {"sft": "warm start", "base": "base model"}
+"""What training started from: its evaluation's name -> in words."""
 
 T = TypeVar("T")
 
@@ -55,7 +57,9 @@ class RunRecord:
     """Stage -> seconds it took, of finished stages."""
     metrics: list[dict[str, Any]]
     timings: list[dict[str, Any]]
-    sft: dict[str, Any] | None
+    start: str
+    """What training started from: a key of `STARTED`."""
+    before: dict[str, Any] | None
     trained: dict[str, Any] | None
     """Evaluations as written by `hiper.evaluation`."""
     alarms: list[dict[str, Any]]
@@ -82,14 +86,17 @@ def read_run(run: Path) -> RunRecord:
         missing.append("Training has not finished: the curves end where it stands now.")
     else:
         missing += [f"{path} ends in the middle of a line, which is left out." for path in _unfinished(run, train)]
+    config = attempt("Configuration", lambda: load_config(run))
+    start = start_of(config) if config is not None else "sft"
     record = RunRecord(
         path=run,
-        config=attempt("Configuration", lambda: load_config(run)),
+        config=config,
         environment=attempt("Versions and git state", lambda: read_json_object(run / ENVIRONMENT)) or {},
         seconds=_seconds(run, missing),
         metrics=attempt("Training curves", lambda: _metrics(train / "metrics.jsonl")) or [],
         timings=attempt("Timings", lambda: _metrics(train / "timings.jsonl")) or [],
-        sft=attempt("Evaluation of the warm start", lambda: read_evaluation(run / "evaluate" / WARM_START)),
+        start=start,
+        before=attempt(f"Evaluation of the {STARTED[start]}", lambda: read_evaluation(run / "evaluate" / start)),
         trained=attempt("Evaluation after training", lambda: read_evaluation(run / "evaluate" / TRAINED)),
         alarms=attempt("Alarms", lambda: _read_alarms(train / "alarms.json")) or [],
         samples=attempt("Sample trajectories", lambda: _samples(run, train)) or [],

@@ -26,12 +26,12 @@ def tables(run: RunRecord) -> dict[str, str]:
     return {
         "curves": _csv(["iteration", *CURVES], rows),
         "evaluations": _csv(["iteration", "success"], evaluations(run.metrics)),
-        "tasks": _csv(["tasks", "trained", "sft"], _tasks(run)),
+        "tasks": _csv(["tasks", "trained", run.start], _tasks(run)),
     }
 
 
 def _tasks(run: RunRecord) -> Iterable[Sequence[Any]]:
-    models = [(evaluation or {"splits": {}})["splits"] for evaluation in (run.trained, run.sft)]
+    models = [(evaluation or {"splits": {}})["splits"] for evaluation in (run.trained, run.before)]
     for split in dict.fromkeys(name for splits in models for name in splits):
         whole = [splits.get(split) for splits in models]
         kinds = dict.fromkeys(kind for found in whole if found is not None for kind in ("all", *found["task_types"]))

@@ -19,11 +19,11 @@ from hiper.evaluation.history import history
 from hiper.report.charts import PALETTE, STYLE, interval_chart, percent, plain, standalone
 from hiper.report.curves import draw_curves, evaluations
 from hiper.report.episode import show_episode
-from hiper.report.read import RunRecord, read_run
+from hiper.report.read import STARTED, RunRecord, read_run
 from hiper.report.tables import tables
 from hiper.runtime.files import write_text
 from hiper.runtime.text import visible
-from hiper.suites import suite_of
+from hiper.suites import splits_of, suite_of
 from hiper.suites.suite import Wording
 
 MEAN_OF = 5
@@ -83,6 +83,8 @@ def render(record: RunRecord, curves: Mapping[str, Markup]) -> str:
         chart_style=Markup(STYLE),
         run=record,
         wording=wording,
+        start=STARTED[record.start],
+        watched=splits_of(record.config)[0] if record.config is not None else None,
         name=record.config.name if record.config is not None else visible(record.path.name),
         facts=_facts(record),
         command=_command(record),
@@ -143,14 +145,14 @@ def _made_with(record: RunRecord) -> list[str]:
 
 def _headlines(record: RunRecord) -> list[dict[str, Any]]:
     """Success by split: after training, before it, and the difference in points."""
-    after, before = record.trained, record.sft
+    after, before = record.trained, record.before
     splits = list(dict.fromkeys([*_splits(after), *_splits(before)]))
     headlines = []
     for split in splits:
         trained, warm = _splits(after).get(split), _splits(before).get(split)
         rows = [
             (label, colour, found["success_rate"], found["wilson_low"], found["wilson_high"])
-            for label, colour, found in (("after training", "low", trained), ("warm start", "muted", warm))
+            for label, colour, found in (("after training", "low", trained), (STARTED[record.start], "muted", warm))
             if found is not None
         ]
         gain = 100 * (trained["success_rate"] - warm["success_rate"]) if trained is not None and warm is not None else None
@@ -160,7 +162,7 @@ def _headlines(record: RunRecord) -> list[dict[str, Any]]:
 
 def _conditions(record: RunRecord, wording: Wording) -> str | None:
     """How the evaluations were played, in a sentence."""
-    found = record.trained or record.sft
+    found = record.trained or record.before
     if found is None:
         return None
     meta = found["meta"]
@@ -171,10 +173,11 @@ def _conditions(record: RunRecord, wording: Wording) -> str | None:
         "grammar": "replies limited to the protocol's grammar and to admissible commands",
     }.get(str(meta.get("constrain")), "nothing limits the action tokens")
     limit = meta.get("limit")
+    engine = f"{meta['engine']} engine; " if "engine" in meta else ""
     tasks = "Full splits" if limit is None else f"At most {limit} {wording.tasks} a split"
     return (
         f"{tasks}, {meta.get('source')} {wording.tasks}; {manner}; rollout.constrain={meta.get('constrain')} ({actions}); "
-        f"{meta.get('engine')} engine; at most {meta.get('max_turns')} turns."
+        f"{engine}at most {meta.get('max_turns')} turns."
     )
 
 
@@ -191,14 +194,14 @@ def _alarm_note(name: str, events: list[dict[str, Any]]) -> str:
 def _notes(record: RunRecord, wording: Wording) -> list[str]:
     """What a reader must know before believing the numbers."""
     notes = list(record.missing)
-    after, before = record.trained, record.sft
+    after, before = record.trained, record.before
     if after is not None and before is not None:
         differ = [key for key in _SAME if after["meta"].get(key) != before["meta"].get(key)]
         if differ:
             notes.append(f"The two evaluations were played differently ({', '.join(differ)}): their difference is not what training added.")
         if _tasks(after) != _tasks(before):
             notes.append(f"The two evaluations were played on different {wording.tasks}.")
-    if record.config is not None and record.config.demos.lapses > 0:
+    if record.config is not None and record.start == "sft" and record.config.demos.lapses > 0:
         notes.append(
             f"The warm start was made weaker on purpose: {percent(record.config.demos.lapses)} of its demonstrations leave out "
             f"{wording.lapses} (demos.lapses)."
@@ -217,7 +220,7 @@ def _notes(record: RunRecord, wording: Wording) -> list[str]:
 def _tables(record: RunRecord) -> list[dict[str, Any]]:
     """Success by task type, one table a split."""
     tables = []
-    after, before = _splits(record.trained), _splits(record.sft)
+    after, before = _splits(record.trained), _splits(record.before)
     for split in dict.fromkeys([*after, *before]):
         trained, warm = after.get(split), before.get(split)
         types = dict.fromkeys([*(trained or {}).get("task_types", {}), *(warm or {}).get("task_types", {})])
@@ -235,7 +238,7 @@ def _tables(record: RunRecord) -> list[dict[str, Any]]:
 
 def _behaviour(record: RunRecord) -> dict[str, Any] | None:
     """How the agents played: one column for each model and split."""
-    pairs = (("warm start", _splits(record.sft)), ("after training", _splits(record.trained)))
+    pairs = ((STARTED[record.start], _splits(record.before)), ("after training", _splits(record.trained)))
     splits = dict.fromkeys(split for _, found in pairs for split in found)
     columns = [(f"{_words(split)}, {label}", found[split]) for split in splits for label, found in pairs if split in found]
     if not columns:

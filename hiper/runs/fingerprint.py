@@ -17,8 +17,10 @@ from hiper import __version__
 from hiper.config import RunConfig
 from hiper.config.algo import PROMISE
 from hiper.config.dotted import flat
+from hiper.runs.plan import upstream_of
 from hiper.runs.stage import STAGES, Stage
-from hiper.suites.registry import suite_named, suite_of, suites
+from hiper.errors import ConfigError
+from hiper.suites.registry import settings_of_suite, suite_named, suite_of, suites
 
 Settings = Mapping[str, Any]
 """Dotted key -> value, JSON."""
@@ -26,8 +28,9 @@ Settings = Mapping[str, Any]
 
 def stage_settings(cfg: RunConfig, stage: str) -> dict[str, Any]:
     """The settings that decide a stage's files, by dotted key; those of the stages it reads are not among them."""
-    one, every = STAGES[stage], flat(dataclasses.asdict(cfg))
-    chosen = {key: value for name in one.settings for key, value in every.items() if key == name or key.startswith(f"{name}.")}
+    one, every = STAGES[stage], flat(cfg.sections())
+    alone = one.without_upstream if len(upstream_of(cfg, stage)) < len(one.upstream) else ()
+    chosen = {key: value for name in (*one.settings, *alone) for key, value in every.items() if key == name or key.startswith(f"{name}.")}
     own_seed = chosen.pop(one.own_seed) if one.own_seed is not None else None
     if own_seed is not None:
         chosen["seed"] = own_seed
@@ -44,9 +47,9 @@ def watched_settings(stage: str) -> list[str]:
     where `own_seed` is set and stands for it, and with the whole of `algo` what a preset promises, which changes no result by itself.
     """
     one = STAGES[stage]
-    found = [key for name in one.settings for key in _without(name, one.neutral)]
+    found = [key for name in (*one.settings, *one.without_upstream) for key in _without(name, one.neutral)]
     suite = ["env.name"] if one.suite and "env" not in found else []
-    own = [key for name in suites() for key in suite_named(name).own.of(one.suite)]
+    own = [key for name in suites() for key in _own_settings(name, one.suite)]
     return list(dict.fromkeys([*found, *suite, *own]))
 
 
@@ -59,7 +62,7 @@ def stage_fingerprint(cfg: RunConfig, stage: str, but: Collection[str] = ()) -> 
         but: settings of its own that are left out.
     """
     settings = {key: value for key, value in stage_settings(cfg, stage).items() if key not in but}
-    upstream = [stage_fingerprint(cfg, name) for name in STAGES[stage].upstream]
+    upstream = [stage_fingerprint(cfg, name) for name in upstream_of(cfg, stage)]
     return fingerprint({"settings": settings, "upstream": upstream, "version": __version__})
 
 
@@ -91,16 +94,30 @@ def _value(value: Any) -> str:
 
 def _suite_settings(cfg: RunConfig, stage: Stage, every: Settings) -> dict[str, Any]:
     """What decides a stage's files beside the settings that all suites share."""
-    suite, name = suite_of(cfg), cfg.env.name
-    found = {key: every[key] for key in suite.own.of(stage.suite)}
-    if stage.suite and name != _defaults()["env.name"] and not any(key.startswith(f"{name}.") for key in found):
-        found["env.name"] = name  # nothing else tells this suite's files from another's
-    return {**found, **(suite.source(cfg) if "tasks" in stage.suite else {})}
+    if not stage.suite:
+        return {}
+    found = {key: every[key] for key in _own_settings(cfg.env.name, stage.suite)}
+    return {"env.name": cfg.env.name, **found, **(suite_of(cfg).source(cfg) if "tasks" in stage.suite else {})}
+
+
+def _own_settings(name: str, parts: Collection[str]) -> list[str]:
+    """The settings that a suite alone reads and that decide some of these parts, by dotted key.
+
+    Raises:
+        ConfigError: the suite's `own` names a setting that it does not have.
+    """
+    kind, own = settings_of_suite(name), dataclasses.asdict(suite_named(name).own)
+    names = [] if kind is None else [item.name for item in dataclasses.fields(kind)]
+    named = {setting for settings in own.values() for setting in settings}
+    if not named <= set(names):
+        raise ConfigError(f"the suite {name!r} says what {', '.join(sorted(named - set(names)))} decides, and has no such setting.")
+    own["tasks"] = [setting for setting in names if setting not in named]
+    return [f"{name}.{setting}" for setting in names if any(setting in own[part] for part in parts)]
 
 
 @cache
 def _defaults() -> Settings:
-    return flat(dataclasses.asdict(RunConfig()))
+    return flat(RunConfig().sections())
 
 
 def _without(name: str, left_out: Collection[str]) -> list[str]:

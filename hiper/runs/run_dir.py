@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hiper import __version__
 from hiper.composition.compose import build, schema_of
+from hiper.composition.sections import as_node
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError
 from hiper.runtime.files import write_json, write_text
@@ -35,14 +36,21 @@ PACKAGES = ("torch", "transformers", "tokenizers", "trl", "numpy", "alfworld", "
 """Packages whose versions a run records."""
 
 
-def save_config(config: RunConfig, path: Path) -> None:
-    """Write every setting, resolved, as YAML that `load_config` reads back."""
-    write_text(path, shown_config(config))
+def save_config(config: RunConfig, path: Path, *, every: bool = False) -> None:
+    """Write a config, resolved, as YAML that `load_config` reads back.
+
+    Args:
+        config: the config.
+        path: the file, replaced in one move.
+        every: with the sections of all suites, as DVC needs them, which watches them all; without, it can be read where other suites are
+            not installed.
+    """
+    write_text(path, shown_config(config, every=every))
 
 
-def shown_config(config: RunConfig) -> str:
-    """Every setting, resolved, as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+def shown_config(config: RunConfig, *, every: bool = False) -> str:
+    """Every setting, resolved, as YAML; `every` as in `save_config`."""
+    return OmegaConf.to_yaml(as_node(config, every=every), resolve=True)
 
 
 def load_config(path: Path) -> RunConfig:

@@ -16,6 +16,8 @@ from typing import Any
 INDEX_FILE = "index.json"
 DEMOS_FILE = "demos.jsonl"
 MODEL_FOLDER = "model"
+BASE_FOLDER = "base"
+"""The base model in the folder of the training that starts from it, of a suite without an expert."""
 METRICS_FILE = "metrics.json"
 """Success by model and split, and the number of tasks, for tools that compare runs."""
 REPORT_FILE = "report.html"
@@ -50,13 +52,17 @@ class Stage:
     """The settings, or groups of them, that its files depend on. Device, threads, tracking and paths change no result that is meant to be
     one. Nor do alarms, so that a run which one has stopped can be resumed under others."""
     suite: tuple[str, ...] = ()
-    """Which of the suite's own settings its files depend on: fields of `hiper.suites.suite.OwnSettings`."""
+    """Which of the suite's own settings its files depend on: `tasks`, and fields of `hiper.suites.suite.OwnSettings`."""
     own_seed: str | None = None
     """A setting that stands for `seed` where it is set."""
     neutral: tuple[str, ...] = ()
     """Settings within `settings` that change how often work is saved, and no result."""
     extendable: tuple[str, ...] = ()
     """Settings that say how long it goes on: more of them continues its work, finished or not."""
+    without_upstream: tuple[str, ...] = ()
+    """Settings that its files depend on, too, where a stage that it reads is left out, whose settings they are else."""
+    expert: bool = False
+    """Whether it needs an expert: with a suite that has none, it is left out."""
     added: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Settings that came after such stages had been done, and the value under which one from before is not another one."""
     gpu: bool = False
@@ -105,7 +111,8 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 "let the expert write plan-execute demonstrations",
                 upstream=("tasks",),
                 settings=("demos", "env", "protocol"),
-                suite=("text",),
+                suite=("demos", "text"),
+                expert=True,
                 shared=True,
             ),
             Stage(
@@ -116,6 +123,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 own_seed="sft.seed",
                 neutral=("sft.save_every",),
                 added=MappingProxyType({"sft.processes": 1, **FLOAT32}),
+                expert=True,
                 gpu=True,
                 shared=True,
                 resumable=True,
@@ -128,13 +136,14 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 suite=("text", "reward"),
                 neutral=("trainer.save_every", "trainer.keep_last"),
                 extendable=("trainer.iterations", "trainer.env_turns"),
+                without_upstream=("sft.seed",),
                 added=MappingProxyType({"trainer.processes": 1, "algo.lam_end": 0.0, **FLOAT32}),
                 gpu=True,
                 resumable=True,
             ),
             Stage(
                 "evaluate",
-                "play full splits with the trained model, and with the warm start it came from",
+                "play full splits with the trained model, and with the model it came from",
                 upstream=("tasks", "sft", "train"),
                 settings=("evaluate", "rollout", "env", "protocol", "model"),
                 suite=("text",),

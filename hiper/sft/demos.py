@@ -93,7 +93,7 @@ def write_demos(index: TaskIndex, cfg: RunConfig, out: Path, progress: Progress 
                 failed += 1
                 continue
             used.add(entry.path)
-            for messages, admissible in _conversations(demo, prompter, cfg):
+            for messages, admissible in conversations_of(demo, prompter, cfg):
                 line = {"task_id": entry.path, "task_type": entry.task_type, "messages": messages, "admissible": admissible}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             written += 1
@@ -145,7 +145,8 @@ def _conversation(record: Any, where: str) -> Conversation:
     return Conversation(messages, admissible)
 
 
-def _conversations(demo: Demonstration, prompter: Prompter, cfg: RunConfig) -> Iterator[tuple[list[Message], list[list[str]]]]:
+def conversations_of(demo: Demonstration, prompter: Prompter, cfg: RunConfig) -> Iterator[tuple[list[Message], list[list[str]]]]:
+    """An episode as its lines: the messages, and what was admissible at each reply."""
     replies: list[Message] = []
     for _, step in demo.turns:
         text = render(Switch.SWITCH if step.switch else Switch.KEEP, step.subgoal, step.action, cfg.protocol.dialect)

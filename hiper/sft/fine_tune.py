@@ -19,15 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hiper.config import ComputeDtype, Constrain, Dialect, RunConfig
-from hiper.errors import CollapseError, ConfigError, DataError, ModelError
-from hiper.model.actor import Actor, load_lm, load_tokenizer, save_actor
+from hiper.errors import CollapseError, ConfigError, DataError
+from hiper.model.actor import Actor, save_actor
 from hiper.model.compute import autocast, use_attention
 from hiper.model.folder import not_finite
-from hiper.model.tiny import build_tiny
-from hiper.model.tokenizer import build_tokenizer
 from hiper.protocol import parse, reply_text
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import CommandTries, GrammarConstraint, GrammarTurn
@@ -40,6 +38,7 @@ from hiper.runtime.distributed import ALONE, World
 from hiper.runtime.files import sync_tree
 from hiper.runtime.packages import missing
 from hiper.runtime.progress import Progress
+from hiper.sft.base_model import base_model
 from hiper.sft.checkpoint import Checkpoints, resumable
 from hiper.sft.demos import Conversation, read_demos
 from hiper.sft.sharing import IGNORED, OwnDropout, shard_rows, sharing
@@ -98,7 +97,7 @@ def fine_tune(
         )
     conversations = read_demos(demos)
     device = pick_device(cfg, world)
-    tokenizer, lm = _base_model(cfg, conversations)
+    tokenizer, lm = base_model(cfg, (m["content"] for c in conversations for m in c.messages))
     dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
     codec = ChatCodec(tokenizer)
     examples = encode(conversations, codec, cfg.sft.max_length, dialect)
@@ -168,20 +167,6 @@ def _trainer(
         trainer.data_collator = shard_rows(trainer.data_collator, world)
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _base_model(cfg: RunConfig, conversations: Sequence[Conversation]) -> tuple[PreTrainedTokenizerBase, Any]:
-    """Tokenizer and language model to start from: those of `model.path`, or new ones with the demonstrations' vocabulary."""
-    if cfg.model.path is None:
-        tokenizer = build_tokenizer(m["content"] for c in conversations for m in c.messages)
-        lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.sft_seed)
-        return tokenizer, lm.to(getattr(torch, cfg.model.dtype))
-    tokenizer, lm = load_tokenizer(cfg.model.path), load_lm(cfg.model.path, cfg.model.dtype)
-    if len(tokenizer) > (rows := lm.get_input_embeddings().weight.shape[0]):
-        raise ModelError(
-            f"the tokenizer of {cfg.model.path} has {len(tokenizer)} tokens, its model knows {rows}: they do not belong together."
-        )
-    return tokenizer, lm
 
 
 def _reply_limit(conversations: Sequence[Conversation], codec: ChatCodec) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiper.config import RunConfig
+from hiper.config import RunConfig, TasksConfig
+from hiper.errors import ConfigError
 from hiper.runtime.progress import Progress
 from hiper.suites.base import TextEnv
 from hiper.suites.expert import Expert
@@ -30,18 +31,14 @@ class Wording:
 
 @dataclass(frozen=True)
 class OwnSettings:
-    """The settings that no other suite reads, by what they decide: dotted keys."""
+    """What the settings that no other suite reads decide, by their names; those that are not named here decide which tasks there are."""
 
-    tasks: tuple[str, ...] = ()
-    """Which tasks there are."""
+    demos: tuple[str, ...] = ()
+    """How demonstrations are made."""
     text: tuple[str, ...] = ()
     """What an agent reads and writes."""
     reward: tuple[str, ...] = ()
     """What an episode pays."""
-
-    def of(self, parts: Sequence[str]) -> list[str]:
-        """Those that decide some of `tasks`, `text` and `reward`."""
-        return [name for part in parts for name in getattr(self, part)]
 
 
 class Suite(ABC):
@@ -52,10 +49,10 @@ class Suite(ABC):
     wording: Wording = Wording()
     splits: tuple[str, ...] = ("train", "valid", "test")
     """Names of its splits; `train` is among them."""
+    task_types: tuple[str, ...] = ()
+    """Kinds of tasks in the order in which they are shown; others come after them by name."""
     own: OwnSettings = OwnSettings()
-    """Which of its settings decide a stage's files beside those that all suites share."""
-    reads: tuple[str, ...] = ()
-    """Which of `hiper.config.SUITE_SETTINGS` it reads: keys, or sections. Those it does not read are refused."""
+    """What its own settings decide; the class of them is named where the suite is registered."""
 
     def source(self, cfg: RunConfig) -> Mapping[str, Any]:
         """What decides the tasks beside settings, such as where official ones lie when the config leaves that to the machine: nothing."""
@@ -101,9 +98,18 @@ class Suite(ABC):
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
         """An environment for the task at a path of the index; `rng` gives its things other names, where that can be done."""
 
-    @abstractmethod
     def expert(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Expert:
-        """An expert that has seen the training split; `rng` is its own."""
+        """An expert that has seen the training split; `rng` is its own. A suite that does not say one has none.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        raise ConfigError(f"env.name={cfg.env.name} has no expert: nobody shows how its tasks are done.")
+
+    @property
+    def has_expert(self) -> bool:
+        """Whether it has an expert; without one, nothing is demonstrated or fine-tuned, and training starts from the base model."""
+        return type(self).expert is not Suite.expert
 
     def training_tasks(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[Task, TextEnv]]:
         """Tasks to demonstrate, in random order and without end: those of the training split, again and again."""
@@ -111,6 +117,10 @@ class Suite(ABC):
         while True:
             for entry in rng.sample(entries, len(entries)):
                 yield entry, self.make_env(cfg, index.resolve(entry))
+
+    def whole(self, cfg: RunConfig) -> RunConfig:
+        """The settings under which `index` leaves no task of a directory out."""
+        return replace(cfg, tasks=TasksConfig())
 
     def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
         """The settings with no more generated tasks than these, for a look at one or two; as they are, where that costs nothing."""

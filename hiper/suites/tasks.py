@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from hiper.config import TASK_TYPES
 from hiper.errors import DataError
 from hiper.runtime.files import write_text
 from hiper.runtime.reading import read_json
@@ -53,11 +52,7 @@ class TaskIndex:
         found: dict[str, Counter[str]] = {}
         for entry in self.entries:
             found.setdefault(entry.split, Counter())[entry.task_type] += 1
-        ranks = {task: rank for rank, task in enumerate(TASK_TYPES)}
-        return {
-            split: {task: counts[task] for task in sorted(counts, key=lambda task: (ranks.get(task, len(ranks)), task))}
-            for split, counts in found.items()
-        }
+        return {split: dict(sorted(counts.items())) for split, counts in found.items()}
 
     def resolve(self, entry: Task) -> Path:
         """The task on this machine, as `make_env` takes it."""

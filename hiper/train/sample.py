@@ -14,6 +14,7 @@ from hiper.rollout.episode import Episode
 from hiper.rollout.player import TaskPlayer
 from hiper.rollout.samplers.transformers import TransformersSampler
 from hiper.runtime.distributed import ALONE, World
+from hiper.suites import splits_of
 from hiper.suites.tasks import Task, TaskIndex
 from hiper.train.metrics import Metrics, rollout_metrics
 from hiper.train.stream import TaskStream
@@ -59,7 +60,7 @@ class Player:
 
     def evaluate(self) -> Metrics:
         """Success on the watched tasks, always the same ones with the same draws; the run's own generator is not touched."""
-        tasks, count = self.index.split(self.cfg.evaluate.splits[0]), self.cfg.trainer.eval_tasks
+        tasks, count = self.index.split(splits_of(self.cfg)[0]), self.cfg.trainer.eval_tasks
         watched = [tasks[i * len(tasks) // count] for i in range(count)] if count < len(tasks) else tasks
         generator = torch.Generator(self.actor.device).manual_seed(self.cfg.evaluate.seed)
         episodes = self._play(watched, self.cfg.evaluate.temperature, generator)

@@ -23,7 +23,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ from hiper.runtime.distributed import ALONE, World
 from hiper.runtime.files import cut, sync, write_json
 from hiper.runtime.progress import Progress
 from hiper.runtime.reading import open_file
+from hiper.suites import splits_of
 from hiper.suites.tasks import TaskIndex
 from hiper.tracking import MetricsFile, Tracker
 from hiper.train.alarms import ADVICE, Alarm, Watch
@@ -144,7 +145,7 @@ class _Run:
             world,
         )
         if cfg.trainer.eval_every:
-            index.split(cfg.evaluate.splits[0])  # an empty one is refused before work is lost
+            index.split(splits_of(cfg)[0])  # an empty one is refused before work is lost
         self.origin = {"weights": str(bit_sum(self.actor)), "tasks": _tasks_digest(index)}
         """What the training began from: a checkpoint of another origin is not one of it."""
         self.recorded: dict[str, dict[str, Any]] = {}
@@ -225,7 +226,7 @@ class _Run:
             if os.path.lexists(self.out / name):
                 open_file(self.out / name).close()  # what is written to a pipe or a device is gone, or waits for a reader
         timings = MetricsFile(self.out / TIMINGS)
-        with Tracker(self.out, self.cfg.tracking, asdict(self.cfg)) as tracker:
+        with Tracker(self.out, self.cfg.tracking, self.cfg.sections()) as tracker:
             yield _Records(tracker, timings)
         timings.close()
 

@@ -85,7 +85,7 @@ def test_what_cannot_be_compared_is_refused(folder: Path, monkeypatch: pytest.Mo
         compare_credit(Comparison("small", (*BASE, "rollout.trajectories=8"), one), 1, 1, decision=lambda _: None)
     with pytest.raises(ConfigError, match="arm 'hae': with trainer.value_fit=gradient no critic learns"):
         compare_credit(Comparison("small", (*BASE, "trainer.value_fit=gradient"), one))
-    with pytest.raises(ConfigError, match="a warm start each"):
+    with pytest.raises(ConfigError, match="start from a model of their own each"):
         compare_credit(Comparison("small", BASE, one, own_start=True))
     monkeypatch.chdir(folder.parent)
     with pytest.raises(ConfigError, match="has no finished 'tasks' stage"):

@@ -27,6 +27,7 @@ from hiper.rollout.replay import GenerateSampler, ReplaySampler, Script
 from hiper.rollout.samplers.types import Request
 from hiper.sft.demos import read_demos, write_demos
 from hiper.suites.alfworld.games import TaskIndex
+from hiper.suites.alfworld.settings import ALFWorldConfig
 
 TRAJECTORIES = 3
 SMALL = [
@@ -34,7 +35,7 @@ SMALL = [
     f"rollout.trajectories={TRAJECTORIES}",
     "rollout.slots=2",
     "trainer.minibatch=2",
-    "demos.detours=0",
+    "alfworld.detours=0",
     "demos.slips=0",  # a demonstration in the window context leaves slips out, and is what tokens are counted from
     *(f"model.tiny.{name}={size}" for name, size in {"hidden": 32, "layers": 2, "heads": 2, "kv_heads": 2, "intermediate": 48}.items()),
 ]
@@ -59,11 +60,12 @@ def result(cfg: RunConfig, task_index: TaskIndex) -> dict[str, Any]:
 def lengths(cfg: RunConfig, task_index: TaskIndex, tmp_path_factory: pytest.TempPathFactory) -> dict[Context, list[int]]:
     """Tokens of each sequence of the recorded episodes, by the chat template: a conversation, or a turn's prompt and reply."""
     tokenizer = build_tokenizer(record(cfg, task_index)[1])
-    demos = replace(cfg.demos, count=TRAJECTORIES, fresh=False, renumber=False, lapses=0.0)
+    demos = replace(cfg.demos, count=TRAJECTORIES, lapses=0.0)
+    own = replace(cfg.own(ALFWorldConfig), fresh=False, renumber=False)
     found = {}
     for context in Context:
         path: Path = tmp_path_factory.mktemp("counted") / "demos.jsonl"
-        write_demos(task_index, replace(cfg, demos=demos, protocol=replace(cfg.protocol, context=context)), path)
+        write_demos(task_index, replace(cfg, demos=demos, suite=own, protocol=replace(cfg.protocol, context=context)), path)
         found[context] = [len(tokenizer.apply_chat_template(demo.messages)["input_ids"]) for demo in read_demos(path)]
     return found
 

@@ -172,7 +172,7 @@ def test_interrupted_training_goes_on_from_its_checkpoint(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_from_outside_ends_the_process_with_130(number: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hiper", "tasks", "experiment=smoke", "tasks.train=100000", f"paths.run={tmp_path / 'run'}"]
+    command = [sys.executable, "-m", "hiper", "tasks", "experiment=smoke", "alfworld.train=100000", f"paths.run={tmp_path / 'run'}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         try:
             deadline = time.monotonic() + 120
@@ -427,7 +427,7 @@ def test_bench_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_bench_train_measures_the_games_it_is_given(generated_games: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [f"model.tiny.{name}={size}" for name, size in {"hidden": 32, "heads": 2, "kv_heads": 2, "layers": 2}.items()]
-    small = ["rollout.trajectories=2", "demos.detours=0", "threads=1", *sizes]
+    small = ["rollout.trajectories=2", "alfworld.detours=0", "threads=1", *sizes]
     assert main(["benchmark", "train", "--data", str(generated_games), "--repeats", "1", *small]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["trajectories"], found["repeats"], found["threads"]) == (2, 1, 1)

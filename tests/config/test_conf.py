@@ -15,12 +15,14 @@ import yaml
 from hiper.algos.gae import GAEConfig
 from hiper.algos.grpo import GRPOConfig
 from hiper.composition.compose import compose, override
-from hiper.config import Constrain, Context, Pay, RunConfig
+from hiper.config import Constrain, Context, RunConfig
 from hiper.config.algo import KeepMode, KLEstimator, flat
 from hiper.config.places import config_dir
 from hiper.errors import ConfigError
 from hiper.experiments.reevaluate import load_plan
 from hiper.runs.run_dir import load_config, save_config
+from hiper.suites import splits_of
+from hiper.suites.webshop.settings import Pay
 
 CHOICES = sorted((path.parent.name, path.stem) for path in config_dir().glob("*/*.yaml") if path.parent.name != "reevaluate")
 PLANS = sorted((config_dir() / "reevaluate").glob("*.yaml"))
@@ -158,9 +160,9 @@ def test_what_is_published_for_webshop_is_as_published() -> None:
     cfg = compose(["env=webshop", "algo=hae_webshop"])
     shaping = cfg.algo.shaping
     assert (shaping.invalid, shaping.keep_mode, shaping.keep, shaping.keep_mismatch) == (-0.1, KeepMode.normalized, -3.5, -0.3)
-    assert (shaping.success_scale, cfg.webshop.pay, cfg.webshop.test) == (10.0, Pay.success, 500)
-    assert (cfg.env.max_turns, cfg.algo.lam_high, cfg.webshop.human, cfg.webshop.mended) == (15, 0.95, False, False)
-    assert cfg.evaluate.splits == ["valid", "test"]
+    assert (shaping.success_scale, cfg.suite.pay, cfg.suite.test) == (10.0, Pay.success, 500)
+    assert (cfg.env.max_turns, cfg.algo.lam_high, cfg.suite.human, cfg.suite.mended) == (15, 0.95, False, False)
+    assert splits_of(cfg) == ["valid", "test"]
 
 
 def test_hydra_finds_the_schemas_in_another_tool() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from hiper.algos.registry import algorithms
 from hiper.composition.compose import PLACES, compose, override
+from hiper.composition.sections import schema
 from hiper.config import RunConfig, Source, TrackingConfig
 from hiper.config.algo import Bootstrap
 from hiper.config.checks import collect_problems
@@ -31,7 +32,7 @@ def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from _settings(value, f"{prefix}{item.name}.") if is_dataclass(value) else [(prefix + item.name, value)]
 
 
-DEFAULTS = list(_settings(RunConfig()))
+DEFAULTS = list(_settings(schema()()))
 
 
 INTERPOLATIONS = (
@@ -75,8 +76,8 @@ def test_it_composes_from_any_working_directory(tmp_path: Path, monkeypatch: pyt
         ("experiment=quikstart", "did you mean 'quickstart'?"),
         ("tasks=oficial", "did you mean 'official'?"),
         ("algo.lam_high=high", "algo.lam_high=high has the wrong type: it must be a number."),
-        ("env.engine=java", "it must be one of native, textworld."),
-        ("evaluate.splits=3", "it must be a list such as [a]."),
+        ("alfworld.engine=java", "it must be one of native, textworld."),
+        ("evaluate.splits=3", "it must be a list such as [a] or null."),
         ("tasks.limit=few", "it must be a whole number or null."),
         ("algo.clip=0.1,0.2", "names several values; a run takes one"),
         ("+algo.extra=1", "cannot be added or deleted"),
@@ -243,7 +244,7 @@ def test_a_typo_in_a_config_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_saved_config_comes_back(tmp_path: Path) -> None:
-    cfg = compose(["experiment=alfworld_paper", "seed=5", "tasks.task_types=[look_at_obj_in_light]", "evaluate.limit=7"])
+    cfg = compose(["experiment=alfworld_paper", "seed=5", "alfworld.task_types=[look_at_obj_in_light]", "evaluate.limit=7"])
     save_config(cfg, tmp_path / "config.yaml")
     assert load_config(tmp_path) == load_config(tmp_path / "config.yaml") == cfg
 

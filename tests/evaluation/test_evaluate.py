@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 import torch
 
-from hiper.config import TASK_TYPES, RunConfig
+from hiper.config import RunConfig
 from hiper.errors import DataError
 from hiper.evaluation import evaluate, read_evaluation, write_evaluation
 from hiper.evaluation.evaluate import choose
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
 from hiper.runtime.progress import Progress
+from hiper.suites.alfworld.settings import TASK_TYPES
 from hiper.suites.tasks import Task, TaskIndex
 
 

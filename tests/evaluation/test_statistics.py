@@ -123,8 +123,10 @@ def test_micro_and_macro_are_apart() -> None:
 
 
 def test_splits_are_apart_and_in_their_usual_order() -> None:
-    result = summarise([episode("S", True, split="other"), episode("S", False, split="valid_unseen"), episode("S", True)])
+    episodes = [episode("S", True, split="other"), episode("S", False, split="valid_unseen"), episode("S", True)]
+    result = summarise(episodes, ("train", "valid_seen", "valid_unseen"))
     assert list(result["splits"]) == ["valid_seen", "valid_unseen", "other"]
+    assert list(summarise(episodes)["splits"]) == ["other", "valid_seen", "valid_unseen"]
     assert [entry["success_rate"] for entry in result["splits"].values()] == [1.0, 0.0, 1.0]
     assert "macro_success_rate" not in result["overall"]
 

@@ -41,10 +41,15 @@ def test_a_model_is_evaluated(finished_run: Path, tmp_path: Path) -> None:
 
 
 def test_a_new_suite_trains(tmp_path: Path) -> None:
-    said = ran(tmp_path, str(EXAMPLES / "new_suite" / "train.py"), "sft.max_steps=4", "trainer.iterations=1")
+    train = str(EXAMPLES / "new_suite" / "train.py")
+    said = ran(tmp_path, train, "sft.max_steps=4", "trainer.iterations=1", "vault.boxes=6")
     assert re.search(r"^evaluate: .*trained test", said, re.MULTILINE)
     page = (tmp_path / "runs" / "vault" / "seed-0" / "report" / "report.html").read_text(encoding="utf-8")
     assert "of 10 vaults won" in page
+    assert "boxes: red, blue, green, grey, white, black." in page
+    assert "vault:\n  boxes: 6\n" in (tmp_path / "runs" / "vault" / "seed-0" / "config.yaml").read_text(encoding="utf-8")
+    refused = subprocess.run([sys.executable, train, "vault.boxes=7"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert "vault.boxes=7 is out of range: it must be between 2 and 6" in refused.stderr
 
 
 @pytest.mark.slow

@@ -25,8 +25,7 @@ ENTRY = Entry(
     accepted=True,
     model="a" * 64,
     tasks={"valid_unseen": "b" * 64},
-    engine="native",
-    settings={"temperature": 0.4},
+    settings={"temperature": 0.4, "engine": "native"},
     versions={"torch": "2.13.0"},
     successes={"valid_unseen": (107, 120)},
     evaluation="c" * 64,
@@ -49,9 +48,9 @@ def test_a_fall_by_hand() -> None:
     [
         ({"model": "d" * 64}, "the model's files changed"),
         ({"tasks": {"valid_unseen": "d"}}, "the task files of valid_unseen changed"),
-        ({"engine": "textworld"}, "the environment's engine changed (native to textworld)"),
+        ({"settings": {"temperature": 0.4, "engine": "textworld"}}, "setting engine changed (native to textworld)"),
         ({"versions": {"torch": "2.14.0"}}, "package torch changed (2.13.0 to 2.14.0)"),
-        ({"settings": {"temperature": 0.0}}, "setting temperature changed (0.4 to 0.0)"),
+        ({"settings": {"temperature": 0.0, "engine": "native"}}, "setting temperature changed (0.4 to 0.0)"),
         ({"evaluation": "d"}, "the same inputs gave other numbers"),
     ],
 )
@@ -151,9 +150,9 @@ LEARNT = [
     "experiment=smoke",
     "rollout=grammar",
     "protocol.dialect=full",
-    *("tasks.train=8", "tasks.valid_seen=1", "tasks.valid_unseen=1", "tasks.max_receptacles=6", "tasks.max_objects=10"),
-    *("tasks.task_types=[pick_and_place_simple]", "env.max_turns=12"),
-    *("demos.count=16", "demos.fresh=false", "demos.renumber=false", "demos.detours=0", "demos.slips=0", "demos.lapses=0"),
+    *("alfworld.train=8", "alfworld.valid_seen=1", "alfworld.valid_unseen=1", "alfworld.max_receptacles=6", "alfworld.max_objects=10"),
+    *("alfworld.task_types=[pick_and_place_simple]", "env.max_turns=12"),
+    *("demos.count=16", "alfworld.fresh=false", "alfworld.renumber=false", "alfworld.detours=0", "demos.slips=0", "demos.lapses=0"),
     *("sft.max_steps=100", "sft.batch_size=4", "sft.lr=4.0e-3", "sft.beta2=0.99"),
 ]
 """Eight games that a model learns by heart: it wins most of them."""

@@ -17,11 +17,11 @@ BEGUN = "runs/begun"
 
 SETTINGS = (
     "experiment=smoke",
-    "tasks.train=6",
-    "tasks.valid_seen=2",
-    "tasks.valid_unseen=2",
-    "tasks.max_receptacles=6",
-    "tasks.max_objects=10",
+    "alfworld.train=6",
+    "alfworld.valid_seen=2",
+    "alfworld.valid_unseen=2",
+    "alfworld.max_receptacles=6",
+    "alfworld.max_objects=10",
     "demos.count=6",
     "env.max_turns=4",
     "sft.max_steps=1",

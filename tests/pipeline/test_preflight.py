@@ -17,8 +17,6 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper.config import (
     Critic,
-    DemosConfig,
-    Engine,
     EnvConfig,
     EvaluateConfig,
     ModelConfig,
@@ -37,6 +35,7 @@ from hiper.model.tiny import build_tiny
 from hiper.pipeline.preflight import check
 from hiper.pipeline.stages import STAGES
 from hiper.rollout.chat import ChatCodec
+from hiper.suites.alfworld.settings import ALFWorldConfig, Engine
 
 ALL = list(STAGES)
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -84,12 +83,17 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         (RunConfig(), "trl", "sft", "the warm start needs the package trl"),
         (RunConfig(), "datasets", "sft", "the warm start needs the package datasets"),
         (RunConfig(), "alfworld", "tasks", "tasks.source=generated needs the package alfworld"),
-        (RunConfig(env=EnvConfig(engine=Engine.textworld)), "textworld", "evaluate", "env.engine=textworld needs the package textworld"),
         (
-            RunConfig(env=EnvConfig(engine=Engine.textworld)),
+            RunConfig(suite=ALFWorldConfig(engine=Engine.textworld)),
+            "textworld",
+            "evaluate",
+            "alfworld.engine=textworld needs the package textworld",
+        ),
+        (
+            RunConfig(suite=ALFWorldConfig(engine=Engine.textworld)),
             "fast_downward",
             "train",
-            "env.engine=textworld needs the package fast_downward",
+            "alfworld.engine=textworld needs the package fast_downward",
         ),
         (RunConfig(tracking=TrackingConfig(wandb=WandbMode.offline)), "wandb", "train", "tracking.wandb=offline needs the package wandb"),
     ],
@@ -132,13 +136,13 @@ def test_wandb_online_needs_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ("cfg", "said"),
     [
         (
-            RunConfig(demos=DemosConfig(fresh=True), tasks=TasksConfig(source=Source.official)),
-            "demos.fresh=true needs tasks.source=generated",
+            RunConfig(suite=ALFWorldConfig(fresh=True), tasks=TasksConfig(source=Source.official)),
+            "alfworld.fresh=true needs tasks.source=generated",
         ),
-        (RunConfig(demos=DemosConfig(fresh=True, scatter=0.5)), "demos.scatter=0.5 is for games played again"),
+        (RunConfig(suite=ALFWorldConfig(fresh=True, scatter=0.5)), "alfworld.scatter=0.5 is for games played again"),
         (
-            RunConfig(env=EnvConfig(name="webshop")),
-            "evaluate.splits=['valid_seen', 'valid_unseen']: env.name=webshop has train, valid, test",
+            RunConfig(env=EnvConfig(name="webshop"), evaluate=EvaluateConfig(splits=["valid_seen", "test"])),
+            "evaluate.splits=['valid_seen']: env.name=webshop has train, valid, test",
         ),
     ],
 )
@@ -194,8 +198,9 @@ def test_a_model_of_another_kind_is_refused(model: Path) -> None:
 
 def test_a_run_on_a_cpu_is_looked_through_without_heavy_imports() -> None:
     code = (
-        "import sys; from hiper.config import DemosConfig, RunConfig; from hiper.pipeline.preflight import check; "
-        "check(RunConfig(demos=DemosConfig(fresh=True)), ['tasks', 'demos', 'sft', 'train', 'evaluate', 'report']); "
+        "import sys; from hiper.config import RunConfig; from hiper.pipeline.preflight import check; "
+        "from hiper.suites.alfworld.settings import ALFWorldConfig; "
+        "check(RunConfig(suite=ALFWorldConfig(fresh=True)), ['tasks', 'demos', 'sft', 'train', 'evaluate', 'report']); "
         "print(sorted(name for name in sys.modules if name in ('torch', 'transformers', 'trl', 'wandb', 'hydra', 'prefect')))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config import TASK_TYPES, RunConfig
+from hiper.config import RunConfig
 from hiper.evaluation import write_evaluation
 from hiper.rollout.trajectory import Levels, StopReason, Trajectory, Turn, write_trajectories
 from hiper.runs.run_dir import environment, save_config
 from hiper.runs.stage_folder import ENVIRONMENT, Begun, stage_folder
+from hiper.suites import splits_of
+from hiper.suites.alfworld.settings import TASK_TYPES
 from hiper.tracking import MetricsFile
 
 ITERATIONS = 60
@@ -113,12 +115,12 @@ def evaluation(run: Path, name: str, share: float, config: RunConfig, rng: rando
     """An evaluation with the given share of won games."""
     trajectories = [
         episode(rng, rng.random() < share + 0.12 * math.cos(number), split, TASK_TYPES[number % 6], number)
-        for split in config.evaluate.splits
+        for split in splits_of(config)
         for number in range(120)
     ]
     meta = {
         "model": f"{name}/model",
-        "splits": {split: {"tasks": 120, "available": 120, "sha256": "0" * 64} for split in config.evaluate.splits},
+        "splits": {split: {"tasks": 120, "available": 120, "sha256": "0" * 64} for split in splits_of(config)},
         "limit": None,
         "source": "generated",
         "temperature": 0.0,

@@ -21,13 +21,15 @@ from hiper.protocol import Switch, parse
 from hiper.sft.demos import Conversation, read_demos, write_demos
 from hiper.suites.alfworld import Game
 from hiper.suites.alfworld.games import index_games
+from hiper.suites.alfworld.settings import ALFWorldConfig
 from hiper.suites.expert import demonstrate
 from hiper.suites.tasks import Task, TaskIndex
 
 
 def config(count: int = 24, seed: int = 0, turns: int = 50, renumber: bool = True, **protocol: object) -> RunConfig:
     settings = ProtocolConfig(**({"style": Style.terse} | protocol))  # type: ignore[arg-type]
-    return RunConfig(demos=DemosConfig(count=count, seed=seed, renumber=renumber), protocol=settings, env=EnvConfig(max_turns=turns))
+    demos, own = DemosConfig(count=count, seed=seed), ALFWorldConfig(renumber=renumber)
+    return RunConfig(demos=demos, protocol=settings, env=EnvConfig(max_turns=turns), suite=own)
 
 
 def lines(path: Path) -> list[dict]:
@@ -100,7 +102,7 @@ def test_replaying_the_actions_wins(task_index: TaskIndex, tmp_path: Path, diale
 
 
 def test_renumbered_games_are_won_with_their_own_names(official_games: Path) -> None:
-    """What `demos.renumber` rests on: a renumbered game keeps its task, has other numbers, and the expert's play of it wins it again."""
+    """What `alfworld.renumber` rests on: a renumbered game keeps its task, has other numbers, and the expert's play of it wins it again."""
     from hiper.suites.alfworld.expert import Expert
     from hiper.suites.alfworld.prior import LocationPrior
 

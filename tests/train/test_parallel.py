@@ -263,8 +263,8 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 CHANGES = [
     "rollout=grammar",
-    "tasks.max_receptacles=6",
-    "tasks.max_objects=10",
+    "alfworld.max_receptacles=6",
+    "alfworld.max_objects=10",
     "sft.max_steps=8",
     "rollout.trajectories=5",
     "algo.shaping.keep_mode=fixed",  # so that there is something to learn

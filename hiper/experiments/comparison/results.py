@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from hiper.config import RunConfig
 from hiper.errors import DataError
 from hiper.evaluation import read_evaluation
 from hiper.evaluation.write import EVALUATION, TRAJECTORIES
-from hiper.experiments.comparison.run import sft_evaluation
+from hiper.experiments.comparison.run import start_evaluation
 from hiper.experiments.comparison.spec import Cell, Comparison
 from hiper.report.charts import Series, line_chart, percent, standalone
 from hiper.report.read import LARGEST
 from hiper.rollout.trajectory import read_trajectories
+from hiper.runs.plan import has_sft
 from hiper.runs.run_dir import read_commit
 from hiper.runs.stage_folder import read_stage, read_times
 from hiper.runtime.files import write_text
@@ -75,7 +77,7 @@ def write_results(comparison: Comparison, out: Path, split: str, command: str = 
     Returns:
         `out`.
     """
-    shared = None if comparison.own_start else _start(Path(comparison.base_cfg.paths.run), split)
+    shared = _start(comparison.base_cfg, split) if comparison.one_start else None
     cells = comparison.cells()
     found = [outcome for cell in cells if (outcome := _read(cell, split, shared)) is not None]
     charts = out.with_suffix("")
@@ -104,8 +106,8 @@ def bootstrap(outcomes: Sequence[list[bool]], seed: int = 0) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _start(run: Path, split: str) -> dict[str, Any]:
-    return _split(sft_evaluation(run), split)
+def _start(cfg: RunConfig, split: str) -> dict[str, Any]:
+    return _split(start_evaluation(cfg), split)
 
 
 def _split(folder: Path, split: str) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _read(cell: Cell, split: str, shared: dict[str, Any] | None) -> Outcome | No
     train, evaluated = read_stage(run, "train"), read_stage(run, "evaluate")
     if train is None or evaluated is None:
         return None
-    start = _start(run, split) if shared is None else shared
+    start = _start(cell.cfg, split) if shared is None else shared
     rows = run / "train" / "metrics.jsonl"
     metrics = read_metrics(rows)
     curve: Curve = [(0, float(start["success_rate"]))] if cell.cfg.trainer.eval_tasks >= start["tasks"] else []
@@ -186,7 +188,8 @@ def _page(
     how = f"temperature {cfg.evaluate.temperature:g}, replies {cfg.rollout.constrain.value}"
     start = shared or next((one.start for outcomes in arms.values() for one in outcomes), None)
     tasks = "no" if start is None else start["tasks"]
-    whence = "Every run has a warm start of its own"
+    word = "warm start" if has_sft(cfg) else "base model"
+    whence = f"Every run has a {word} of its own"
     if shared is not None:
         whence = f"All start from one warm start, which wins {_rate(shared)}"
     lines = [
@@ -205,7 +208,7 @@ def _page(
         "",
         "Mean over the seeds with its 95 % interval (bootstrap over seeds and tasks), and each seed; turns are those of training.",
         "",
-        "| arm | warm start | success | seeds | turns played | switch rate | turns a segment | training, min |",
+        f"| arm | {word} | success | seeds | turns played | switch rate | turns a segment | training, min |",
         "|---|---|---|---|---|---|---|---|",
         *(_result_row(arm, outcomes) for arm, outcomes in arms.items()),
         "",

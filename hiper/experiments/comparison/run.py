@@ -17,6 +17,7 @@ from hiper.errors import ConfigError, WorkflowError
 from hiper.evaluation.write import EVALUATION
 from hiper.experiments.comparison.spec import Cell, Comparison
 from hiper.pipeline.state import task_index
+from hiper.runs.plan import start_of
 from hiper.runs.run_dir import begin_run
 from hiper.runs.stage import MODEL_FOLDER, STAGES
 from hiper.runs.stage_folder import STAGE
@@ -24,6 +25,7 @@ from hiper.runtime.lock import locked
 from hiper.runtime.module import module_command
 from hiper.runtime.process import Process, Processes, last_lines
 from hiper.runtime.progress import Progress
+from hiper.suites import splits_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ def run_comparison(comparison: Comparison, jobs: int, progress: Progress | None 
     """
     cells = comparison.cells()
     _wait_until_free([Path(comparison.base_cfg.paths.run), *(Path(cell.cfg.paths.run) for cell in cells)])
-    if not comparison.own_start:
+    if comparison.one_start:
         _sft(comparison)
     failed: list[str] = []
     with Processes() as work:
@@ -83,15 +85,15 @@ def _wait_until_free(runs: list[Path]) -> None:
                 time.sleep(0.2)
 
 
-def sft_evaluation(run: Path) -> Path:
-    """Folder of the evaluation of a run's warm start."""
-    return run / "evaluate" / "sft"
+def start_evaluation(cfg: RunConfig) -> Path:
+    """Folder of the evaluation of the model that a run's training starts from."""
+    return Path(cfg.paths.run) / "evaluate" / start_of(cfg)
 
 
 def _sft(comparison: Comparison) -> None:
     """Tasks, demonstrations and warm start, and that evaluated as every cell's policy will be."""
     cfg, log = comparison.base_cfg, comparison.folder / "base.log"
-    run, out = Path(cfg.paths.run), sft_evaluation(Path(cfg.paths.run))
+    run, out = Path(cfg.paths.run), start_evaluation(cfg)
     _begin(cfg)
     for stage in STAGES.values():
         if stage.shared:
@@ -100,7 +102,7 @@ def _sft(comparison: Comparison) -> None:
     evaluated, made = out / EVALUATION, run / "sft" / STAGE
     if not evaluated.is_file() or evaluated.stat().st_mtime < made.stat().st_mtime:
         model = ["--model", str(run / "sft" / MODEL_FOLDER), "--data", str(task_index(cfg).root), "--out", str(out)]
-        splits = [word for split in cfg.evaluate.splits for word in ("--split", split)]
+        splits = [word for split in splits_of(cfg) for word in ("--split", split)]
         settings = [f"evaluate.temperature={cfg.evaluate.temperature}", f"evaluate.seed={cfg.evaluate.seed}"]
         _succeed(["evaluate", *model, *splits, *settings], comparison, log)
 

@@ -11,6 +11,7 @@ from typing import Any
 from hiper.composition.compose import compose
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError
+from hiper.runs.plan import has_sft
 from hiper.runtime.reading import read_yaml
 
 BASE = "base"
@@ -45,6 +46,11 @@ class Comparison:
     """Every run does all stages itself and has a warm start of its own seed; else all go on from one. Demonstrations are `demos.seed`'s."""
 
     @property
+    def one_start(self) -> bool:
+        """Whether all runs go on from one warm start. Where the suite has no expert, each starts from the base model of its own seed."""
+        return not self.own_start and has_sft(self.base_cfg)
+
+    @property
     def folder(self) -> Path:
         """Where its runs live."""
         return Path("runs") / self.name
@@ -62,7 +68,7 @@ class Comparison:
         """
         found = {f"{one.arm}/{one.seed}": one for one in self.cells()}
         if part not in found:
-            parts = [*([] if self.own_start else [BASE]), *found]
+            parts = [*([BASE] if self.one_start else []), *found]
             raise ConfigError(f"comparison {self.name!r} has no part {part!r}; it has {', '.join(parts)}.")
         return found[part]
 
@@ -73,8 +79,8 @@ class Comparison:
             ConfigError: an arm's settings do not compose.
         """
         base = self.base_cfg
-        one_start = (f"sft.seed={base.sft_seed}", "evaluate.baseline=false", f"paths.base={base.paths.run}")
-        start = ("evaluate.baseline=true",) if self.own_start else one_start
+        shared = (f"sft.seed={base.sft_seed}", "evaluate.baseline=false", f"paths.base={base.paths.run}")
+        start = shared if self.one_start else ("evaluate.baseline=true",)
         found = []
         for seed in self.seeds:
             for arm, changes in self.arms.items():

@@ -14,18 +14,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from hiper.composition.sections import as_node
 from hiper.config import RunConfig
 from hiper.config.dotted import flat
 from hiper.errors import ConfigError
 from hiper.experiments.comparison.spec import BASE, Comparison
 from hiper.runs.fingerprint import watched_settings
+from hiper.runs.plan import stages_of
 from hiper.runs.stage import STAGES
 from hiper.runtime.files import write_text
 
-START = tuple(name for name, stage in STAGES.items() if stage.shared)
-"""Stages of the base; or of each cell, where it has a warm start of its own."""
-AFTER = tuple(name for name, stage in STAGES.items() if not stage.shared and not stage.dated)
-"""Stages of each cell. Its report is not versioned: it has times of day in it."""
 OWN = ("seed", "sft.seed", "evaluate.baseline", "paths.run", "paths.base")
 """Settings in which every cell differs from the base; the stages' commands have them."""
 
@@ -79,7 +77,7 @@ def _params(comparison: Comparison) -> dict[str, Any]:
 
 
 def _container(cfg: RunConfig) -> dict[str, Any]:
-    node: Any = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True, enum_to_str=True)
+    node: Any = OmegaConf.to_container(as_node(cfg), resolve=True, enum_to_str=True)
     assert isinstance(node, dict)
     return node
 
@@ -92,9 +90,12 @@ def _settings(*stages: str) -> list[str]:
 def _stages(comparison: Comparison, command: str, place: Path) -> dict[str, Any]:
     params = f"{place}/params.yaml"
     common = {"wdir": os.path.relpath(".", place)}
-    made = [] if comparison.own_start else [f"{comparison.folder}/{BASE}/{stage}" for stage in START]
-    base = [] if comparison.own_start else [*made, f"{comparison.folder}/{BASE}/evaluate"]
-    own = (*START, *AFTER) if comparison.own_start else AFTER
+    names = stages_of(comparison.base_cfg)
+    start = [name for name in names if STAGES[name].shared]  # of the base; or of each cell, where it has a warm start of its own
+    after = [name for name in names if not STAGES[name].shared and not STAGES[name].dated]  # a report has times of day in it
+    made = [f"{comparison.folder}/{BASE}/{stage}" for stage in start] if comparison.one_start else []
+    base = [] if not comparison.one_start else [*made, f"{comparison.folder}/{BASE}/evaluate"]
+    own = after if comparison.one_start else [*start, *after]
     cell = f"{comparison.folder}/${{item.arm}}/seed-${{item.seed}}"
     cells = [f"{comparison.folder}/{arm}/seed-{seed}/{stage}" for arm in comparison.arms for seed in comparison.seeds for stage in own]
     page = [f"{place}/results.md", f"{place}/results"]
@@ -104,12 +105,12 @@ def _stages(comparison: Comparison, command: str, place: Path) -> dict[str, Any]
             **common,
             "cmd": f"{command} --only {BASE}",
             "deps": ["hiper/__init__.py"],
-            "params": [{params: ["base.seed", *_settings(*START, "evaluate")]}],
+            "params": [{params: ["base.seed", *_settings(*start, "evaluate")]}],
             "outs": [*({out: {"persist": True}} for out in made), *base[len(made) :]],
         }
     }
     return {
-        **({} if comparison.own_start else shared),
+        **(shared if comparison.one_start else {}),
         "cell": {
             **common,
             "matrix": {"arm": list(comparison.arms), "seed": list(comparison.seeds)},

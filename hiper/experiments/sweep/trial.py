@@ -23,6 +23,7 @@ from hiper.experiments.sweep.study import TURNS, Claim, TrialLost
 from hiper.pipeline.stages import STAGES
 from hiper.report.curves import evaluations
 from hiper.runs.fingerprint import stage_fingerprint
+from hiper.runs.plan import stages_of
 from hiper.runtime.lock import locked
 from hiper.runtime.progress import Progress, track
 from hiper.tracking import read_metrics
@@ -82,22 +83,26 @@ def suggest(spec: SweepSpec, trial: Trial) -> dict[str, Any]:
 
 
 def shared_stages(spec: SweepSpec, cfg: RunConfig, progress: Progress | None = None) -> Path:
-    """The run that holds the tasks, demonstrations and warm start of a config; made now if it is the first that needs them."""
-    base = spec.place / "base" / stage_fingerprint(cfg, "sft")
+    """The run that holds the stages of a config that runs may share, to the warm start; made now if it is the first that needs them."""
+    base = spec.place / "base" / stage_fingerprint(cfg, _shared(cfg)[-1])
     own = override(cfg, [f"paths.run={base}"])
     with locked(base, wait=True):
-        for stage in STAGES.values():
-            if stage.shared:
-                stage(own, progress)
+        for name in _shared(cfg):
+            STAGES[name](own, progress)
     return base
+
+
+def _shared(cfg: RunConfig) -> list[str]:
+    return [name for name in stages_of(cfg) if STAGES[name].shared]
 
 
 def prepare(spec: SweepSpec) -> None:
     """Make what trials share before they begin, unless the space itself changes it."""
     for seed in spec.seeds:
         cfg = spec.compose({}, seed, spec.place)
-        if all(stage_fingerprint(end, "sft") == stage_fingerprint(cfg, "sft") for end in spec.ends(seed)):
-            with track("warm start") as progress:
+        last = _shared(cfg)[-1]
+        if all(stage_fingerprint(end, last) == stage_fingerprint(cfg, last) for end in spec.ends(seed)):
+            with track("what trials share") as progress:
                 shared_stages(spec, cfg, progress)
 
 

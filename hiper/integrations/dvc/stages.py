@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from hiper.config import EnvConfig
 from hiper.integrations.dvc.versions import PARAMS
 from hiper.runs.fingerprint import watched_settings
+from hiper.runs.plan import stages_of_suite
 from hiper.runs.stage import STAGES, Stage
 
 DVC_FILE = "dvc.yaml"
+DEFAULT = EnvConfig.name
+"""The suite of a config that names none."""
 VERSION = "hiper/__init__.py"
 """A new version of hiper does all stages again."""
 WIDTH = 140
@@ -22,18 +27,19 @@ _HEAD = f"""\
 """
 
 
-def text() -> str:
-    """All of dvc.yaml."""
-    written: str = yaml.safe_dump(dvc_file(), sort_keys=False, default_flow_style=None, width=WIDTH)
+def text(suite: str = DEFAULT) -> str:
+    """All of dvc.yaml, for runs with a suite."""
+    written: str = yaml.safe_dump(dvc_file(suite), sort_keys=False, default_flow_style=None, width=WIDTH)
     return _HEAD + written
 
 
-def dvc_file() -> dict[str, Any]:
-    """What dvc.yaml says."""
+def dvc_file(suite: str = DEFAULT) -> dict[str, Any]:
+    """What dvc.yaml says, for runs with a suite: one without an expert has fewer stages."""
+    stages = {name: STAGES[name] for name in stages_of_suite(suite)}
     return {
-        "stages": {name: _stage(stage) for name, stage in STAGES.items()},
-        "metrics": [f"{folder(name)}/{file}" for name, stage in STAGES.items() for file in stage.metrics],
-        "plots": [plot for stage in STAGES.values() for plot in _plots(stage)],
+        "stages": {name: _stage(stage, [one for one in stage.upstream if one in stages]) for name, stage in stages.items()},
+        "metrics": [f"{folder(name)}/{file}" for name, stage in stages.items() for file in stage.metrics],
+        "plots": [plot for stage in stages.values() for plot in _plots(stage)],
     }
 
 
@@ -42,10 +48,10 @@ def folder(stage: str) -> str:
     return f"${{paths.run}}/{stage}"
 
 
-def _stage(stage: Stage) -> dict[str, Any]:
+def _stage(stage: Stage, upstream: Sequence[str]) -> dict[str, Any]:
     return {
         "cmd": f"hiper {stage.command} --config {PARAMS}" + (" --no-timestamps" if stage.dated else ""),
-        "deps": [VERSION, *map(folder, stage.upstream)],
+        "deps": [VERSION, *map(folder, upstream)],
         "params": watched_settings(stage.name),
         "outs": [folder(stage.name)],
     }

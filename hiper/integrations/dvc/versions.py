@@ -17,11 +17,13 @@ from hiper.composition.compose import override
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError, MissingDependencyError
 from hiper.evaluation.statistics import wilson
+from hiper.runs.plan import stages_of
 from hiper.runs.run_dir import save_config
+from hiper.runs.stage import STAGES
 from hiper.runtime.lock import locked
 from hiper.runtime.packages import how_to_install
 from hiper.runtime.parent_death import guarded
-from hiper.runtime.reading import parse_json, parse_yaml
+from hiper.runtime.reading import parse_json, parse_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -112,15 +114,21 @@ def versioned_settings(root: Path, cfg: RunConfig) -> Iterator[None]:
     """Inside, DVC's stages run under these settings, and no other process changes them.
 
     Raises:
-        ConfigError: `root` has no dvc.yaml, the run lies elsewhere, or another process runs versioned stages.
+        ConfigError: `root` has no dvc.yaml or one of other stages, the run lies elsewhere, or another process runs versioned stages.
     """
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: versioned runs are made from a checkout of this project.")
     run = Path(os.path.relpath(Path(cfg.paths.run).resolve(), root.resolve()))
     if run.parts[0] == os.pardir:
         raise ConfigError(f"paths.run={cfg.paths.run} lies outside {root}: DVC versions what is inside the checkout.")
+    listed = [stage for stage in _at(read_yaml(root / "dvc.yaml"), "stages") or () if stage in STAGES]
+    if listed != stages_of(cfg):
+        raise ConfigError(
+            f"{root / 'dvc.yaml'} has the stages {', '.join(listed) or 'none'}, a run with env.name={cfg.env.name} has "
+            f"{', '.join(stages_of(cfg))}. Write it for this suite: python -m hiper.integrations.dvc {cfg.env.name}"
+        )
     with locked(root / ".dvc" / "tmp" / "hiper"):
-        save_config(override(cfg, [f"paths.run={run}"]), root / PARAMS)
+        save_config(override(cfg, [f"paths.run={run}"]), root / PARAMS, every=True)
         yield
 
 

@@ -20,6 +20,7 @@ from hiper.integrations.dvc import versioned_settings
 from hiper.integrations.prefect.tasks import How, do_stages
 from hiper.pipeline.stages import STAGES, StageResult, begun_run, finished_result
 from hiper.pipeline.state import finished_at
+from hiper.runs.plan import stages_of
 from hiper.runs.run_dir import load_config
 from hiper.runs.stage import before, split_at_gpu
 from hiper.runtime.lock import lock_tokens
@@ -134,10 +135,10 @@ def _run_of(
 def _do_elsewhere(cfg: RunConfig, names: Sequence[str], how: How, force: bool, place: str) -> list[StageResult]:
     """Have the deployments of `train` and `evaluate` at a place do stages, under this flow's hold on the run."""
     run = Path(cfg.paths.run)
-    earlier = {name: finished_at(run, name) for name in names}
+    earlier = {name: finished_at(run, name) for name in names if name in stages_of(cfg)}
     for half in (train, evaluate):
         _deployed(f"{half.name}/{place}", {"run": str(run.resolve()), "how": how, "force": force, "lock": lock_tokens()})
-    return [finished_result(cfg, name, earlier[name]) for name in names]
+    return [finished_result(cfg, name, before) for name, before in earlier.items()]
 
 
 def _label(name: str, tags: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from hiper.integrations.dvc import dvc_command, dvc_environment
 from hiper.integrations.prefect.artifacts import progress_artifact, show_charts
 from hiper.pipeline.stages import STAGES, Stage, StageResult, finished_result
 from hiper.pipeline.state import finished_at
+from hiper.runs.plan import stages_of
 from hiper.runs.stage import REPORT_FILE
 from hiper.runtime.lock import lock_environment
 from hiper.runtime.module import module_command
@@ -51,12 +52,12 @@ def do_stages(cfg: RunConfig, names: Sequence[str], how: How = How.auto, force: 
 
     Args:
         cfg: of a run that was begun, and whose directory this flow holds.
-        names: of `hiper.runs.stage.STAGES`.
+        names: of `hiper.runs.stage.STAGES`; those that the run has not are left out.
         how: in which process, and who decides what is up to date.
         force: do finished stages again.
     """
     results = []
-    for name in names:
+    for name in (name for name in names if name in stages_of(cfg)):
         one = TASKS[name]
         if STAGES[name].downloads and may_download(cfg):
             one = one.with_options(retries=2, retry_delay_seconds=[5, 30])

@@ -16,7 +16,7 @@ from hiper.errors import TaskError
 from hiper.suites.alfworld import pddl
 from hiper.suites.alfworld.pddl import SExpr
 
-INSTEAD = "play it with env.engine=textworld"
+INSTEAD = "play it with alfworld.engine=textworld"
 """What to do with a game that is sound but beyond this engine."""
 
 KNOWN_ACTIONS = {

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from hiper.config import TASK_TYPES
 from hiper.errors import DataError, MissingDependencyError
 from hiper.runtime.packages import ALFWORLD, INSTALL_ALFWORLD
 from hiper.runtime.reading import parse_json, read_text
+from hiper.suites.alfworld.settings import TASK_TYPES
 
 HELD_OUT_SCENES = frozenset({9, 10, 29, 215, 219, 226, 308, 315, 325, 404, 424, 425})
 """Rooms ALFRED keeps for its unseen splits (valid: 10, 219, 308, 424; test: the others); no official training game plays in them."""

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hiper.config import SPLITS, TASK_TYPES
 from hiper.errors import DataError
 from hiper.runtime.reading import open_file, read_json_object
 from hiper.runtime.records import read_value
+from hiper.suites.alfworld.settings import SPLITS, TASK_TYPES
 from hiper.suites.alfworld.world import GAME_BYTES
 from hiper.suites.tasks import Task, TaskIndex
 

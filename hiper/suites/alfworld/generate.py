@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hiper.config import SPLITS, TasksConfig
 from hiper.errors import DataError, TaskError
 from hiper.runtime.files import write_text
 from hiper.runtime.progress import Progress
@@ -26,6 +25,7 @@ from hiper.suites.alfworld.game import Game
 from hiper.suites.alfworld.games import GAME_FILE
 from hiper.suites.alfworld.layout import Layout, Task, furnish, solve, tasks_in
 from hiper.suites.alfworld.problem import problem_text
+from hiper.suites.alfworld.settings import SPLITS, ALFWorldConfig
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class GeneratedGame:
     """Content of `game.tw-pddl`."""
 
 
-def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: TasksConfig) -> GeneratedGame:
+def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: ALFWorldConfig) -> GeneratedGame:
     """One game of a task type, in a random room of the split.
 
     Args:
@@ -81,7 +81,7 @@ def make_game(name: str, split: str, task_type: str, rng: random.Random, cfg: Ta
     return GeneratedGame(task, layout, sentence, walkthrough, record)
 
 
-def generate_games(out: Path, cfg: TasksConfig, progress: Progress | None = None) -> Path:
+def generate_games(out: Path, cfg: ALFWorldConfig, seed: int = 0, progress: Progress | None = None) -> Path:
     """Write the three splits under `out`, each game confirmed to be won by its walkthrough.
 
     The manifest is marked complete last, so an interrupted directory is recognised and written again; a complete one with the
@@ -89,7 +89,8 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Progress | None = None
 
     Args:
         out: a new or empty directory, or one that this function wrote.
-        cfg: seed, counts, caps and task types are read.
+        cfg: counts, caps and task types are read.
+        seed: of the generator, `tasks.seed`.
         progress: called with (games written, games in all).
 
     Returns:
@@ -100,7 +101,7 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Progress | None = None
         DataError: `out` holds something else.
         TaskError: a walkthrough does not win, which is a bug.
     """
-    settings = _settings(cfg)
+    settings = _settings(cfg, seed)
     if _complete(out, settings):
         logger.info("games in %s are up to date", out)
         return out
@@ -115,8 +116,8 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Progress | None = None
         for number in range(count):
             name = f"{split}_{number:06d}"
             task_type = cfg.task_types[number % len(cfg.task_types)]
-            game = make_game(name, split, task_type, random.Random(f"{cfg.seed}/{split}/{number}"), cfg)
-            path = _write(out / split, f"trial_{name}", game, cfg.seed)
+            game = make_game(name, split, task_type, random.Random(f"{seed}/{split}/{number}"), cfg)
+            path = _write(out / split, f"trial_{name}", game, seed)
             _confirm(path, game)
             receptacles.append(len(game.layout.receptacles))
             objects.append(game.layout.objects)
@@ -133,9 +134,9 @@ def generate_games(out: Path, cfg: TasksConfig, progress: Progress | None = None
     return out
 
 
-def _settings(cfg: TasksConfig) -> dict[str, Any]:
-    names = ("seed", *SPLITS, "max_receptacles", "max_objects", "task_types")
-    return {**{name: getattr(cfg, name) for name in names}, "generator": VERSION, "alfworld": tables().version}
+def _settings(cfg: ALFWorldConfig, seed: int) -> dict[str, Any]:
+    names = (*SPLITS, "max_receptacles", "max_objects", "task_types")
+    return {"seed": seed, **{name: getattr(cfg, name) for name in names}, "generator": VERSION, "alfworld": tables().version}
 
 
 def _put_command(grammar: str) -> str:

@@ -8,11 +8,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from hiper.config import SPLITS
 from hiper.errors import DataError, MissingDependencyError
 from hiper.runtime.packages import INSTALL_ALFWORLD
 from hiper.runtime.process import Processes
 from hiper.suites.alfworld.games import GAME_FILE, RELEASE
+from hiper.suites.alfworld.settings import SPLITS
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hiper.config import SPLITS, DemosConfig, Engine, RunConfig, Source
+from hiper.config import RunConfig, Source, TasksConfig
 from hiper.errors import ConfigError
 from hiper.runtime.packages import INSTALL_ALFWORLD, how_to_install
 from hiper.runtime.progress import Progress
@@ -20,12 +20,11 @@ from hiper.suites.alfworld.game import Game
 from hiper.suites.alfworld.games import index_games
 from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.scatter import scatter
+from hiper.suites.alfworld.settings import SPLITS, TASK_TYPES, TRAIN, ALFWorldConfig, Engine
 from hiper.suites.alfworld.world import World
 from hiper.suites.base import TextEnv
-from hiper.suites.suite import Suite, Wording
+from hiper.suites.suite import OwnSettings, Suite, Wording
 from hiper.suites.tasks import Task, TaskIndex
-
-TRAIN = "train"
 
 
 class ALFWorld(Suite):
@@ -34,11 +33,8 @@ class ALFWorld(Suite):
     scene = "You act in a household, in text."
     wording = Wording("game", "games", lapses="the use of appliances and lamps")
     splits: tuple[str, ...] = SPLITS
-    reads: tuple[str, ...] = (
-        "env.engine",
-        *(f"tasks.{name}" for name in ("train", "valid_seen", "valid_unseen", "max_receptacles", "max_objects", "task_types")),
-        *(f"demos.{name}" for name in ("fresh", "renumber", "scatter", "detours")),
-    )
+    task_types: tuple[str, ...] = TASK_TYPES
+    own: OwnSettings = OwnSettings(demos=("fresh", "renumber", "scatter", "detours"), text=("engine",))
 
     def source(self, cfg: RunConfig) -> Mapping[str, Any]:
         """Where official games lie."""
@@ -49,22 +45,28 @@ class ALFWorld(Suite):
 
     def packages(self, cfg: RunConfig, stages: Sequence[str]) -> Iterator[tuple[Sequence[str], str, str]]:
         """`alfworld` for its floor plans, and TextWorld where that plays."""
-        if cfg.tasks.source is Source.generated and ("tasks" in stages or ("demos" in stages and cfg.demos.fresh)):
+        own = cfg.own(ALFWorldConfig)
+        if cfg.tasks.source is Source.generated and ("tasks" in stages or ("demos" in stages and own.fresh)):
             yield ("alfworld",), "tasks.source=generated", f"`{INSTALL_ALFWORLD}`"
-        if cfg.env.engine is Engine.textworld and ("train" in stages or "evaluate" in stages):
+        if own.engine is Engine.textworld and ("train" in stages or "evaluate" in stages):
             original = ("alfworld", "textworld", "fast_downward")
-            yield original, "env.engine=textworld", f"{how_to_install(original)}, or set env.engine=native"
+            yield original, "alfworld.engine=textworld", f"{how_to_install(original)}, or set alfworld.engine=native"
 
     def check(self, cfg: RunConfig) -> None:
         """Fresh games can only be generated ones, and have nothing to lay out anew."""
-        if cfg.demos.fresh and cfg.tasks.source is not Source.generated:
+        own = cfg.own(ALFWorldConfig)
+        if own.fresh and cfg.tasks.source is not Source.generated:
             raise ConfigError(
-                f"demos.fresh=true needs tasks.source=generated, got {cfg.tasks.source.value}: official games cannot be made anew."
+                f"alfworld.fresh=true needs tasks.source=generated, got {cfg.tasks.source.value}: official games cannot be made anew."
             )
-        if cfg.demos.fresh and cfg.demos.scatter:
+        if own.fresh and own.scatter:
             raise ConfigError(
-                f"demos.scatter={cfg.demos.scatter} is for games played again; with demos.fresh=true all are new. Set one of them."
+                f"alfworld.scatter={own.scatter} is for games played again; with alfworld.fresh=true all are new. Set one of them."
             )
+
+    def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
+        """Which engine played."""
+        return {"engine": cfg.own(ALFWorldConfig).engine.value}
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """Generated games, or the released ones."""
@@ -74,15 +76,15 @@ class ALFWorld(Suite):
             return official_data(cfg.tasks.data)
         from hiper.suites.alfworld.generate import generate_games
 
-        return generate_games(folder, cfg.tasks, progress)
+        return generate_games(folder, cfg.own(ALFWorldConfig), cfg.tasks.seed, progress)
 
     def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
         """Games in the official layout."""
-        return index_games(root, splits, cfg.tasks.task_types, cfg.tasks.limit)
+        return index_games(root, splits, cfg.own(ALFWorldConfig).task_types, cfg.tasks.limit)
 
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
         """A game on the engine the config names; `rng` renumbers objects and receptacles (native engine only)."""
-        if cfg.env.engine is Engine.textworld:
+        if cfg.own(ALFWorldConfig).engine is Engine.textworld:
             from hiper.suites.alfworld.textworld import TextWorldGame
 
             return TextWorldGame.load(path)
@@ -90,30 +92,35 @@ class ALFWorld(Suite):
 
     def expert(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """One that knows where things usually lie."""
-        return Expert(LocationPrior.learn(index), detours=cfg.demos.detours, rng=rng)
+        return Expert(LocationPrior.learn(index), detours=cfg.own(ALFWorldConfig).detours, rng=rng)
 
     def training_tasks(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[Task, TextEnv]]:
-        """The index's games, again and again, from the second time on with new numbers if `demos.renumber`, with their things laid out
-        anew if `demos.scatter`. With `demos.fresh` each is generated in memory in the training rooms, and never written.
+        """The index's games, again and again, from the second time on with new numbers if `alfworld.renumber`, with their things laid out
+        anew if `alfworld.scatter`. With `alfworld.fresh` each is generated in memory in the training rooms, and never written.
         """
         self.check(cfg)
-        return _fresh(cfg) if cfg.demos.fresh else _cycle(index, rng, cfg.demos)
+        own = cfg.own(ALFWorldConfig)
+        return _fresh(cfg) if own.fresh else _cycle(index, rng, own)
+
+    def whole(self, cfg: RunConfig) -> RunConfig:
+        """All task types, without a limit."""
+        return replace(cfg, tasks=TasksConfig(), suite=replace(cfg.own(ALFWorldConfig), task_types=list(TASK_TYPES)))
 
     def small(self, cfg: RunConfig, train: int, held_out: int) -> RunConfig:
         """Splits of the sizes given."""
-        return replace(cfg, tasks=replace(cfg.tasks, train=train, valid_seen=held_out, valid_unseen=held_out))
+        return replace(cfg, suite=replace(cfg.own(ALFWorldConfig), train=train, valid_seen=held_out, valid_unseen=held_out))
 
 
-def _cycle(index: TaskIndex, rng: random.Random, demos: DemosConfig) -> Iterator[tuple[Task, TextEnv]]:
+def _cycle(index: TaskIndex, rng: random.Random, own: ALFWorldConfig) -> Iterator[tuple[Task, TextEnv]]:
     entries = index.split(TRAIN)
-    prior = LocationPrior.learn(index) if demos.scatter else None
+    prior = LocationPrior.learn(index) if own.scatter else None
     again = False
     while True:
         for entry in rng.sample(entries, len(entries)):
             path = index.resolve(entry)
-            names = rng if again and demos.renumber else None
+            names = rng if again and own.renumber else None
             moved: Game | None = None
-            if prior is not None and rng.random() < demos.scatter:
+            if prior is not None and rng.random() < own.scatter:
                 moved = Game(World.load(path, partial(scatter, prior=prior, rng=rng)), names)
             yield entry, Game.load(path, names) if moved is None or moved.won else moved
         again = True
@@ -122,8 +129,9 @@ def _cycle(index: TaskIndex, rng: random.Random, demos: DemosConfig) -> Iterator
 def _fresh(cfg: RunConfig) -> Iterator[tuple[Task, TextEnv]]:
     from hiper.suites.alfworld.generate import make_game
 
+    own = cfg.own(ALFWorldConfig)
     for number in itertools.count():
         name = f"{TRAIN}_demo_{cfg.demos.seed}_{number:06d}"
-        task_type = cfg.tasks.task_types[number % len(cfg.tasks.task_types)]
-        made = make_game(name, TRAIN, task_type, random.Random(f"{cfg.tasks.seed}/{name}"), cfg.tasks)
+        task_type = own.task_types[number % len(own.task_types)]
+        made = make_game(name, TRAIN, task_type, random.Random(f"{cfg.tasks.seed}/{name}"), own)
         yield Task(name, TRAIN, task_type, made.task.scene), Game(World.from_data(made.record, Path(name)))

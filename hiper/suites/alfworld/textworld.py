@@ -1,4 +1,4 @@
-"""The original engine, the `alfworld` package on TextWorld, behind our surface (`env.engine=textworld`).
+"""The original engine, the `alfworld` package on TextWorld, behind our surface (`alfworld.engine=textworld`).
 
 It is the reference our engine is measured against, and plays files for domains and grammars that ours refuses. It is hundreds
 of times slower.
@@ -47,7 +47,7 @@ class TextWorldGame:
                 from alfworld.agents.environment.alfred_tw_env import AlfredDemangler, AlfredInfos
                 from textworld.gym.envs import TextworldGymEnv
         except ImportError as error:
-            raise missing("env.engine=textworld", "textworld", error, "use env.engine=native") from error
+            raise missing("alfworld.engine=textworld", "textworld", error, "use alfworld.engine=native") from error
         self.path = Path(path)
         data = read_game_file(self.path)
         self._digest = hashlib.sha256(read_bytes(self.path)).hexdigest()[:32]

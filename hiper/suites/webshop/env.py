@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from hiper.config import Pay
 from hiper.suites.base import WORDS, StepResult
 from hiper.suites.webshop.pages import SEARCH
+from hiper.suites.webshop.settings import Pay
 from hiper.suites.webshop.shop import Episode
 
 _ACTION = re.compile(r"\s*(search|click)\s*\[\s*([^\[\]]+?)\s*\]\s*")

@@ -18,6 +18,7 @@ from hiper.suites.tasks import Task, TaskIndex
 from hiper.suites.webshop.env import ShopEnv
 from hiper.suites.webshop.expert import Expert
 from hiper.suites.webshop.nouns import find_tagger
+from hiper.suites.webshop.settings import WebShopConfig
 from hiper.suites.webshop.shop import Shop
 
 TRAIN, VALID, TEST = "train", "valid", "test"
@@ -30,12 +31,7 @@ class WebShop(Suite):
 
     wording = Wording("goal", "goals", lapses="the choice of options")
     splits: tuple[str, ...] = (TRAIN, VALID, TEST)
-    reads: tuple[str, ...] = ("webshop",)
-    own: OwnSettings = OwnSettings(
-        tasks=("webshop.products", "webshop.goal_seed", "webshop.human", "webshop.test", "webshop.valid"),
-        text=("webshop.labels", "webshop.mended"),
-        reward=("webshop.pay",),
-    )
+    own: OwnSettings = OwnSettings(text=("labels", "mended"), reward=("pay",))
     scene = (
         "You shop in an online store, in text: search[words] looks for products where there is a search bar, click[text] follows what the "
         "page names. Find what the task asks for, choose its options, and buy it."
@@ -47,14 +43,14 @@ class WebShop(Suite):
 
     def judged_by(self, cfg: RunConfig) -> Mapping[str, str]:
         """Who told the nouns, and how pages were worded."""
-        return {"type_matching": find_tagger().name, "labels": str(cfg.webshop.labels).lower()}
+        return {"type_matching": find_tagger().name, "labels": str(cfg.own(WebShopConfig).labels).lower()}
 
     def data(self, folder: Path, cfg: RunConfig, progress: Progress | None = None) -> Path:
         """A generated catalogue, or the one in `tasks.data` or $WEBSHOP_DATA."""
         if cfg.tasks.source is Source.generated:
             from hiper.suites.webshop.generate import generate_catalogue
 
-            return generate_catalogue(folder, cfg.webshop.products, cfg.tasks.seed)
+            return generate_catalogue(folder, cfg.own(WebShopConfig).products, cfg.tasks.seed)
         named = cfg.tasks.data or os.environ.get(VARIABLE)
         if named is None:
             raise DataError(
@@ -65,10 +61,11 @@ class WebShop(Suite):
 
     def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
         """The goals of a catalogue: first those of `test`, then of `valid`, and `train` is the rest; `tasks.limit` spreads over each."""
-        shop = _shop(root, cfg.webshop.goal_seed, cfg.webshop.human, cfg.webshop.mended)
-        test, held_out, total = cfg.webshop.test, cfg.webshop.test + cfg.webshop.valid, len(shop.goals)
+        own = cfg.own(WebShopConfig)
+        shop = _shop(root, own.goal_seed, own.human, own.mended)
+        test, held_out, total = own.test, own.test + own.valid, len(shop.goals)
         if held_out >= total:
-            asked = f"webshop.test={test} and webshop.valid={cfg.webshop.valid}"
+            asked = f"webshop.test={test} and webshop.valid={own.valid}"
             raise DataError(f"{asked} leave none of the {total} goals in {root} for training. Lower them.")
         parts = {TRAIN: range(held_out, total), VALID: range(test, held_out), TEST: range(test)}
         unknown = [split for split in splits or () if split not in parts]
@@ -82,24 +79,25 @@ class WebShop(Suite):
             left_out += len(numbers) - count
             for place in range(count):
                 goal = shop.goals[numbers[place * len(numbers) // count]]
-                name = f"{_KINDS[cfg.webshop.human]}/{cfg.webshop.goal_seed}/{goal.index:07d}"
+                name = f"{_KINDS[own.human]}/{own.goal_seed}/{goal.index:07d}"
                 entries.append(Task(name, split, goal.category))
         return TaskIndex(root, tuple(entries), {"beyond tasks.limit": left_out} if left_out else {})
 
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
         """An episode of one goal. Things keep their names: they are the catalogue's."""
+        own = cfg.own(WebShopConfig)
         try:
             kind, seed, index = path.parts[-3:]
             human = {name: flag for flag, name in _KINDS.items()}[kind]
             root = path.parents[2]
-            shop, goal = _shop(root, int(seed), human, cfg.webshop.mended), int(index)
+            shop, goal = _shop(root, int(seed), human, own.mended), int(index)
         except (ValueError, KeyError, IndexError) as error:
             raise DataError(f"{path} names no goal; expected CATALOGUE/synthetic/SEED/INDEX or CATALOGUE/human/SEED/INDEX.") from error
-        return ShopEnv(shop.episode(goal), cfg.webshop.pay, labels=cfg.webshop.labels)
+        return ShopEnv(shop.episode(goal), own.pay, labels=own.labels)
 
     def expert(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """One that knows how to shop, and no catalogue."""
-        return Expert(labels=cfg.webshop.labels)
+        return Expert(labels=cfg.own(WebShopConfig).labels)
 
 
 @lru_cache(maxsize=4)

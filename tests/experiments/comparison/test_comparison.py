@@ -19,7 +19,7 @@ import pytest
 
 import hiper
 from hiper.cli.main import main
-from hiper.config import TASK_TYPES, RunConfig
+from hiper.config import RunConfig
 from hiper.errors import ConfigError, WorkflowError
 from hiper.evaluation import read_evaluation, write_evaluation
 from hiper.experiments.comparison import Comparison, load_comparison, run_comparison, write_results
@@ -28,6 +28,8 @@ from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.runs.run_dir import git_state, load_config, save_config
 from hiper.runs.stage_folder import Begun, stage_folder
 from hiper.runtime.reading import read_json_object
+from hiper.suites.alfworld.settings import TASK_TYPES
+from hiper.suites.registry import suite_named
 from hiper.tracking import MetricsFile
 
 STUDY = "name: small\nbase: [experiment=smoke]\narms:\n  hae: []\n  grpo: [algo=grpo, algo.group_size=4]\nseeds: [0, 1]\n"
@@ -112,15 +114,17 @@ def finish(cfg: RunConfig, rate: float, curve: list[tuple[int, float]], start: f
             file.append(iteration, {"env/turns": turns, "eval/success_rate": success, "switch/rate": 0.25, "switch/segment_length": 3.5})
         file.close()
     with stage_folder(run, "evaluate", Begun("f", "f")) as folder:
-        write_evaluation(folder.path, "trained", [played(n, n < 20 * rate) for n in range(20)], {})
+        write_evaluation(folder.path, "trained", [played(n, n < 20 * rate) for n in range(20)], {}, suite_named("alfworld"))
         if start is not None:
-            write_evaluation(folder.path, "sft", [played(n, n < 20 * start) for n in range(20)], {})
+            write_evaluation(folder.path, "sft", [played(n, n < 20 * start) for n in range(20)], {}, suite_named("alfworld"))
 
 
 def test_the_page_says_what_the_evaluations_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     comparison = Comparison("small", ("experiment=smoke", "trainer.eval_tasks=20"), {"hae": (), "grpo": ("algo=grpo", "algo.group_size=4")})
-    write_evaluation(Path(comparison.base_cfg.paths.run) / "evaluate", "sft", [played(n, n < 8) for n in range(20)], {})
+    write_evaluation(
+        Path(comparison.base_cfg.paths.run) / "evaluate", "sft", [played(n, n < 8) for n in range(20)], {}, suite_named("alfworld")
+    )
     rates = {"hae": (0.9, 1.0, 0.95), "grpo": (0.5, 0.6)}
     for cell in comparison.cells():
         if cell.seed < len(rates[cell.arm]):

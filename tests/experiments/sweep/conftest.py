@@ -14,7 +14,7 @@ from hiper.experiments.sweep.spec import Dimension, Pruner, PrunerName, Sampler,
 
 SETTINGS = [
     "experiment=smoke",
-    "tasks.train=12",
+    "alfworld.train=12",
     "demos.count=16",
     "env.max_turns=6",
     "sft.max_steps=2",

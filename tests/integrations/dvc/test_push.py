@@ -33,7 +33,7 @@ SPACE = 512 * 2**20
 def checkout(tmp_path: Path, small_settings: list[str], finished_run: Path) -> Path:
     """A repository with a versioned run, committed and not pushed."""
     folder = make_checkout(tmp_path / "checkout", "dvc.yaml", "hiper/__init__.py")
-    save_config(compose([*small_settings, f"paths.run={RUN}"]), folder / PARAMS)
+    save_config(compose([*small_settings, f"paths.run={RUN}"]), folder / PARAMS, every=True)
     shutil.copytree(finished_run, folder / RUN)
     dvc(folder, "commit", "--force")
     commit(folder, "a run")

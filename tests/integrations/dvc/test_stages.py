@@ -2,7 +2,7 @@
 
 1. The one in the checkout is what the table has it be.
 2. Changing any one setting does the same stages again by DVC as by a run's fingerprints, whichever suite is played. Left out are paths, for
-   another directory is another run, and settings that the suite does not read: a run refuses them.
+   another directory is another run, and settings of other suites: a run refuses them.
 3. The exceptions: where `sft.seed` is set, DVC does the warm start again under another `seed`, too, and training under another name
    of a preset with the same values. It cannot tell.
 4. (slow) DVC itself says so of a few settings.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from shutil import copytree
@@ -22,18 +22,20 @@ from typing import Any
 import pytest
 
 from hiper.composition.compose import compose
-from hiper.config import SUITE_SETTINGS, RunConfig
+from hiper.config import RunConfig
 from hiper.config.algo import PROMISE
+from hiper.config.dotted import flat
 from hiper.errors import ConfigError
 from hiper.integrations.dvc import PARAMS
 from hiper.integrations.dvc.__main__ import main
 from hiper.integrations.dvc.stages import DVC_FILE, dvc_file
 from hiper.runs.fingerprint import stage_fingerprint
-from hiper.runs.run_dir import save_config
+from hiper.runs.run_dir import load_config, save_config
 from hiper.runs.stage import STAGES
 from hiper.runtime.reading import read_yaml
 from hiper.suites import registry
-from hiper.suites.registry import suite_of, suites
+from hiper.suites.registry import register_suite, suites
+from hiper.suites.suite import OwnSettings
 from hiper.suites.webshop.suite import WebShop
 from tests.checkout import dvc, make_checkout
 
@@ -44,19 +46,19 @@ BASES = {
 }
 
 
-def settings_of(cfg: Any, prefix: str = "") -> Iterator[str]:
-    for one in fields(cfg):
-        value = getattr(cfg, one.name)
-        yield from settings_of(value, f"{prefix}{one.name}.") if is_dataclass(value) else [prefix + one.name]
+def settings_of(cfg: RunConfig) -> Iterator[str]:
+    yield from flat(cfg.sections())
 
 
 def changed(cfg: RunConfig, key: str) -> RunConfig:
     """With another value for one setting, in range or not: what is done again depends on no range."""
+    if key == "env.name":
+        return replace(cfg, env=replace(cfg.env, name=another(key, cfg.env.name)), suite=None)
     other = copy.deepcopy(cfg)
     *groups, name = key.split(".")
     section: Any = other
     for group in groups:
-        section = getattr(section, group)
+        section = other.suite if group == cfg.env.name else getattr(section, group)
     setattr(section, name, another(key, getattr(section, name)))
     return other
 
@@ -73,11 +75,6 @@ def another(key: str, value: Any) -> Any:
     if isinstance(value, list):
         return value[:-1] if len(value) > 1 else [*value, *value]
     return 7 if value is None else f"{value}x"
-
-
-def refused(cfg: RunConfig, key: str) -> bool:
-    """Whether a setting is one that the suite does not read."""
-    return within(key, SUITE_SETTINGS) and not within(key, suite_of(cfg).reads)
 
 
 def within(key: str, places: Sequence[str]) -> bool:
@@ -123,7 +120,7 @@ def test_dvc_does_again_what_a_run_does_again(base: str) -> None:
     cfg = compose(BASES[base])
     differ, checked = {}, 0
     for key in settings_of(cfg):
-        if key.startswith(("paths.", *PROMISE)) or refused(cfg, key):
+        if key.startswith(("paths.", *PROMISE)):
             continue
         by_run, by_dvc = redone_by_a_run(cfg, changed(cfg, key)), redone_by_dvc(key)
         checked += bool(by_run)
@@ -140,9 +137,19 @@ def test_what_differs_when_the_warm_start_has_a_seed_of_its_own() -> None:
 
 
 def test_what_is_left_out_is_refused() -> None:
-    assert refused(compose(["experiment=smoke"]), "webshop.products")
+    assert "webshop.products" not in settings_of(compose(["experiment=smoke"]))
     with pytest.raises(ConfigError, match=r"webshop\.products"):
         compose(["experiment=smoke", "webshop.products=7"])
+
+
+def test_dvc_finds_the_settings_of_every_suite_that_it_watches(tmp_path: Path) -> None:
+    cfg = compose(["experiment=smoke"])
+    save_config(cfg, tmp_path / PARAMS, every=True)
+    assert load_config(tmp_path / PARAMS) == cfg
+    written = flat(read_yaml(tmp_path / PARAMS))
+    watched = {key for stage in dvc_file()["stages"].values() for key in stage["params"]}
+    assert "webshop.products" in watched
+    assert not [key for key in watched if not any(within(name, [key]) for name in written)]
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -152,11 +159,13 @@ def test_no_suite_is_taken_for_another(base: str, monkeypatch: pytest.MonkeyPatc
     class Mine(WebShop):
         """Another shop."""
 
-    monkeypatch.setitem(registry._registered, "mine", Mine)
+        own = OwnSettings()
+
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    register_suite("mine", Mine)
     cfg = compose(BASES[base])
     for name in suites():
-        other = copy.deepcopy(cfg)
-        other.env.name = name
+        other = replace(cfg, env=replace(cfg.env, name=name), suite=cfg.suite if name == cfg.env.name else None)
         assert redone_by_a_run(cfg, other) == ([] if name == cfg.env.name else list(STAGES))
 
 
@@ -164,13 +173,13 @@ def test_no_suite_is_taken_for_another(base: str, monkeypatch: pytest.MonkeyPatc
 def test_dvc_says_so_itself(tmp_path: Path, small_settings: list[str], finished_run: Path) -> None:
     checkout = make_checkout(tmp_path / "checkout", "dvc.yaml", "hiper/__init__.py")
     cfg = compose([*small_settings, "paths.run=runs/small"])
-    save_config(cfg, checkout / PARAMS)
+    save_config(cfg, checkout / PARAMS, every=True)
     copytree(finished_run, checkout / "runs" / "small")
     dvc(checkout, "commit", "--force")
     assert json.loads(dvc(checkout, "status", "--json")) == {}
-    for key in ("tasks.train", "env.name", "rollout.constrain", "trainer.save_every", "name", "seed"):
+    for key in ("alfworld.train", "env.name", "rollout.constrain", "trainer.save_every", "name", "seed"):
         after = changed(cfg, key)
-        save_config(after, checkout / PARAMS)
+        save_config(after, checkout / PARAMS, every=True)
         said = json.loads(dvc(checkout, "status", "--json"))
         watching = {name for name, stage in dvc_file()["stages"].items() if {key, key.split(".")[0]} & set(stage["params"])}
         assert set(said) == watching

@@ -142,7 +142,7 @@ def test_a_bad_lock_in_history_costs_no_other_commit_its_metrics(
 def checkout(tmp_path: Path, small_settings: list[str]) -> Path:
     """A repository with this project's DVC files and settings of a small run; no cache yet."""
     folder = make_checkout(tmp_path / "checkout", "dvc.yaml", "hiper/__init__.py")
-    save_config(compose([*small_settings, "paths.run=runs/small"]), folder / PARAMS)
+    save_config(compose([*small_settings, "paths.run=runs/small"]), folder / PARAMS, every=True)
     commit(folder, "begin")
     return folder
 

@@ -99,7 +99,7 @@ class Site:
         return self.home / "runs" / run / stage / "metrics.jsonl"
 
 
-SMALL = ["tasks.train=12", "demos.count=16", "env.max_turns=6", "sft.max_steps=2", "rollout.trajectories=4", "trainer.save_every=1"]
+SMALL = ["alfworld.train=12", "demos.count=16", "env.max_turns=6", "sft.max_steps=2", "rollout.trajectories=4", "trainer.save_every=1"]
 
 
 def wait_for(done: Callable[[], bool], otherwise: Callable[[], str]) -> None:

@@ -20,12 +20,12 @@ from statistics import fmean
 
 import pytest
 
-from hiper.config import TASK_TYPES, TasksConfig
 from hiper.errors import DataError
 from hiper.suites.alfworld.expert import Expert, indefinite
 from hiper.suites.alfworld.game import Game
 from hiper.suites.alfworld.games import index_games
 from hiper.suites.alfworld.prior import LocationPrior
+from hiper.suites.alfworld.settings import TASK_TYPES, ALFWorldConfig
 from hiper.suites.alfworld.tasks import TaskSpec, Treatment, parse_task
 from hiper.suites.expert import Demonstration, PlanStep, demonstrate
 from hiper.suites.tasks import TaskIndex
@@ -41,7 +41,7 @@ def games(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
     pytest.importorskip("alfworld", reason="the generator reads the floor plans of the alfworld package")
     from hiper.suites.alfworld.generate import generate_games
 
-    cfg = TasksConfig(train=120, valid_seen=6, valid_unseen=60, max_receptacles=14, max_objects=26)
+    cfg = ALFWorldConfig(train=120, valid_seen=6, valid_unseen=60, max_receptacles=14, max_objects=26)
     return index_games(generate_games(tmp_path_factory.mktemp("games") / "out", cfg))
 
 
@@ -304,5 +304,5 @@ def test_wins_a_thousand_full_size_games(tmp_path: Path) -> None:
     pytest.importorskip("alfworld")
     from hiper.suites.alfworld.generate import generate_games
 
-    index = index_games(generate_games(tmp_path / "out", TasksConfig(train=1000, valid_seen=1, valid_unseen=1)))
+    index = index_games(generate_games(tmp_path / "out", ALFWorldConfig(train=1000, valid_seen=1, valid_unseen=1)))
     assert all(demonstration.won for demonstration in play(index, "train", Expert(LocationPrior.learn(index))))

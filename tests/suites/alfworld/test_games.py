@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from hiper.config import SPLITS, TASK_TYPES
 from hiper.errors import DataError, MissingDependencyError
 from hiper.suites.alfworld import official
 from hiper.suites.alfworld.games import GAME_FILE, index_games
+from hiper.suites.alfworld.settings import SPLITS, TASK_TYPES
 from hiper.suites.tasks import Task, TaskIndex
 
 SIMPLE, LOOK = TASK_TYPES[0], TASK_TYPES[1]

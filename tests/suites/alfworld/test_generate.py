@@ -29,7 +29,6 @@ import pytest
 
 pytest.importorskip("alfworld", reason="the generator reads the floor plans of the alfworld package")
 
-from hiper.config import SPLITS, TASK_TYPES, TasksConfig
 from hiper.errors import DataError, MissingDependencyError
 from hiper.suites.alfworld import floorplans
 from hiper.suites.alfworld.floorplans import HELD_OUT_SCENES, floor_plan, scenes, tables
@@ -38,6 +37,7 @@ from hiper.suites.alfworld.games import index_games
 from hiper.suites.alfworld.generate import MANIFEST, GeneratedGame, generate_games, make_game
 from hiper.suites.alfworld.layout import SEARCH_TURNS, tasks_in
 from hiper.suites.alfworld.problem import display_names
+from hiper.suites.alfworld.settings import SPLITS, TASK_TYPES, ALFWorldConfig
 from hiper.suites.tasks import TaskIndex
 
 SMALL: dict[str, Any] = {"train": 12, "valid_seen": 6, "valid_unseen": 6}
@@ -46,7 +46,9 @@ SMALL: dict[str, Any] = {"train": 12, "valid_seen": 6, "valid_unseen": 6}
 @pytest.fixture(scope="module")
 def games(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
     """A small generation with the caps of a CPU-sized run."""
-    return index_games(generate_games(tmp_path_factory.mktemp("games") / "out", TasksConfig(**SMALL, max_receptacles=14, max_objects=26)))
+    return index_games(
+        generate_games(tmp_path_factory.mktemp("games") / "out", ALFWorldConfig(**SMALL, max_receptacles=14, max_objects=26))
+    )
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -54,20 +56,20 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def sample(count: int, split: str = "train", **caps: Any) -> list[GeneratedGame]:
-    cfg = TasksConfig(**caps)
+    cfg = ALFWorldConfig(**caps)
     return [make_game(f"g{number}", split, TASK_TYPES[number % 6], random.Random(f"t/{number}"), cfg) for number in range(count)]
 
 
 def test_same_seed_same_bytes(games: TaskIndex, tmp_path: Path) -> None:
-    again = index_games(generate_games(tmp_path / "again", TasksConfig(**SMALL, max_receptacles=14, max_objects=26)))
+    again = index_games(generate_games(tmp_path / "again", ALFWorldConfig(**SMALL, max_receptacles=14, max_objects=26)))
     assert digest(again.root) == digest(games.root)
-    other = index_games(generate_games(tmp_path / "other", TasksConfig(**SMALL, seed=1, max_receptacles=14, max_objects=26)))
+    other = index_games(generate_games(tmp_path / "other", ALFWorldConfig(**SMALL, max_receptacles=14, max_objects=26), 1))
     shared = {entry.path for entry in other.entries} & {entry.path for entry in games.entries}
     assert len(shared) < len(games.entries) / 2
 
 
 def test_more_games_change_none_of_the_earlier(games: TaskIndex, tmp_path: Path) -> None:
-    more = index_games(generate_games(tmp_path / "more", TasksConfig(**{**SMALL, "train": 18}, max_receptacles=14, max_objects=26)))
+    more = index_games(generate_games(tmp_path / "more", ALFWorldConfig(**{**SMALL, "train": 18}, max_receptacles=14, max_objects=26)))
     before, after = digest(games.root), digest(more.root)
     assert {path: after.get(path) for path in before if path != MANIFEST} == {path: before[path] for path in before if path != MANIFEST}
 
@@ -99,7 +101,7 @@ def test_unseen_rooms_hold_no_type_that_training_rooms_lack() -> None:
 @pytest.mark.parametrize("caps", [{"max_receptacles": 6, "max_objects": 10}, {"max_receptacles": 14, "max_objects": 22}, {}])
 def test_caps_and_sizes(caps: dict[str, Any]) -> None:
     found = sample(60, "valid_unseen", **caps)
-    cfg = TasksConfig(**caps)
+    cfg = ALFWorldConfig(**caps)
     receptacles, objects = [len(game.layout.receptacles) for game in found], [game.layout.objects for game in found]
     assert max(receptacles) <= cfg.max_receptacles
     assert max(objects) <= cfg.max_objects
@@ -160,40 +162,40 @@ def test_a_complete_directory_is_left_alone(games: TaskIndex) -> None:
         raise AssertionError("wrote a game again")
 
     before = {path: path.stat().st_mtime_ns for path in games.root.rglob("*")}
-    assert index_games(generate_games(games.root, TasksConfig(**SMALL, max_receptacles=14, max_objects=26), fail)) == games
+    assert index_games(generate_games(games.root, ALFWorldConfig(**SMALL, max_receptacles=14, max_objects=26), progress=fail)) == games
     assert {path: path.stat().st_mtime_ns for path in games.root.rglob("*")} == before
 
 
 def test_an_interrupted_directory_is_made_again(tmp_path: Path, games: TaskIndex) -> None:
-    cfg = TasksConfig(**SMALL, max_receptacles=14, max_objects=26)
+    cfg = ALFWorldConfig(**SMALL, max_receptacles=14, max_objects=26)
 
     def stop(done: int, total: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate_games(tmp_path / "out", cfg, stop)
+        generate_games(tmp_path / "out", cfg, progress=stop)
     assert json.loads((tmp_path / "out" / MANIFEST).read_text())["complete"] is False
     seen: list[tuple[int, int]] = []
-    generate_games(tmp_path / "out", cfg, lambda done, total: seen.append((done, total)))
+    generate_games(tmp_path / "out", cfg, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(number + 1, 24) for number in range(24)]
     assert digest(tmp_path / "out") == digest(games.root)
 
 
 def test_another_configuration_replaces_the_games_and_a_lost_game_is_noticed(tmp_path: Path) -> None:
     counts: dict[str, Any] = {"train": 2, "valid_seen": 1, "valid_unseen": 1}
-    generate_games(tmp_path / "out", TasksConfig(**{**counts, "train": 3}))
-    index = index_games(generate_games(tmp_path / "out", TasksConfig(**counts)))
+    generate_games(tmp_path / "out", ALFWorldConfig(**{**counts, "train": 3}))
+    index = index_games(generate_games(tmp_path / "out", ALFWorldConfig(**counts)))
     assert len(index.split("train")) == 2
     index.resolve(index.split("train")[0]).unlink()
-    assert len(index_games(generate_games(tmp_path / "out", TasksConfig(**counts))).split("train")) == 2
+    assert len(index_games(generate_games(tmp_path / "out", ALFWorldConfig(**counts))).split("train")) == 2
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
     precious = tmp_path / "train" / "precious"
     precious.mkdir(parents=True)
     with pytest.raises(DataError, match="is not empty and was not written by the generator"):
-        generate_games(tmp_path, TasksConfig(**SMALL))
+        generate_games(tmp_path, ALFWorldConfig(**SMALL))
     assert precious.is_dir()
 
 
@@ -204,7 +206,7 @@ def test_without_the_package_the_error_says_what_to_do(tmp_path: Path, monkeypat
         cache.cache_clear()
     try:
         with pytest.raises(MissingDependencyError, match="pip install --no-deps alfworld=="):
-            generate_games(tmp_path / "out", TasksConfig(**SMALL))
+            generate_games(tmp_path / "out", ALFWorldConfig(**SMALL))
         assert not (tmp_path / "out").exists()
     finally:
         for cache in caches:
@@ -214,9 +216,9 @@ def test_without_the_package_the_error_says_what_to_do(tmp_path: Path, monkeypat
 def test_generating_does_not_import_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Importing `alfworld` makes a folder in the home directory and sets $ALFWORLD_DATA."""
     code = (
-        "import os, sys; from pathlib import Path; from hiper.config import TasksConfig; "
+        "import os, sys; from pathlib import Path; from hiper.suites.alfworld.settings import ALFWorldConfig; "
         "from hiper.suites.alfworld.generate import generate_games; "
-        f"generate_games(Path({str(tmp_path / 'out')!r}), TasksConfig(train=1, valid_seen=1, valid_unseen=1)); "
+        f"generate_games(Path({str(tmp_path / 'out')!r}), ALFWorldConfig(train=1, valid_seen=1, valid_unseen=1)); "
         "assert 'alfworld' not in sys.modules and 'torch' not in sys.modules and not os.environ.get('ALFWORLD_DATA')"
     )
     monkeypatch.delenv("ALFWORLD_DATA", raising=False)
@@ -232,7 +234,7 @@ def test_the_planner_solves_a_sample_in_the_same_words(tmp_path: Path) -> None:
 
     # In a large kitchen the planner needs minutes for two objects, in the official games as well.
     index = index_games(
-        generate_games(tmp_path / "out", TasksConfig(train=18, valid_seen=6, valid_unseen=6, max_receptacles=14, max_objects=26))
+        generate_games(tmp_path / "out", ALFWorldConfig(train=18, valid_seen=6, valid_unseen=6, max_receptacles=14, max_objects=26))
     )
     for entry in index.entries:
         sys.argv = arguments  # the planner's translator overwrites it
@@ -256,6 +258,6 @@ def test_the_planner_solves_a_sample_in_the_same_words(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_thousand_games_take_less_than_a_minute(tmp_path: Path) -> None:
     started = process_time()
-    index = index_games(generate_games(tmp_path / "out", TasksConfig(train=998, valid_seen=1, valid_unseen=1)))
+    index = index_games(generate_games(tmp_path / "out", ALFWorldConfig(train=998, valid_seen=1, valid_unseen=1)))
     assert process_time() - started < 60
     assert len(index_games(tmp_path / "out", SPLITS).entries) == len(index.entries) == 1000

@@ -4,7 +4,7 @@ Rules pinned here:
 * portable things, and those alone, move, each to a place of a kind where its kind lies in training games, and stand where that stands;
 * task, furniture and wordings stay; the record that was read stays as it was;
 * the same generator gives the same layout, another another;
-* demonstrations with `demos.scatter` are of games that are not won before they start, and their expert wins them;
+* demonstrations with `alfworld.scatter` are of games that are not won before they start, and their expert wins them;
 * an error in such a game names its file.
 """
 
@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 
 from hiper.composition.compose import compose
-from hiper.config import TasksConfig
 from hiper.errors import ConfigError, TaskError
 from hiper.suites import suite_of
 from hiper.suites.alfworld.game import Game
 from hiper.suites.alfworld.games import index_games
 from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.scatter import scatter
+from hiper.suites.alfworld.settings import ALFWorldConfig
 from hiper.suites.alfworld.world import World
 from hiper.suites.expert import demonstrate
 from hiper.suites.tasks import TaskIndex
@@ -38,7 +38,7 @@ def games(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
     pytest.importorskip("alfworld", reason="the generator reads the floor plans of the alfworld package")
     from hiper.suites.alfworld.generate import generate_games
 
-    return index_games(generate_games(tmp_path_factory.mktemp("games") / "out", TasksConfig(train=60, valid_seen=6, valid_unseen=6)))
+    return index_games(generate_games(tmp_path_factory.mktemp("games") / "out", ALFWorldConfig(train=60, valid_seen=6, valid_unseen=6)))
 
 
 def facts(record: dict[str, Any], predicate: str) -> dict[str, str]:
@@ -100,7 +100,7 @@ def test_a_vessel_with_something_in_it_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_demonstrations_are_of_games_that_can_be_won(games: TaskIndex, share: float) -> None:
-    cfg = compose([f"demos.scatter={share}", "demos.fresh=false", "demos.renumber=false"])
+    cfg = compose([f"alfworld.scatter={share}", "alfworld.fresh=false", "alfworld.renumber=false"])
     suite = suite_of(cfg)
     rng = random.Random(0)
     expert = suite.expert(games, cfg, rng)
@@ -114,8 +114,8 @@ def test_demonstrations_are_of_games_that_can_be_won(games: TaskIndex, share: fl
 
 
 def test_there_is_nothing_to_scatter_in_fresh_games(games: TaskIndex) -> None:
-    cfg = compose(["demos.scatter=0.5", "demos.fresh=true"])
-    with pytest.raises(ConfigError, match=r"demos\.scatter=0\.5"):
+    cfg = compose(["alfworld.scatter=0.5", "alfworld.fresh=true"])
+    with pytest.raises(ConfigError, match=r"alfworld\.scatter=0\.5"):
         suite_of(cfg).training_tasks(games, cfg, random.Random(0))
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config import Pay
 from hiper.suites.base import WORDS
 from hiper.suites.webshop import Shop
 from hiper.suites.webshop.env import Commands, ShopEnv
 from hiper.suites.webshop.expert import parse_task
+from hiper.suites.webshop.settings import Pay
 
 from .conftest import SHOE
 

@@ -9,13 +9,13 @@ from statistics import fmean
 
 import pytest
 
-from hiper.config import Pay
 from hiper.suites.expert import Demonstration, demonstrate
 from hiper.suites.webshop import Shop
 from hiper.suites.webshop.env import ShopEnv
 from hiper.suites.webshop.expert import Expert, Wanted, parse_task
 from hiper.suites.webshop.generate import generate_catalogue
 from hiper.suites.webshop.nouns import closed_class
+from hiper.suites.webshop.settings import Pay
 
 TURNS = 15
 

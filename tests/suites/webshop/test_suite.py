@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.config import DemosConfig, EnvConfig, ProtocolConfig, RunConfig, Source, Style, TasksConfig, WebShopConfig
+from hiper.config import DemosConfig, EnvConfig, ProtocolConfig, RunConfig, Source, Style, TasksConfig
 from hiper.errors import DataError
 from hiper.protocol import parse
 from hiper.runs.fingerprint import stage_settings
@@ -18,6 +18,7 @@ from hiper.sft.demos import write_demos
 from hiper.suites import make_env, suite_of
 from hiper.suites.tasks import TaskIndex
 from hiper.suites.webshop.nouns import find_tagger
+from hiper.suites.webshop.settings import WebShopConfig
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def cfg() -> RunConfig:
     """A small generated shop."""
     return RunConfig(
         env=EnvConfig(name="webshop", max_turns=15),
-        webshop=WebShopConfig(products=48, test=100, valid=20),
+        suite=WebShopConfig(products=48, test=100, valid=20),
         protocol=ProtocolConfig(style=Style.instructed),
         demos=DemosConfig(count=12),
     )
@@ -55,7 +56,7 @@ def test_the_first_goals_are_held_out(cfg: RunConfig, index: TaskIndex, tmp_path
 def test_what_is_no_game_is_refused(cfg: RunConfig, index: TaskIndex) -> None:
     suite = suite_of(cfg)
     with pytest.raises(DataError, match="webshop.test=100000 and webshop.valid=100 leave none of the"):
-        suite.index(index.root, replace(cfg, webshop=WebShopConfig(test=100_000)))
+        suite.index(index.root, replace(cfg, suite=WebShopConfig(test=100_000)))
     with pytest.raises(DataError, match="no split valid_seen; it has train, valid, test"):
         suite.index(index.root, cfg, ["valid_seen"])
     for path in ("synthetic/233/last", "odd/233/0000001", "1"):
@@ -81,12 +82,12 @@ def test_settings_belong_to_their_stages(cfg: RunConfig) -> None:
     assert "webshop.pay" in found["train"]
     assert "webshop.pay" not in found["tasks"] | found["demos"] | found["evaluate"]
     assert found["sft"] == found["report"] == set()
-    assert set.union(*found.values()) == {f"webshop.{name}" for name in vars(cfg.webshop)}, "every setting decides something"
+    assert set.union(*found.values()) == {f"webshop.{name}" for name in vars(cfg.suite)}, "every setting decides something"
 
 
 def test_an_evaluation_says_who_told_the_nouns(cfg: RunConfig) -> None:
     assert suite_of(cfg).judged_by(cfg) == {"type_matching": find_tagger().name, "labels": "false"}
-    assert suite_of(RunConfig()).judged_by(RunConfig()) == {}
+    assert suite_of(RunConfig()).judged_by(RunConfig()) == {"engine": "native"}
 
 
 def test_demonstrations(cfg: RunConfig, index: TaskIndex, tmp_path: Path) -> None:
