@@ -22,7 +22,7 @@ torch_auto  := $(BIN)/python scripts/check_build.py --torch requirements/torch-c
 	{ echo "hiper: no CPU build of torch to be had here, so the CUDA build: some 3 GB. docs/install.md tells how to get the other." && $(torch_cuda); }
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench dvc.yaml prove-resume prove-durable prove-lock fuzz docs server deploy worker clean
+.PHONY: help run test test-docs lint bench dvc.yaml prove-resume prove-durable prove-lock fuzz docs server deploy worker clean
 
 # Prefect on this machine alone, where the server's password is found by itself: see docs/orchestration.md.
 PORT            ?= 4200
@@ -34,6 +34,7 @@ help:
 	@echo "make run    games, demos, warm start, HAE training, evaluation and report, on this machine's CPU"
 	@echo "make test   the tests"
 	@echo "make lint   ruff and mypy"
+	@echo "make test-docs  the commands that README and the guides show, run at smoke size; some ten minutes"
 	@echo "make bench  speed and exactness of ALFWorld, WebShop and HAE"
 	@echo "make dvc.yaml  written anew from the table of the stages, hiper/runs/stage.py"
 	@echo "make prove-resume  a run killed in 26 ways and resumed ends with the bits of an undisturbed run; twelve minutes"
@@ -50,6 +51,9 @@ run: $(RUN)
 
 test: $(DEV)
 	$(BIN)/python -m pytest
+
+test-docs: $(DEV)
+	$(BIN)/python -m pytest -m slow tests/docs
 
 lint: $(DEV)
 	$(BIN)/python -m ruff check .
