@@ -35,7 +35,7 @@ help:
 	@echo "make test   the tests"
 	@echo "make lint   ruff and mypy"
 	@echo "make test-docs  the commands that README and the guides show, run at smoke size; some ten minutes"
-	@echo "make bench  speed and exactness of ALFWorld, WebShop and HAE"
+	@echo "make bench  one table of speed: training, warm start, engines, HAE, commands; kept in runs/bench/; some five minutes"
 	@echo "make dvc.yaml  written anew from the table of the stages, hiper/runs/stage.py"
 	@echo "make prove-resume  a run killed in 26 ways and resumed ends with the bits of an undisturbed run; twelve minutes"
 	@echo "make prove-durable the power cut at 20 moments in all stages: what is said to be done is not lost; ten minutes, mounts a file as root"
@@ -61,9 +61,7 @@ lint: $(DEV)
 	$(BIN)/python -m mypy
 
 bench: $(DEV)
-	$(BIN)/hiper benchmark alfworld
-	$(BIN)/hiper benchmark hae
-	$(BIN)/hiper benchmark webshop
+	$(BIN)/python benchmarks/all.py
 
 dvc.yaml: $(RUN)
 	$(BIN)/python -m hiper.integrations.dvc
