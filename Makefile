@@ -22,7 +22,7 @@ torch_auto  := $(BIN)/python scripts/check_build.py --torch requirements/torch-c
 	{ echo "hiper: no CPU build of torch to be had here, so the CUDA build: some 3 GB. docs/install.md tells how to get the other." && $(torch_cuda); }
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench dvc.yaml prove-resume prove-durable prove-lock fuzz docs server deploy worker clean
+.PHONY: help run test test-docs lint bench dvc.yaml prove-resume prove-durable prove-lock fuzz docs server deploy worker clean
 
 # Prefect on this machine alone, where the server's password is found by itself: see docs/orchestration.md.
 PORT            ?= 4200
@@ -34,7 +34,8 @@ help:
 	@echo "make run    games, demos, warm start, HAE training, evaluation and report, on this machine's CPU"
 	@echo "make test   the tests"
 	@echo "make lint   ruff and mypy"
-	@echo "make bench  speed and exactness of ALFWorld, WebShop and HAE"
+	@echo "make test-docs  the commands that README and the guides show, run at smoke size; some ten minutes"
+	@echo "make bench  one table of speed: training, warm start, engines, HAE, commands; kept in runs/bench/; some five minutes"
 	@echo "make dvc.yaml  written anew from the table of the stages, hiper/runs/stage.py"
 	@echo "make prove-resume  a run killed in 26 ways and resumed ends with the bits of an undisturbed run; twelve minutes"
 	@echo "make prove-durable the power cut at 20 moments in all stages: what is said to be done is not lost; ten minutes, mounts a file as root"
@@ -51,15 +52,16 @@ run: $(RUN)
 test: $(DEV)
 	$(BIN)/python -m pytest
 
+test-docs: $(DEV)
+	$(BIN)/python -m pytest -m slow tests/docs
+
 lint: $(DEV)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
 bench: $(DEV)
-	$(BIN)/hiper benchmark alfworld
-	$(BIN)/hiper benchmark hae
-	$(BIN)/hiper benchmark webshop
+	$(BIN)/python benchmarks/all.py
 
 dvc.yaml: $(RUN)
 	$(BIN)/python -m hiper.integrations.dvc

@@ -15,7 +15,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper import __version__
 from hiper.algos.registry import make_estimator
+from hiper.benchmarks.peak import Peak, count_flops
 from hiper.config import Constrain, Context, RunConfig
 from hiper.errors import ConfigError
 from hiper.model.actor import Actor, load_actor, load_tokenizer
@@ -61,8 +62,6 @@ SETTINGS = (
 """What is measured unless overridden: the quickstart's model, rooms, estimator and optimiser, prompts that tell how to answer as the
 published ones do, and an expert that searches at random, which takes as many turns as an agent in training (about 14)."""
 
-WARM_UP = 2
-"""Trajectories of the pass before the clock starts."""
 PHASES = ("rollout", "score", "update")
 
 
@@ -91,6 +90,8 @@ class Measured:
     """Without padding, by phase."""
     padded: dict[str, int] = field(default_factory=dict)
     """Through the policy's network, by phase."""
+    flops: dict[str, int] = field(default_factory=dict)
+    """Of products and attention, by phase; the reference's and the critic's too. Counted in an iteration that is not timed."""
     episodes: list[Episode] = field(default_factory=list)
     logprob_gap: float = 0.0
     """Largest difference of a token's log-probability in play and in the update's network."""
@@ -111,7 +112,9 @@ def bench(cfg: RunConfig, index: TaskIndex, repeats: int = 3, progress: Progress
 
         schemes: by scheme and phase (`rollout`; `score`: batch, log-probabilities, values, reference, credit; `update`; `total`):
             `seconds`, `cpu_seconds` (of all threads), `trajectories_per_second`, `tokens` (what the policy's network has to read, without
-            padding), `padded_tokens` (what it was run on; the reference's passes are in neither), `tokens_per_second` (of `tokens`).
+            padding), `padded_tokens` (what it was run on; the reference's passes are in neither), `tokens_per_second` (of `tokens`),
+            `flops` (all matrix products and attention), `share_of_peak` (operations a second of processor time, as a share of
+            `gemm_flops_per_second`: the rate of the network's linear layers alone with `trainer.microbatch_tokens` rows).
             `logprob_gap`: largest difference between a token's log-probability in play and in training; that it is small shows that
             both ran the network on it.
         ratios: of `window` and of `generate` to `append`: `trained_tokens` (padding included), `trained_tokens_without_padding`,
@@ -132,20 +135,25 @@ def bench(cfg: RunConfig, index: TaskIndex, repeats: int = 3, progress: Progress
     longest = max(len(reply) for task in script for reply in task)
     cfg = replace(cfg, rollout=replace(cfg.rollout, max_reply_tokens=longest, max_tokens=2**31 - 1))
 
-    def measure(scheme: Scheme, count: int) -> Measured:
-        return _iterate(scheme, cfg, index, actor, codec, recordings[:count], script[:count])
+    def measure(scheme: Scheme) -> Measured:
+        return _iterate(scheme, cfg, index, actor, codec, recordings, script)
 
-    for scheme in Scheme:
-        measure(scheme, WARM_UP)
+    rows = cfg.trainer.microbatch_tokens
+    peak = Peak.measure(actor, rows, device, cfg.model.compute_dtype)
+    flops: dict[Scheme, dict[str, int]] = {}
+    for scheme in Scheme:  # which warms up, too
+        with count_flops() as counted:
+            flops[scheme] = _iterate(scheme, cfg, index, actor, codec, recordings, script, counted).flops
     found: dict[Scheme, list[Measured]] = {scheme: [] for scheme in Scheme}
     for _ in range(repeats):
         for scheme in Scheme:
-            found[scheme].append(measure(scheme, len(recordings)))
+            found[scheme].append(measure(scheme))
             _compare(found[scheme][-1].episodes, found[Scheme.append][0].episodes)
             if progress is not None:
                 progress(sum(map(len, found.values())), repeats * len(Scheme))
     episodes = found[Scheme.append][0].episodes
-    schemes = {scheme: _summary(runs, len(recordings)) for scheme, runs in found.items()}
+    peak = peak.or_better(Peak.measure(actor, rows, device, cfg.model.compute_dtype))
+    schemes = {scheme: _summary(runs, flops[scheme], peak, len(recordings)) for scheme, runs in found.items()}
     return {
         "versions": {
             "hiper": __version__,
@@ -156,6 +164,7 @@ def bench(cfg: RunConfig, index: TaskIndex, repeats: int = 3, progress: Progress
         "device": str(device),
         "threads": torch.get_num_threads(),
         "dtype": cfg.model.dtype,
+        "compute_dtype": str(cfg.model.compute_dtype),
         "parameters": sum(parameter.numel() for parameter in actor.parameters()),
         "vocabulary": len(tokenizer),
         "estimator": str(cfg.algo.name),
@@ -170,6 +179,7 @@ def bench(cfg: RunConfig, index: TaskIndex, repeats: int = 3, progress: Progress
         "trajectories": len(recordings),
         "turns": sum(len(episode.trajectory.turns) for episode in episodes),
         "reply_tokens": sum(turn.tokens for episode in episodes for turn in episode.trajectory.turns),
+        "gemm_flops_per_second": round(peak.flops_per_second),
         "schemes": schemes,
         "ratios": {scheme: _ratios(schemes[scheme], schemes[Scheme.append]) for scheme in (Scheme.window, Scheme.generate)},
     }
@@ -200,7 +210,7 @@ def _model(cfg: RunConfig, texts: Sequence[str]) -> tuple[PreTrainedTokenizerBas
         return load_tokenizer(cfg.model.path), load_actor(cfg.model.path, cfg.model)
     tokenizer = build_tokenizer(texts)
     lm: Any = build_tiny(cfg.model.tiny, tokenizer, cfg.seed)
-    return tokenizer, Actor(lm.to(getattr(torch, cfg.model.dtype)), cfg.model.critic)
+    return tokenizer, Actor(lm.to(getattr(torch, cfg.model.dtype)), cfg.model.critic, cfg.model.value_heads, cfg.model.compute_dtype)
 
 
 def _iterate(
@@ -211,8 +221,9 @@ def _iterate(
     codec: ChatCodec,
     recordings: Sequence[Recording],
     script: Sequence[Sequence[list[int]]],
+    flops: Callable[[], int] = lambda: 0,
 ) -> Measured:
-    """One iteration as `hiper.train.trainer` makes it, on a copy of the actor."""
+    """One iteration as `hiper.train.trainer` makes it, on a copy of the actor; `flops` tells how many operations were done so far."""
     context = Context.append if scheme is Scheme.append else Context.window
     cfg = replace(cfg, protocol=replace(cfg.protocol, context=context))
     actor = copy.deepcopy(actor)
@@ -223,15 +234,15 @@ def _iterate(
     sampler.begin(cfg.rollout.temperature, torch.Generator(actor.device).manual_seed(cfg.seed))
     tasks = ((one.entry, make_env(cfg, index.resolve(one.entry))) for one in recordings)
     found = Measured()
-    with _phase(found, "rollout", actor):
+    with _phase(found, "rollout", actor, flops):
         episodes = Collector(sampler, codec, cfg).play(tasks, slots)
     read = sum(len(sequence.ids) for episode in episodes for sequence in episode.sequences)
     sequences = sum(len(episode.sequences) for episode in episodes)
-    with _phase(found, "score", actor):
+    with _phase(found, "score", actor, flops):
         if scheme is Scheme.generate:
             _pad(episodes, codec.pad)
         batch, outputs, credit = assess(learner, make_estimator(cfg.algo), reference, episodes, _encoder(codec))
-    with _phase(found, "update", actor):
+    with _phase(found, "update", actor, flops):
         learner.update(batch, outputs, credit, critic_only=False)
     # In play nothing follows the last token of a sequence, so it is not read.
     found.tokens = {"rollout": read - sequences, "score": read, "update": read * cfg.trainer.epochs}
@@ -260,9 +271,9 @@ def _pad(episodes: Sequence[Episode], pad: int) -> None:
 
 
 @contextmanager
-def _phase(found: Measured, name: str, actor: Actor) -> Iterator[None]:
-    """Time a phase and count the tokens that go through the policy's network in it."""
-    found.padded[name] = 0
+def _phase(found: Measured, name: str, actor: Actor, flops: Callable[[], int]) -> Iterator[None]:
+    """Time a phase and count its operations and the tokens that go through the policy's network in it."""
+    found.padded[name], done = 0, flops()
 
     def count(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
         found.padded[name] += kwargs["input_ids"].numel()
@@ -273,6 +284,7 @@ def _phase(found: Measured, name: str, actor: Actor) -> Iterator[None]:
     yield
     _wait(actor.device)
     found.seconds[name], found.cpu_seconds[name] = time.perf_counter() - begun, time.process_time() - begun_cpu
+    found.flops[name] = flops() - done
     hook.remove()
 
 
@@ -288,10 +300,10 @@ def _compare(episodes: Sequence[Episode], others: Sequence[Episode]) -> None:
     assert all(episode.trajectory.won for episode in episodes), "the expert's replies were to win every task"
 
 
-def _summary(runs: Sequence[Measured], trajectories: int) -> dict[str, Any]:
+def _summary(runs: Sequence[Measured], flops: dict[str, int], peak: Peak, trajectories: int) -> dict[str, Any]:
     best = min(runs, key=lambda run: sum(run.seconds.values()))
-    seconds_of, cpu_of, tokens_of, padded_of = (
-        {**of, "total": sum(of.values())} for of in (best.seconds, best.cpu_seconds, best.tokens, best.padded)
+    seconds_of, cpu_of, tokens_of, padded_of, flops_of = (
+        {**of, "total": sum(of.values())} for of in (best.seconds, best.cpu_seconds, best.tokens, best.padded, flops)
     )
     phases = {
         phase: {
@@ -301,6 +313,8 @@ def _summary(runs: Sequence[Measured], trajectories: int) -> dict[str, Any]:
             "tokens": tokens_of[phase],
             "padded_tokens": padded_of[phase],
             "tokens_per_second": round(tokens_of[phase] / seconds_of[phase], 1),
+            "flops": flops_of[phase],
+            "share_of_peak": peak.share(flops_of[phase], seconds_of[phase], cpu_of[phase]),
         }
         for phase in (*PHASES, "total")
     }

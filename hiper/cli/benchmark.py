@@ -24,6 +24,10 @@ def add(commands: Commands) -> None:
     train.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it some are generated")
     train.add_argument("--repeats", type=int, default=3, metavar="N", help="iterations of each scheme; the fastest counts")
     add_overrides(train)
+    sft = kinds.add("sft", _printed(_bench_sft), "steps of the warm start beside TRL's trainer as it is")
+    sft.add_argument("--data", type=Path, metavar="DIR", help="games in the official layout; without it some are generated")
+    sft.add_argument("--steps", type=count, default=24, metavar="N", help="optimiser steps (24)")
+    add_overrides(sft)
     credit = kinds.add("credit", _printed(_bench_credit), "how clearly the credit of a comparison's arms tells right decisions from wrong")
     credit.add_argument("file", type=Path, metavar="FILE", help="a comparison whose warm start has been made: comparisons/estimators.yaml")
     credit.add_argument("--rounds", type=count, default=3, metavar="N", help="iterations' worth of episodes that are judged (3)")
@@ -44,7 +48,7 @@ def _add_engines(kinds: Commands) -> None:
 
 
 def _which(options: argparse.Namespace) -> int:
-    raise ConfigError("hiper benchmark needs to know which: alfworld, hae, train, credit or webshop.")
+    raise ConfigError("hiper benchmark needs to know which: alfworld, hae, train, sft, credit or webshop.")
 
 
 def _printed(measure: Callable[[argparse.Namespace], object]) -> Callable[[argparse.Namespace], int]:
@@ -81,6 +85,18 @@ def _bench_train(options: argparse.Namespace) -> object:
     count = cfg.own(ALFWorldConfig).train
     with small_data(ALFWorld(), cfg, options.data, count, 1) as root, track("benchmark train") as progress:
         return bench(cfg, ALFWorld().index(root, replace(cfg, tasks=replace(cfg.tasks, limit=count)), ["train"]), options.repeats, progress)
+
+
+def _bench_sft(options: argparse.Namespace) -> object:
+    from hiper.benchmarks.sft import SETTINGS, bench
+    from hiper.composition.compose import compose
+    from hiper.suites.alfworld.settings import ALFWorldConfig
+    from hiper.suites.alfworld.suite import ALFWorld
+
+    cfg = compose([*SETTINGS, *options.overrides])
+    count = cfg.own(ALFWorldConfig).train
+    with small_data(ALFWorld(), cfg, options.data, count, 1) as root:
+        return bench(cfg, ALFWorld().index(root, replace(cfg, tasks=replace(cfg.tasks, limit=count)), ["train"]), options.steps)
 
 
 def _bench_credit(options: argparse.Namespace) -> object:

@@ -99,6 +99,17 @@ def test_ratios_are_quotients_of_what_is_shown(result: dict[str, Any]) -> None:
             assert ratios["cpu_seconds"][phase] == round(theirs[phase]["cpu_seconds"] / ours[phase]["cpu_seconds"], 2)
 
 
+def test_shares_are_of_the_measured_peak(result: dict[str, Any]) -> None:
+    for scheme in Scheme:
+        found = result["schemes"][scheme]
+        assert found["total"]["flops"] == sum(found[phase]["flops"] for phase in ("rollout", "score", "update"))
+        for phase in ("rollout", "score", "update"):
+            rate = found[phase]["flops"] / found[phase]["cpu_seconds"]
+            assert found[phase]["share_of_peak"] == pytest.approx(rate / result["gemm_flops_per_second"], abs=1e-3)
+            assert found[phase]["share_of_peak"] > 0
+    assert result["schemes"]["append"]["update"]["flops"] > 1.4 * result["schemes"]["append"]["score"]["flops"], "backwards, too"
+
+
 def test_play_and_training_agree_on_every_token(result: dict[str, Any]) -> None:
     for scheme in Scheme:
         assert 0 < result["schemes"][scheme]["logprob_gap"] < 1e-4

@@ -32,11 +32,14 @@ FROM_MODEL = EVERY[len(TO_MODEL) :]
 
 
 def settings(overrides: list[str], *, experiment: str | None = None, seed: int | None = None, run: str | None = None) -> RunConfig:
-    """The config of a flow: composed, or loaded from a run directory, which may have moved since."""
-    shorthands = ([f"experiment={experiment}"] if experiment else []) + ([f"seed={seed}"] if seed is not None else [])
+    """The config of a flow: composed, or loaded from a run directory, which may have moved since.
+
+    A run has its experiment: `experiment` is then not read, because deployments give one that stands where nobody names another.
+    """
+    changes = ([f"seed={seed}"] if seed is not None else []) + overrides
     if run is None:
-        return compose([*shorthands, *overrides])
-    return override(load_config(Path(run)), [*shorthands, *overrides, f"paths.run={run}"])
+        return compose([*([f"experiment={experiment}"] if experiment else []), *changes])
+    return override(load_config(Path(run)), [*changes, f"paths.run={run}"])
 
 
 @flow(name="pipeline", persist_result=False, validate_parameters=True)
@@ -54,7 +57,7 @@ def pipeline(
 
     Args:
         overrides: Hydra overrides, as on the command line.
-        experiment: a file of `conf/experiment/`; shorthand for `experiment=...`.
+        experiment: a file of `conf/experiment/`; shorthand for `experiment=...`. Not read with `run`.
         seed: shorthand for `seed=...`.
         run: continue the run saved in this directory instead of composing one.
         force: do finished stages again.

@@ -60,6 +60,12 @@ def test_settings_are_composed_or_loaded(tmp_path: Path) -> None:
     assert (loaded.algo.lam_high, loaded.threads, loaded.paths.run) == (0.25, 1, str(tmp_path))
 
 
+def test_a_run_goes_on_where_a_deployment_names_an_experiment(tmp_path: Path) -> None:
+    """`prefect deployment run pipeline/cpu -p run=...` failed: prefect.yaml gives that deployment `experiment: quickstart`."""
+    save_config(compose(["experiment=smoke", "algo.lam_high=0.25"]), tmp_path / "config.yaml")
+    assert settings([], experiment="quickstart", run=str(tmp_path)) == settings([], run=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("overrides", "retries"), [(["tasks=official"], True), (["tasks=official", "tasks.data=here"], False), (["tasks=generated"], False)]
 )
