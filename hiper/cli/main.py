@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     atexit.register(gc.freeze)
     previous = signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar a file, drawn across our own
+    # Threads of torch that wait for another on a core that is busy elsewhere let go of their own instead of spinning on it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not debug():
         warnings.simplefilter("ignore", FutureWarning)  # of packages below; nothing the user of a command can act on
     try:

@@ -86,10 +86,8 @@ class Stage(table.Stage):
             if self._is_done(cfg, begun, force):
                 verify_stage(run, self.name)
                 return _result(run, self.name, reused=True)
-            if self.gpu and cfg.threads:
-                import torch
-
-                torch.set_num_threads(cfg.threads)
+            if self.gpu:
+                _set_threads(cfg)
             with stage_folder(run, self.name, begun, resumable=self.resumable, fits=lambda partial: self._fits(partial, cfg)) as folder:
                 save_config(cfg, folder.path / CONFIG)
                 self.work(StageArguments(cfg, folder, progress, timestamps))
@@ -183,6 +181,17 @@ def finished_result(cfg: RunConfig, stage: str, before: str | None) -> StageResu
     """
     run = finished_folder(cfg, stage).parent
     return _result(run, stage, reused=finished_at(run, stage) == before)
+
+
+def _set_threads(cfg: RunConfig) -> None:
+    """Threads of this process, which other processes of the stage do not share; said where nobody has chosen them."""
+    import torch
+
+    from hiper.runtime.device import cpu_threads, uses_cuda
+
+    torch.set_num_threads(cpu_threads(cfg))
+    if not cfg.threads and not uses_cuda(cfg):
+        logger.info("CPU threads: %d, by the model's size; threads=N sets another number", torch.get_num_threads())
 
 
 def _recover(run: Path) -> None:
