@@ -34,7 +34,7 @@ KEYS: Mapping[str, str] = {"benchmark": "suite", "games": "tasks", "game": "task
 """Keys of metrics, evaluations and trajectories, likewise."""
 VALUES: Mapping[str, str] = {"warm_start": "sft"}
 """Texts that are names, likewise."""
-LEFT_OUT = ("model", "engine")
+LEFT_OUT = ("model", "engine", "digest", "in_train")
 """Keys that one side alone writes, or that name a place."""
 
 ALGOS = ("gae", "gigpo", "grpo", "hae", "hae_paper", "reinforce_pp", "rloo", "turn_gae")

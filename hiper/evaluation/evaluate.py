@@ -150,6 +150,7 @@ def choose(tasks: Sequence[Task], limit: int | None) -> list[Task]:
 
 
 def _meta(cfg: RunConfig, model: Path | str, planner: Path | str | None, index: TaskIndex, chosen: dict[str, list[Task]]) -> dict[str, Any]:
+    trained = {task.digest for task in index.entries if task.split == "train" and task.digest}
     return {
         "model": str(model),
         "planner": None if planner is None else str(planner),
@@ -157,6 +158,7 @@ def _meta(cfg: RunConfig, model: Path | str, planner: Path | str | None, index: 
             split: {
                 "tasks": len(tasks),
                 "available": len(index.split(split)),
+                "in_train": sum(task.digest in trained for task in tasks) if trained else None,
                 "sha256": hashlib.sha256("\n".join(task.path for task in tasks).encode()).hexdigest(),
             }
             for split, tasks in chosen.items()

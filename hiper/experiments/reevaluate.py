@@ -146,7 +146,7 @@ def _evaluate(one: Watched, work: Path, progress: Progress | None) -> Entry:
         time=here["time"],
         accepted=False,
         model=digest(Path(model)) if Path(model).is_dir() else str(model),
-        tasks={split: _tasks_digest(index, split) for split in splits_of(cfg)},
+        tasks={split: _tasks_digest(cfg, index, split) for split in splits_of(cfg)},
         settings=settings,
         versions={**here["versions"], "python": here["python"]},
         successes={split: (found["successes"], found["tasks"]) for split, found in record["splits"].items()},
@@ -178,8 +178,9 @@ def _index(tasks: Path, cfg: RunConfig) -> TaskIndex:
     return suite.index(tasks, suite.whole(cfg), splits_of(cfg))
 
 
-def _tasks_digest(index: TaskIndex, split: str) -> str:
-    whole = hashlib.sha256()
+def _tasks_digest(cfg: RunConfig, index: TaskIndex, split: str) -> str:
+    """Of what the tasks are now, whatever they were when they were indexed."""
+    suite, whole = suite_of(cfg), hashlib.sha256()
     for task in choose(index.split(split), None):
-        whole.update(f"{task.path}\0{hashlib.sha256(read_bytes(index.resolve(task))).hexdigest()}\n".encode())
+        whole.update(f"{task.path}\0{suite.digest(cfg, index.resolve(task))}\n".encode())
     return whole.hexdigest()

@@ -41,9 +41,10 @@ def tasks(arguments: StageArguments) -> None:
     """
     cfg, folder = arguments.cfg, arguments.folder
     suite = suite_of(cfg)
-    index = suite.index(suite.data(folder.path / "data", cfg, arguments.progress), cfg)
+    index = suite.find(suite.data(folder.path / "data", cfg, arguments.progress), cfg)
     index.save(folder.path / INDEX_FILE)
     folder.facts.update({split: sum(counts.values()) for split, counts in index.counts().items()})
+    folder.facts.update({f"{split} in train, too": count for split, count in index.repeated().items()})
 
 
 def demos(arguments: StageArguments) -> None:

@@ -207,6 +207,13 @@ def _notes(record: RunRecord, wording: Wording) -> list[str]:
             f"{wording.lapses} (demos.lapses)."
         )
 
+    for split, played in ((after or before or {}).get("meta", {}).get("splits") or {}).items():
+        if played.get("in_train"):
+            notes.append(
+                f"{played['in_train']} of the {played['tasks']} {wording.tasks} of {_words(split)} are in train, too, with the same "
+                "content: success on them says little of new ones."
+            )
+
     def name_of(event: dict[str, Any]) -> str:
         return str(event.get("name"))
 

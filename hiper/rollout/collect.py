@@ -237,5 +237,6 @@ class Collector:
             stop=run.stop,
             turns=run.turns,
             final_observation=run.observation,
+            digest=run.entry.digest,
         )
         return Episode(trajectory, run.sequences, run.keeps, run.mismatches)

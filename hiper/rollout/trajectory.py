@@ -80,6 +80,8 @@ class Trajectory:
     """How much of the goal was reached, 0 to 1; None in records from before it was kept."""
     iteration: int | None = None
     """Training iteration; None for an evaluation."""
+    digest: str = ""
+    """SHA-256 of the task's content; empty where the index does not say it."""
     extra: dict[str, str] = field(default_factory=dict)
 
     @property

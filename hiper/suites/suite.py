@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +14,12 @@ from typing import Any
 from hiper.config import RunConfig, TasksConfig
 from hiper.errors import ConfigError
 from hiper.runtime.progress import Progress
+from hiper.runtime.reading import read_bytes
 from hiper.suites.base import TextEnv
 from hiper.suites.expert import Expert
 from hiper.suites.tasks import Task, TaskIndex
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,31 @@ class Suite(ABC):
         Raises:
             DataError: there is no such directory or split, or a task is damaged.
         """
+
+    def digest(self, cfg: RunConfig, path: Path) -> str:
+        """SHA-256 of a task's content, as hexadecimal digits: of its file's bytes, or of its name where it has no file.
+
+        A suite whose tasks are made of something else, or whose files differ in what is no content, says so here.
+
+        Raises:
+            DataError: the task cannot be read.
+        """
+        content = read_bytes(path) if path.is_file() else f"{path.parent.name}/{path.name}".encode()
+        return hashlib.sha256(content).hexdigest()
+
+    def find(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
+        """As `index`, with the digest of each task's content. A warning counts held-out tasks that are trained on, too."""
+        index = self.index(root, cfg, splits)
+        entries = tuple(replace(entry, digest=self.digest(cfg, index.resolve(entry))) for entry in index.entries)
+        found = replace(index, entries=entries)
+        for split, count in found.repeated().items():
+            logger.warning(
+                "%d of the %d tasks of %s are in train, too, with the same content: success on them says little of new ones",
+                count,
+                len(found.split(split)),
+                split,
+            )
+        return found
 
     @abstractmethod
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:

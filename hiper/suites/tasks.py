@@ -23,6 +23,8 @@ class Task:
     task_type: str
     scene: int = 0
     """ALFRED's number of the room; 0 elsewhere."""
+    digest: str = ""
+    """SHA-256 of its content, of what its environment is made of: the same in two tasks that differ in name alone. Empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,15 @@ class TaskIndex:
         for entry in self.entries:
             found.setdefault(entry.split, Counter())[entry.task_type] += 1
         return {split: dict(sorted(counts.items())) for split, counts in found.items()}
+
+    def repeated(self, seen: str = "train") -> dict[str, int]:
+        """Split -> how many of its tasks are in another split, too, by their content; splits with none are not in it.
+
+        Args:
+            seen: the other split.
+        """
+        known = {entry.digest for entry in self.entries if entry.split == seen and entry.digest}
+        return dict(Counter(entry.split for entry in self.entries if entry.split != seen and entry.digest in known))
 
     def resolve(self, entry: Task) -> Path:
         """The task on this machine, as `make_env` takes it."""

@@ -498,7 +498,7 @@ def _recorded(file: Path, size: int | None = None) -> dict[str, Any]:
 
 
 def _tasks_digest(index: TaskIndex) -> str:
-    return hashlib.sha256("\n".join(entry.path for entry in index.split("train")).encode()).hexdigest()
+    return hashlib.sha256("\n".join(f"{entry.path} {entry.digest}" for entry in index.split("train")).encode()).hexdigest()
 
 
 def _name(iteration: int) -> str:

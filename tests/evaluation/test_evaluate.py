@@ -121,7 +121,7 @@ def test_a_limit_is_said_and_mixes_task_types(tmp_path: Path, player: Player) ->
     games = index(tmp_path, valid_seen=120)  # ordered by task type: the first 12 would all be of one
     record = read_evaluation(evaluate(cfg, "model", games, tmp_path / "out").path)
     assert record["meta"]["limit"] == 12
-    assert record["meta"]["splits"]["valid_seen"] | {"sha256": ""} == {"tasks": 12, "available": 120, "sha256": ""}
+    assert record["meta"]["splits"]["valid_seen"] | {"sha256": ""} == {"tasks": 12, "available": 120, "in_train": None, "sha256": ""}
     assert len(record["splits"]["valid_seen"]["task_types"]) >= 4
     assert player.entries == choose(games.split("valid_seen"), 12)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections import Counter
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.errors import DataError
-from hiper.runtime.reading import open_file, read_json_object
+from hiper.runtime.reading import open_file, read_bytes, read_json_object
 from hiper.runtime.records import read_value
 from hiper.suites.alfworld.settings import SPLITS, TASK_TYPES
 from hiper.suites.alfworld.world import GAME_BYTES
@@ -22,6 +23,7 @@ GAME_FILE = "game.tw-pddl"
 RELEASE = "json_2.1.1"
 """Folder of the splits under $ALFWORLD_DATA."""
 
+_PROBLEM = re.compile(rb"\(problem [^()\s]+\)")
 _TAIL = 16384
 """Bytes at a game file's end in which `solvable` is looked for; only a walkthrough follows it."""
 
@@ -102,6 +104,11 @@ def _described(file: Path, folder: str) -> tuple[str, int]:
             f"{file.parent}: neither the folder name {folder!r} nor traj_data.json says the task type and scene ({error}). "
             "Expected TASK-Object-Mrecep-Receptacle-SCENE."
         ) from error
+
+
+def game_digest(file: Path) -> str:
+    """SHA-256 of a game file without the name of its PDDL problem: games that differ in that alone are the same."""
+    return hashlib.sha256(_PROBLEM.sub(b"(problem)", read_bytes(file), count=1)).hexdigest()
 
 
 def _solvable(file: Path) -> bool:

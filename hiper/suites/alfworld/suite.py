@@ -17,7 +17,7 @@ from hiper.runtime.packages import INSTALL_ALFWORLD, how_to_install
 from hiper.runtime.progress import Progress
 from hiper.suites.alfworld.expert import Expert
 from hiper.suites.alfworld.game import Game
-from hiper.suites.alfworld.games import index_games
+from hiper.suites.alfworld.games import game_digest, index_games
 from hiper.suites.alfworld.prior import LocationPrior
 from hiper.suites.alfworld.scatter import scatter
 from hiper.suites.alfworld.settings import SPLITS, TASK_TYPES, TRAIN, ALFWorldConfig, Engine
@@ -81,6 +81,10 @@ class ALFWorld(Suite):
     def index(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
         """Games in the official layout."""
         return index_games(root, splits, cfg.own(ALFWorldConfig).task_types, cfg.tasks.limit)
+
+    def digest(self, cfg: RunConfig, path: Path) -> str:
+        """Of the game file without the name of its problem, which says when it was made and decides nothing."""
+        return game_digest(path)
 
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
         """A game on the engine the config names; `rng` renumbers objects and receptacles (native engine only)."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from hiper.suites.webshop.env import ShopEnv
 from hiper.suites.webshop.expert import Expert
 from hiper.suites.webshop.nouns import find_tagger
 from hiper.suites.webshop.settings import WebShopConfig
-from hiper.suites.webshop.shop import Shop
+from hiper.suites.webshop.shop import Episode, Shop
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 VARIABLE = "WEBSHOP_DATA"
@@ -83,21 +86,31 @@ class WebShop(Suite):
                 entries.append(Task(name, split, goal.category))
         return TaskIndex(root, tuple(entries), {"beyond tasks.limit": left_out} if left_out else {})
 
+    def digest(self, cfg: RunConfig, path: Path) -> str:
+        """Of the goal and the product that it was made from."""
+        episode = _episode(cfg, path)
+        goal, product = episode.goal, episode.shop.catalogue.product(episode.goal.product)
+        asked = [goal.instruction, goal.attributes, goal.options, goal.cap]
+        return hashlib.sha256(json.dumps([asked, asdict(product)], sort_keys=True).encode()).hexdigest()
+
     def make_env(self, cfg: RunConfig, path: Path, rng: random.Random | None = None) -> TextEnv:
         """An episode of one goal. Things keep their names: they are the catalogue's."""
         own = cfg.own(WebShopConfig)
-        try:
-            kind, seed, index = path.parts[-3:]
-            human = {name: flag for flag, name in _KINDS.items()}[kind]
-            root = path.parents[2]
-            shop, goal = _shop(root, int(seed), human, own.mended), int(index)
-        except (ValueError, KeyError, IndexError) as error:
-            raise DataError(f"{path} names no goal; expected CATALOGUE/synthetic/SEED/INDEX or CATALOGUE/human/SEED/INDEX.") from error
-        return ShopEnv(shop.episode(goal), own.pay, labels=own.labels)
+        return ShopEnv(_episode(cfg, path), own.pay, labels=own.labels)
 
     def expert(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Expert:
         """One that knows how to shop, and no catalogue."""
         return Expert(labels=cfg.own(WebShopConfig).labels)
+
+
+def _episode(cfg: RunConfig, path: Path) -> Episode:
+    try:
+        kind, seed, index = path.parts[-3:]
+        human = {name: flag for flag, name in _KINDS.items()}[kind]
+        shop, goal = _shop(path.parents[2], int(seed), human, cfg.own(WebShopConfig).mended), int(index)
+    except (ValueError, KeyError, IndexError) as error:
+        raise DataError(f"{path} names no goal; expected CATALOGUE/synthetic/SEED/INDEX or CATALOGUE/human/SEED/INDEX.") from error
+    return shop.episode(goal)
 
 
 @lru_cache(maxsize=4)
