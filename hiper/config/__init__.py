@@ -153,7 +153,7 @@ class SharedConfig:
     device: str = "auto"
     """auto, cpu or cuda."""
     threads: int = 0
-    """CPU threads of torch in each process; 0: one for a small network from `model.tiny`, which more would slow down, otherwise all cores."""
+    """CPU threads of torch in each process; 0: one for a small network from `model.tiny`, which more slow down, otherwise all cores."""
     tasks: TasksConfig = field(default_factory=TasksConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)

@@ -10,7 +10,6 @@ from hiper.config import RunConfig
 from hiper.errors import ConfigError
 from hiper.runtime.distributed import ALONE, World
 
-
 SMALL = 20_000_000
 """Weights below which one thread computes as fast as several."""
 
