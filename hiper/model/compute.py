@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 import torch
@@ -9,6 +10,10 @@ from transformers import PreTrainedModel
 
 from hiper.config import ComputeDtype
 from hiper.model import attention
+
+_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+"""oneDNN, which multiplies bfloat16 on a CPU, keeps what it compiled for the last 1024 shapes, PyTorch beside it once more: with batches of
+all lengths 2 GB after a thousand steps. Read when the first product is made."""
 
 
 def autocast(compute: ComputeDtype, device: torch.device) -> torch.autocast:
@@ -25,6 +30,8 @@ def autocast(compute: ComputeDtype, device: torch.device) -> torch.autocast:
 def use_attention(lm: PreTrainedModel, compute: ComputeDtype) -> None:
     """Give a language model the attention that goes with what it computes in."""
     if compute is not ComputeDtype.float32:
+        for cache in _CACHES:
+            os.environ.setdefault(cache, "64")
         lm.set_attn_implementation(attention.NAME)
 
 
