@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hiper.config import ComputeDtype
 from hiper.model.compute import autocast
 
-SECONDS = 0.3
-"""Least time that each shape is measured for: the fastest call of a busy machine is to be found, too."""
+SECONDS = 0.1
+"""Least time that each shape is measured for."""
 
 
 class Shape(NamedTuple):

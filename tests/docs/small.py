@@ -32,8 +32,7 @@ SMALLER = {
 """Words of lines: sizes, and addresses; `$PORT` is a free port, which `make server` takes from the environment."""
 
 KEPT_GROUPS = ("tasks", "env", "algo")
-KEPT_TRAINER = ("value_fit",)
-"""What an experiment says of these is no size; what it says of others makes it large."""
+"""What an experiment says of these is its own; what it says of others makes it large."""
 
 RUN = "runs/quickstart/seed-0"
 """What `make run` leaves, which the guides take for granted."""
@@ -101,8 +100,7 @@ def small_experiment(name: str, large: Mapping[str, Any]) -> dict[str, Any]:
         one for one in large.get("defaults", ()) if isinstance(one, dict) and next(iter(one)).removeprefix("override /") in KEPT_GROUPS
     ]
     smoke = "webshop_smoke" if {"override /env": "webshop"} in groups else "smoke"
-    kept = {key: value for key, value in large.get("trainer", {}).items() if key in KEPT_TRAINER}
-    return {"defaults": [*(named or [smoke]), *groups, "_self_"], "name": name, **({"trainer": kept} if kept else {})}
+    return {"defaults": [*(named or [smoke]), *groups, "_self_"], "name": name}
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_marks_are_read() -> None:
 
 
 def test_inline_commands_are_of_kinds_that_blocks_show() -> None:
-    """What a text mentions is run in a block: the same command with the same options."""
+    """What a text mentions is run or marked in a block: the same command with the same options."""
     run = [kind(step.command) for page in pages() for block in blocks_of(page) if block.language == "sh" for step in steps(block)]
     for page in pages():
         for command in inline(page) if page not in HISTORY else ():
