@@ -23,6 +23,7 @@ from hiper.pipeline.stages import STAGES
 from hiper.pipeline.state import task_index
 from hiper.rollout.chat import ChatCodec
 from hiper.runs.run_dir import begin_run
+from hiper.runs.stage import before
 from hiper.train.iteration import assess
 from hiper.train.learner import Learner
 from hiper.train.sample import Player
@@ -52,7 +53,7 @@ def main(turns: Sequence[int], overrides: Sequence[str]) -> dict[str, object]:
         cfg = compose([*SETTINGS, *overrides, f"paths.run={folder}/run"])
         torch.set_num_threads(1)
         begin_run(cfg)
-        for name in ("tasks", "demos", "sft"):
+        for name in before("train"):
             STAGES[name](cfg)
         model, index = Path(folder) / "run" / "sft" / "model", task_index(cfg)
         tokenizer, found = load_tokenizer(model), {}

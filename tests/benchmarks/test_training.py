@@ -31,6 +31,7 @@ from hiper.suites.alfworld.settings import ALFWorldConfig
 
 TRAJECTORIES = 3
 SMALL = [
+    "model.compute_dtype=float32",  # so that play and training agree on every token, closely
     "threads=1",
     f"rollout.trajectories={TRAJECTORIES}",
     "rollout.slots=2",
