@@ -31,7 +31,7 @@ def use_attention(lm: PreTrainedModel, compute: ComputeDtype) -> None:
     """Give a language model the attention that goes with what it computes in."""
     if compute is not ComputeDtype.float32:
         for cache in _CACHES:
-            os.environ.setdefault(cache, "64")
+            os.environ.setdefault(cache, "32")
         lm.set_attn_implementation(attention.NAME)
 
 

@@ -101,7 +101,9 @@ def fine_tune(
     dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
     codec = ChatCodec(tokenizer)
     examples = encode(conversations, codec, cfg.sft.max_length, dialect)
-    tokens = sum(len(example["input_ids"]) for example in examples)
+    tokens, count = sum(len(example["input_ids"]) for example in examples), len(conversations)
+    generation = codec.generation(_reply_limit(conversations, codec))
+    del conversations  # hundreds of megabytes, in each process
     logger.info("warm start: %d conversations, %d tokens an epoch, %.2f M parameters", len(examples), tokens, lm.num_parameters() / 1e6)
 
     settings = cfg.sft
@@ -121,13 +123,13 @@ def fine_tune(
         raise _collapse(f"{name} holds NaN or infinity after the last step", settings.lr)
     lm.config.use_cache = True  # the trainer has turned it off, which would be saved
     if world.main:
-        save_actor(Actor(lm, cfg.model.critic), tokenizer, out, codec.generation(_reply_limit(conversations, codec)))
+        save_actor(Actor(lm, cfg.model.critic), tokenizer, out, generation)
         sync_tree(out)  # before the checkpoints go
     for folder in (work, saved) if world.main else (work,):
         shutil.rmtree(folder, ignore_errors=True)
     world.barrier()
     tail = losses[-max(1, len(losses) // 10) :]
-    return SFTSummary(str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), len(conversations), tokens, lm.num_parameters())
+    return SFTSummary(str(out), trainer.state.global_step, sum(tail) / max(1, len(tail)), count, tokens, lm.num_parameters())
 
 
 def _trainer(
@@ -243,7 +245,7 @@ def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int,
                 labels += [IGNORED] * len(new)
                 ids += new
                 continue
-            new = [*codec.tokenizer.encode(message["content"], add_special_tokens=False), codec.end]
+            new = [*tries.encode(message["content"]), codec.end]  # replies repeat, and are remembered
             learned = [message.get("weight", 1) > 0] * len(new)
             if grammar is not None:
                 assert conversation.admissible is not None
