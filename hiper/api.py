@@ -68,8 +68,7 @@ def evaluate(
 
     model, data = Path(model), Path(data)
     for path in (model, *([] if planner is None else [Path(planner)])):
-        if not path.is_dir():
-            raise ModelError(f"{path} is not a directory. Name one that AutoModelForCausalLM loads, such as RUN/train/model.")
+        check_model_folder(path)
     saved = config_beside(model)
     cfg = override(saved, overrides) if saved is not None else compose(overrides)
     suite = suite_of(cfg)
@@ -77,6 +76,18 @@ def evaluate(
     for split in splits_of(cfg):
         index.split(split)  # an empty one is refused before the model is loaded
     return play(cfg, model, index, Path(out), progress, planner)
+
+
+def check_model_folder(path: Path, flag: str = "") -> None:
+    """See that a path is a directory, before it is taken for the id of a model on a hub; `flag` is the option that named it.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if not path.is_dir():
+        raise ModelError(
+            f"{f'{flag} {path}'.strip()} is not a directory. Name one that AutoModelForCausalLM loads, such as RUN/train/model."
+        )
 
 
 def make_env(task: Path | str, overrides: Sequence[str] = ()) -> TextEnv:

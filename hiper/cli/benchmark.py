@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hiper.cli.parsing import Commands, add_overrides, count
 from hiper.cli.play import small_data
 from hiper.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hiper.config import RunConfig
+    from hiper.suites.tasks import TaskIndex
 
 
 def add(commands: Commands) -> None:
@@ -78,25 +84,30 @@ def _bench_train(options: argparse.Namespace) -> object:
     from hiper.benchmarks.training import SETTINGS, bench
     from hiper.composition.compose import compose
     from hiper.runtime.progress import track
-    from hiper.suites.alfworld.settings import ALFWorldConfig
-    from hiper.suites.alfworld.suite import ALFWorld
 
     cfg = compose([*SETTINGS, *options.overrides])
-    count = cfg.own(ALFWorldConfig).train
-    with small_data(ALFWorld(), cfg, options.data, count, 1) as root, track("benchmark train") as progress:
-        return bench(cfg, ALFWorld().index(root, replace(cfg, tasks=replace(cfg.tasks, limit=count)), ["train"]), options.repeats, progress)
+    with _training_games(cfg, options.data) as index, track("benchmark train") as progress:
+        return bench(cfg, index, options.repeats, progress)
 
 
 def _bench_sft(options: argparse.Namespace) -> object:
     from hiper.benchmarks.sft import SETTINGS, bench
     from hiper.composition.compose import compose
+
+    cfg = compose([*SETTINGS, *options.overrides])
+    with _training_games(cfg, options.data) as index:
+        return bench(cfg, index, options.steps)
+
+
+@contextmanager
+def _training_games(cfg: RunConfig, data: Path | None) -> Iterator[TaskIndex]:
+    """As many as the config would generate: those of a folder, or some made for the moment."""
     from hiper.suites.alfworld.settings import ALFWorldConfig
     from hiper.suites.alfworld.suite import ALFWorld
 
-    cfg = compose([*SETTINGS, *options.overrides])
     count = cfg.own(ALFWorldConfig).train
-    with small_data(ALFWorld(), cfg, options.data, count, 1) as root:
-        return bench(cfg, ALFWorld().index(root, replace(cfg, tasks=replace(cfg.tasks, limit=count)), ["train"]), options.steps)
+    with small_data(ALFWorld(), cfg, data, count, 1) as root:
+        yield ALFWorld().index(root, replace(cfg, tasks=replace(cfg.tasks, limit=count)), ["train"])
 
 
 def _bench_credit(options: argparse.Namespace) -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hiper.cli.parsing import Commands, add_overrides, add_stage_options, say
 from hiper.cli.stage import run_stage
-from hiper.errors import ConfigError, ModelError
+from hiper.errors import ConfigError
 
 
 def add(commands: Commands) -> None:
@@ -55,6 +55,8 @@ def _model(options: argparse.Namespace) -> Path | None:
         ConfigError: options that do not go together.
         ModelError: no directory.
     """
+    from hiper.api import check_model_folder
+
     named = {flag: getattr(options, flag.removeprefix("--")) for flag in ("--model", "--planner", "--executor")}
     given = [flag for flag, path in named.items() if path is not None]
     if given not in ([], ["--model"], ["--planner", "--executor"]):
@@ -68,8 +70,7 @@ def _model(options: argparse.Namespace) -> Path | None:
             )
         return None
     for flag in given:
-        if not named[flag].is_dir():
-            raise ModelError(f"{flag} {named[flag]} is not a directory. Name one that AutoModelForCausalLM loads, such as RUN/train/model.")
+        check_model_folder(named[flag], flag)
     path = named[given[-1]]
     assert isinstance(path, Path)
     return path

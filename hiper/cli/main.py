@@ -109,8 +109,8 @@ def _refuse_torchrun() -> None:
     size = os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ and size != "1":
         raise ConfigError(
-            f"torchrun has started this command {size} times. Give it once, without torchrun, with trainer.processes={size}: "
-            "hiper starts the processes of a training itself."
+            f"torchrun has started this command {size} times. Give it once, without torchrun, with trainer.processes={size} "
+            "(for the warm start, sft.processes): hiper starts the processes itself."
         )
 
 

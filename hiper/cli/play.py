@@ -47,12 +47,15 @@ def add(commands: Commands) -> None:
 
 def command(options: argparse.Namespace) -> int:
     """A task for a person, or one played by the expert or a model."""
+    from hiper.api import check_model_folder
     from hiper.composition.compose import compose, override
     from hiper.runs.run_dir import config_beside
     from hiper.suites import splits_of, suite_of
 
     files = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word]
+    if options.model is not None:
+        check_model_folder(options.model, "--model")
     saved = None if options.model is None else config_beside(options.model)
     cfg = compose(overrides) if saved is None else override(saved, overrides)
     suite = suite_of(cfg)

@@ -146,8 +146,8 @@ class SFTConfig:
     batch_size: int = 16
     """Conversations a step."""
     processes: int = 1
-    """Processes that share a step's conversations and add up their gradients, each with a GPU of its own where there are GPUs. Another
-    number of them changes the last bits of sums, and what dropout draws."""
+    """Processes that share a step's conversations and add up their gradients, on CPUs alone. Another number of them changes the last bits
+    of sums, and what dropout draws."""
     lr: float = 1e-5
     warmup_ratio: float = 0.05
     weight_decay: float = 0.0

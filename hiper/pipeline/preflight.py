@@ -72,15 +72,16 @@ def _wandb_login(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
 def _device(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     if cfg.device == "cpu" or not _any(stages, _computes):
         return
-    asked = [("trainer.processes", cfg.trainer.processes, "train"), ("sft.processes", cfg.sft.processes, "sft")]
-    several = [(setting, count) for setting, count, stage in asked if stage in stages and count > 1]
-    if cfg.device == "auto" and not several:
+    training = cfg.trainer.processes if "train" in stages else 1
+    tuning = cfg.sft.processes if _own(cfg, stages, "sft") else 1
+    if cfg.device == "auto" and training == tuning == 1:
         return  # whatever is there will do, so torch need not be asked
     from hiper.runtime.device import uses_cuda
-    from hiper.runtime.distributed import check_processes
+    from hiper.runtime.distributed import check_cpu, check_processes
 
-    for setting, count in several or [("trainer.processes", 1)]:
-        yield from _said(lambda setting=setting, count=count: check_processes(setting, count, uses_cuda(cfg)))  # type: ignore[misc]
+    yield from _said(lambda: check_processes("trainer.processes", training, uses_cuda(cfg)))
+    if tuning > 1:
+        yield from _said(lambda: check_cpu("sft.processes", tuning, uses_cuda(cfg)))
 
 
 def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:

@@ -41,7 +41,7 @@ def tasks(arguments: StageArguments) -> None:
     """
     cfg, folder = arguments.cfg, arguments.folder
     suite = suite_of(cfg)
-    index = suite.find(suite.data(folder.path / "data", cfg, arguments.progress), cfg)
+    index = suite.index_with_digests(suite.data(folder.path / "data", cfg, arguments.progress), cfg)
     index.save(folder.path / INDEX_FILE)
     folder.facts.update({split: sum(counts.values()) for split, counts in index.counts().items()})
     folder.facts.update({f"{split} in train, too": count for split, count in index.repeated().items()})
@@ -58,12 +58,12 @@ def demos(arguments: StageArguments) -> None:
 def sft(arguments: StageArguments) -> None:
     """Fine-tune the base model on the demonstrations."""
     from hiper.runtime.device import uses_cuda
-    from hiper.runtime.distributed import check_processes
+    from hiper.runtime.distributed import check_cpu
     from hiper.sft.fine_tune import fine_tune as fine_tune_here
     from hiper.sft.ranks import fine_tune_in_processes
 
     cfg, folder = arguments.cfg, arguments.folder
-    check_processes("sft.processes", cfg.sft.processes, uses_cuda(cfg))
+    check_cpu("sft.processes", cfg.sft.processes, uses_cuda(cfg))
     fine_tune = fine_tune_here if cfg.sft.processes == 1 else fine_tune_in_processes
     demos = finished_folder(cfg, "demos") / DEMOS_FILE
     summary = fine_tune(cfg, demos, folder.path / MODEL_FOLDER, arguments.progress, resume=folder.resumed)

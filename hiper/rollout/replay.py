@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from hiper.model.actor import Actor
+from hiper.model.compute import autocast
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.episode import AllowedTokens
 from hiper.rollout.samplers.transformers import TransformersSampler, _Writing
@@ -93,18 +94,19 @@ class GenerateSampler:
         training = self._actor.training
         self._actor.eval()
         lm: Any = self._actor.lm
-        lm.generate(
-            input_ids=torch.tensor(prompts, device=device),
-            attention_mask=torch.tensor(mask, device=device),
-            do_sample=True,
-            temperature=self._temperature,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=self._max_reply,
-            eos_token_id=self._codec.end,
-            pad_token_id=self._codec.pad,
-            logits_processor=LogitsProcessorList([writer]),
-        )
+        with autocast(self._actor.compute, device):
+            lm.generate(
+                input_ids=torch.tensor(prompts, device=device),
+                attention_mask=torch.tensor(mask, device=device),
+                do_sample=True,
+                temperature=self._temperature,
+                top_k=0,
+                top_p=1.0,
+                max_new_tokens=self._max_reply,
+                eos_token_id=self._codec.end,
+                pad_token_id=self._codec.pad,
+                logits_processor=LogitsProcessorList([writer]),
+            )
         self._actor.train(training)
         return [Sampled(ids, logprobs, [None] * len(ids)) for ids, logprobs in zip(told, writer.logprobs, strict=True)]
 

@@ -17,9 +17,9 @@ from hiper import __version__
 from hiper.config import RunConfig
 from hiper.config.algo import PROMISE
 from hiper.config.dotted import flat
+from hiper.errors import ConfigError
 from hiper.runs.plan import upstream_of
 from hiper.runs.stage import STAGES, Stage
-from hiper.errors import ConfigError
 from hiper.suites.registry import settings_of_suite, suite_named, suite_of, suites
 
 Settings = Mapping[str, Any]

@@ -1,18 +1,20 @@
 """Several processes of this machine do one stage's work together.
 
 `run_ranks` is called by the process that holds the run's lock and finishes the stage. It starts a module once for each rank, which calls
-`be_rank`, and raises an error when one of them fails. They end when the process that started them ends, however that happens. They find each
-other by a file in a folder that only this user can write in, see `hiper.runtime.distributed.joined`.
+`be_rank`, and raises an error when one of them fails. They end when the process that started them ends, however that happens. They find
+each other by a file in a folder that only this user can write in, see `hiper.runtime.distributed.joined`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -20,7 +22,7 @@ from typing import TypeVar
 
 from hiper import errors
 from hiper.config import RunConfig
-from hiper.errors import HiperError, WorkflowError
+from hiper.errors import CollapseError, HiperError, WorkflowError
 from hiper.runs.run_dir import load_config, save_config
 from hiper.runs.stage_folder import CONFIG
 from hiper.runtime.device import uses_cuda
@@ -54,7 +56,9 @@ class Failure:
     """Its message, or its traceback where it is not the user's to mend."""
 
 
-def run_ranks(module: str, size: int, cfg: RunConfig, arguments: object, kind: type[T], progress: Progress | None = None) -> T:
+def run_ranks(
+    module: str, size: int, cfg: RunConfig, arguments: object, kind: type[T], progress: Progress | None = None, *, what: str
+) -> T:
     """Run a module's ranks to their end.
 
     Args:
@@ -64,6 +68,7 @@ def run_ranks(module: str, size: int, cfg: RunConfig, arguments: object, kind: t
         arguments: for each, of a type that messages can hold.
         kind: of the main rank's result.
         progress: follows the main rank.
+        what: they do, for errors: "training".
 
     Raises:
         HiperError: the first that a rank raised.
@@ -78,16 +83,17 @@ def run_ranks(module: str, size: int, cfg: RunConfig, arguments: object, kind: t
         try:
             run_processes(commands, environment, logger.info, progress or (lambda done, total: None))
         except ProcessError as error:
-            raise _failure(work_dir, size, error) from error
+            raise _failure(work_dir, size, what, error) from error
         return _get(work_dir / _RESULT, kind)
 
 
-def be_rank(kind: type[A], work: Callable[[RunConfig, A, World, Progress | None], T]) -> int:
+def be_rank(kind: type[A], work: Callable[[RunConfig, A, World, Progress | None], T], folder: Callable[[A], Path]) -> int:
     """Be one of the processes: the command line names the folder, the rank and the size.
 
     Args:
         kind: of the arguments.
         work: takes config, arguments, place, and in the main rank what reports progress; gives the result.
+        folder: gives the folder that they write in, which those of one command alone may hold.
 
     Returns:
         The exit code. A failure is written to the folder.
@@ -96,7 +102,7 @@ def be_rank(kind: type[A], work: Callable[[RunConfig, A, World, Progress | None]
     _start_logging(rank)
     try:
         cfg, arguments = read_arguments(work_dir, kind)
-        with joined(World(rank, size), work_dir / _MEETING, uses_cuda(cfg)) as world:
+        with joined(World(rank, size), work_dir / _MEETING, uses_cuda(cfg)) as world, _holding(folder(arguments), world):
             result = work(cfg, arguments, world, relay() if world.main else None)
     except Exception as error:
         text = str(error) if isinstance(error, HiperError) else "".join(traceback.format_exception(error))
@@ -105,6 +111,24 @@ def be_rank(kind: type[A], work: Callable[[RunConfig, A, World, Progress | None]
     if rank == 0:
         _put(work_dir / _RESULT, result)
     return 0
+
+
+@contextmanager
+def _holding(folder: Path, world: World) -> Iterator[None]:
+    """Inside, no ranks of another command write in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        if world.main:
+            # The run's lock went with a killed `hiper`; its ranks are told to end, and may take a moment.
+            fcntl.flock(held, fcntl.LOCK_EX)
+        world.barrier()
+        yield
+    except CollapseError:
+        world.barrier()  # all raise it, and the main one may still be writing: the first to end ends the others
+        raise
+    finally:
+        os.close(held)
 
 
 def write_arguments(work_dir: Path, cfg: RunConfig, arguments: object) -> None:
@@ -122,7 +146,7 @@ def read_arguments(work_dir: Path, kind: type[A]) -> tuple[RunConfig, A]:
     return load_config(work_dir / CONFIG), _get(work_dir / _ARGUMENTS, kind)
 
 
-def _failure(work_dir: Path, size: int, error: ProcessError) -> HiperError:
+def _failure(work_dir: Path, size: int, what: str, error: ProcessError) -> HiperError:
     """What came first: the other processes' errors are that they miss one."""
     found = ((rank, work_dir / f"failure-{rank}.json") for rank in range(size))
     failures: list[tuple[int, Failure]] = [(rank, _get(path, Failure)) for rank, path in found if path.exists()]
@@ -131,13 +155,13 @@ def _failure(work_dir: Path, size: int, error: ProcessError) -> HiperError:
         kind = getattr(errors, failure.error, None)
         if isinstance(kind, type) and issubclass(kind, HiperError):
             return kind(failure.text)
-    kept = "What the training had finished is kept."
+    kept = f"What the {what} had finished is kept."
     if error.killed or not failures:
-        who = f"process {error.number} of the training's {size}"
+        who = f"process {error.number} of the {what}'s {size}"
         said = "" if error.killed else " Its last lines:\n" + "\n".join(error.last)
         return WorkflowError(f"{who} ended with {error.how}; the others were stopped. {kept}{said}")
     rank, failure = failures[0]
-    return WorkflowError(f"process {rank} of the training's {size} failed. {kept} Its error:\n{failure.text.rstrip()}")
+    return WorkflowError(f"process {rank} of the {what}'s {size} failed. {kept} Its error:\n{failure.text.rstrip()}")
 
 
 def _put(path: Path, value: object) -> None:

@@ -25,10 +25,10 @@ from hiper.composition.compose import build, schema_of
 from hiper.composition.sections import as_node
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, DataError
+from hiper.runs.stage_folder import CONFIG, ENVIRONMENT, now
 from hiper.runtime.files import write_json, write_text
 from hiper.runtime.lock import make_directory
 from hiper.runtime.reading import read_json_object, read_yaml
-from hiper.runs.stage_folder import CONFIG, ENVIRONMENT, now
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """What a stage is: one table, from which everything that must know the stages derives.
 
-The command line, runs and fingerprints, the Prefect flows, `dvc.yaml`, comparisons, preflight and the report read it; nothing else lists the
-stages. Here are facts alone: `hiper.pipeline.stages` makes of each a stage that can be done.
+The command line, runs and fingerprints, the Prefect flows, `dvc.yaml`, comparisons, preflight and the report read it; nothing else lists
+the stages. Here are facts alone: `hiper.pipeline.stages` makes of each a stage that can be done.
 
     tasks -> demos -> sft -> train -> evaluate -> report
 """

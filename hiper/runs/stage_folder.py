@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from hiper.errors import DataError
-from hiper.runtime.files import move, sync, sync_tree, write_json
 from hiper.runs.fingerprint import Settings, differences, told
+from hiper.runtime.files import move, sync, sync_tree, write_json
 from hiper.runtime.reading import read_json_object
 
 logger = logging.getLogger(__name__)

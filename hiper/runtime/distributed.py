@@ -219,7 +219,7 @@ def loopback_interface() -> str:
                     return name
     raise ConfigError(
         "no network interface has an address in 127.0.0.0/8, and processes that train together talk over that. "
-        "Bring the loopback interface up, or set trainer.processes=1."
+        "Bring the loopback interface up, or set sft.processes=1 and trainer.processes=1."
     )
 
 
@@ -234,6 +234,16 @@ def check_processes(setting: str, processes: int, cuda: bool) -> None:
             f"{setting}={processes}, but there are {torch.cuda.device_count()} GPUs here and each process needs one. "
             f"Set {setting}={torch.cuda.device_count()}, or device=cpu."
         )
+
+
+def check_cpu(setting: str, processes: int, cuda: bool) -> None:
+    """See that a stage whose processes cannot share out GPUs has several on CPUs alone.
+
+    Raises:
+        ConfigError: it would compute on a GPU.
+    """
+    if processes > 1 and cuda:
+        raise ConfigError(f"{setting}={processes} is for CPUs: on a GPU one process does the work. Set {setting}=1, or device=cpu.")
 
 
 def _sum(tensors: list[Tensor]) -> None:

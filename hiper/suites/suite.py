@@ -110,7 +110,7 @@ class Suite(ABC):
         content = read_bytes(path) if path.is_file() else f"{path.parent.name}/{path.name}".encode()
         return hashlib.sha256(content).hexdigest()
 
-    def find(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
+    def index_with_digests(self, root: Path, cfg: RunConfig, splits: Sequence[str] | None = None) -> TaskIndex:
         """As `index`, with the digest of each task's content. A warning counts held-out tasks that are trained on, too."""
         index = self.index(root, cfg, splits)
         entries = tuple(replace(entry, digest=self.digest(cfg, index.resolve(entry))) for entry in index.entries)

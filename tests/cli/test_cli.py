@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from hiper.cli.main import main, make_parser
+from hiper.errors import ModelError
 from hiper.evaluation.chunks import Chunks
 from hiper.rollout.trajectory import Trajectory
 from hiper.runs.stage_folder import SEEN, read_stage
@@ -377,6 +378,8 @@ def test_a_model_plays_in_the_terminal(generated_games: Path, finished_run: Path
     file = sorted((generated_games / "valid_seen").rglob("game.tw-pddl"))[0]
     assert main(["play", "--model", model, str(file), "env.max_turns=3"]) == 0
     assert capsys.readouterr().out == shown, "the first task of the split, by its file"
+    assert main(["play", "--model", "absent"]) == ModelError.exit_code
+    assert "absent is not a directory" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["play", "--model", model, "--expert"])
 

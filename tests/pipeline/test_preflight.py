@@ -22,6 +22,7 @@ from hiper.config import (
     ModelConfig,
     PathsConfig,
     RunConfig,
+    SFTConfig,
     Source,
     TasksConfig,
     TinyConfig,
@@ -74,6 +75,7 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     cfg = RunConfig(trainer=TrainerConfig(processes=2))
     assert "trainer.processes=2, but there are 1 GPUs here" in problem(cfg)
+    assert "sft.processes=2 is for CPUs" in problem(RunConfig(sft=SFTConfig(processes=2)))
     check(cfg, ["sft", "evaluate"])
 
 

@@ -10,9 +10,9 @@ import pytest
 from hiper.composition.compose import compose
 from hiper.errors import ConfigError
 from hiper.runs.fingerprint import differences, fingerprint, stage_fingerprint, stage_lineage, stage_settings, told
-from hiper.runtime.lock import locked
 from hiper.runs.run_dir import begin_run, git_state
 from hiper.runs.stage import STAGES
+from hiper.runtime.lock import locked
 
 
 def test_a_run_says_what_it_ran_on(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from hiper import __version__
-from hiper.config import RunConfig
 from hiper.composition.compose import compose
+from hiper.config import RunConfig
 from hiper.pipeline.stages import STAGES as BOUND
 from hiper.runs.fingerprint import stage_fingerprint, stage_lineage
 from hiper.runs.stage import STAGES, before, split_at_gpu
@@ -106,7 +106,9 @@ def test_imports_point_down(root: Path, room: str) -> None:
 
 
 def test_the_table_needs_nothing_heavy() -> None:
-    code = "import sys, hiper.runs.stage; print([name for name in ('torch', 'prefect', 'omegaconf', 'hiper.config') if name in sys.modules])"
+    code = (
+        "import sys, hiper.runs.stage; print([name for name in ('torch', 'prefect', 'omegaconf', 'hiper.config') if name in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

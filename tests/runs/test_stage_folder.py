@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from hiper.runs import stage_folder as module
 from hiper.errors import DataError
+from hiper.runs import stage_folder as module
 from hiper.runs.stage_folder import (
     BEGUN,
     MANIFEST,

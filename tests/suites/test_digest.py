@@ -58,13 +58,13 @@ def test_a_goal_is_what_it_asks_for_with_its_product(tmp_path: Path) -> None:
     cfg = compose(["experiment=webshop_smoke"])
     suite = suite_of(cfg)
     root = suite.data(tmp_path / "data", cfg)
-    index = suite.find(root, cfg)
+    index = suite.index_with_digests(root, cfg)
     assert len({entry.digest for entry in index.entries}) == len(index.entries) > 20
     held_out = index.split("test")[0]
     assert suite.digest(cfg, index.resolve(held_out)) == held_out.digest
     products = next(root.glob("items_shuffle*.json"))
     products.write_text(products.read_text(encoding="utf-8").replace('"name": "', '"name": "new '), encoding="utf-8")
-    again = suite.find(shutil.copytree(root, tmp_path / "again"), cfg)
+    again = suite.index_with_digests(shutil.copytree(root, tmp_path / "again"), cfg)
     assert not {entry.digest for entry in again.entries} & {entry.digest for entry in index.entries}
 
 
@@ -106,7 +106,7 @@ def test_held_out_tasks_that_are_trained_on_are_said(
 
 def test_training_knows_its_tasks_by_content(games: Path) -> None:
     cfg = compose(SMALL)
-    index = suite_of(cfg).find(games, cfg)
+    index = suite_of(cfg).index_with_digests(games, cfg)
     first, *rest = index.entries
     other = replace(index, entries=(replace(first, digest="0" * 64), *rest))
     assert first.split == "train" and _tasks_digest(other) != _tasks_digest(index)

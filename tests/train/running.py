@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from hiper.algos.hae import HAEConfig
@@ -24,6 +25,8 @@ from hiper.config import (
 )
 from hiper.config.algo import KeepMode, ShapingConfig
 from hiper.runs import checkpoint as ckpt
+from hiper.suites.tasks import TaskIndex
+from hiper.train.trainer import train
 
 
 def config(seed: int = 0, critic: Critic = Critic.shared, context: Context = Context.append, **trainer: int) -> RunConfig:
@@ -79,3 +82,18 @@ def assert_same(ours: Bits, theirs: Bits) -> None:
         other = theirs[name]
         same = torch.equal(value, other) if isinstance(value, torch.Tensor) and isinstance(other, torch.Tensor) else value == other
         assert same, name
+
+
+def goes_on_to_the_bit(cfg: RunConfig, model: Path, index: TaskIndex, folder: Path, after: int = 1) -> Bits:
+    """See that a training killed after an iteration and gone on from, in `folder/parts`, ends as an undisturbed one, in `folder/whole`.
+
+    Another process finds torch's own generators elsewhere.
+    """
+    train(cfg, model, index, folder / "whole")
+    with pytest.raises(Killed):
+        train(cfg, model, index, folder / "parts", progress=killer(after))
+    torch.manual_seed(12345)
+    train(cfg, model, index, folder / "parts", resume=True)
+    ours = bits(folder / "parts")
+    assert_same(ours, bits(folder / "whole"))
+    return ours

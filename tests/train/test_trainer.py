@@ -50,7 +50,7 @@ from hiper.train import iteration
 from hiper.train.metrics import rollout_metrics
 from hiper.train.sample import Player
 from hiper.train.trainer import TrainSummary, train
-from tests.train.running import Killed, assert_same, bits, config, killer
+from tests.train.running import Killed, assert_same, bits, config, goes_on_to_the_bit, killer
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +206,7 @@ def test_what_a_kill_in_the_last_pruning_left_is_removed(
 @pytest.mark.parametrize(("critic", "context"), [(Critic.separate, Context.append), (Critic.shared, Context.window)])
 def test_other_ways_to_train_resume_as_well(speaker: Path, task_index: TaskIndex, tmp_path: Path, critic: Critic, context: Context) -> None:
     cfg = config(critic=critic, context=context, iterations=2, eval_every=0, critic_warmup=1)
-    train(cfg, speaker, task_index, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(1))
-    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
-    assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
+    goes_on_to_the_bit(cfg, speaker, task_index, tmp_path)
 
 
 def test_a_model_with_dropout_resumes_as_well(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
@@ -219,12 +215,7 @@ def test_a_model_with_dropout_resumes_as_well(speaker: Path, task_index: TaskInd
     settings = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(settings | {"attention_dropout": 0.2}))
     cfg = config(iterations=2, eval_every=0)
-    train(cfg, model, task_index, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(cfg, model, task_index, tmp_path / "parts", progress=killer(1))
-    torch.manual_seed(12345)
-    train(cfg, model, task_index, tmp_path / "parts", resume=True)
-    assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
+    goes_on_to_the_bit(cfg, model, task_index, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert all(row["rollout/logprob_gap"] < 1e-3 for row in rows), "scores are the sampler's own, without dropout"
 
@@ -233,12 +224,7 @@ def test_training_in_bfloat16_resumes_as_well(speaker: Path, task_index: TaskInd
     cfg = config(iterations=2, eval_every=0)
     train(cfg, speaker, task_index, tmp_path / "exact")
     cfg.model.compute_dtype = ComputeDtype.bfloat16
-    train(cfg, speaker, task_index, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(1))
-    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
-    ours = bits(tmp_path / "parts")
-    assert_same(ours, bits(tmp_path / "whole"))
+    ours = goes_on_to_the_bit(cfg, speaker, task_index, tmp_path)
     assert bits(tmp_path / "exact")["samples.jsonl"] != ours["samples.jsonl"], "it was to compute otherwise"
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < row["rollout/logprob_gap"] < 0.1 for row in rows), "cached and whole passes round differently, and not by much"
@@ -247,13 +233,8 @@ def test_training_in_bfloat16_resumes_as_well(speaker: Path, task_index: TaskInd
 def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     cfg = config(iterations=3, eval_every=0)
     cfg.trainer.value_fit, cfg.trainer.trainable, cfg.trainer.anneal = ValueFit.least_squares, Trainable.norms_and_biases, True
-    train(cfg, speaker, task_index, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(2))
-    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
-    ours = bits(tmp_path / "parts")
+    ours = goes_on_to_the_bit(cfg, speaker, task_index, tmp_path, after=2)
     assert {"critic.moments", "critic.products"} <= set(ours)
-    assert_same(ours, bits(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("name", algorithms())
@@ -261,12 +242,7 @@ def test_a_fitted_critic_and_a_part_of_the_weights_resume_as_well(speaker: Path,
 def test_every_estimator_trains_and_resumes(speaker: Path, task_index: TaskIndex, tmp_path: Path, name: str, fit: ValueFit) -> None:
     cfg = config(iterations=2, eval_every=0)
     cfg.algo, cfg.trainer.value_fit = settings_of(name)(group_size=2), fit
-    train(cfg, speaker, task_index, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(1))
-    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
-    ours = bits(tmp_path / "parts")
-    assert_same(ours, bits(tmp_path / "whole"))
+    goes_on_to_the_bit(cfg, speaker, task_index, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     judged = {key.removeprefix("value/explained_variance_") for key in rows[0] if key.startswith("value/explained")}
     assert judged == {"hae": {"low", "high", "switch"}, "turn_gae": {"high"}, "gae": {"low"}}.get(name, set())
@@ -276,11 +252,7 @@ def test_every_estimator_trains_and_resumes(speaker: Path, task_index: TaskIndex
 def test_option_value_credit_and_two_heads_train_and_resume(speaker: Path, task_index: TaskIndex, tmp_path: Path) -> None:
     cfg = config(iterations=2, eval_every=0)
     cfg.algo, cfg.model.value_heads = HAEConfig(switch_credit=SwitchCredit.option_value), 2
-    train(cfg, speaker, task_index, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(cfg, speaker, task_index, tmp_path / "parts", progress=killer(1))
-    train(cfg, speaker, task_index, tmp_path / "parts", resume=True)
-    assert_same(bits(tmp_path / "parts"), bits(tmp_path / "whole"))
+    goes_on_to_the_bit(cfg, speaker, task_index, tmp_path)
     assert "value/explained_variance_switch" not in (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 

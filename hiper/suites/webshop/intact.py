@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hiper.errors import DataError
-from hiper.runtime.files import replacing, write_json
+from hiper.runtime.files import replacing
 from hiper.runtime.reading import open_file, read_json
 from hiper.runtime.records import read_value
 
@@ -23,8 +24,9 @@ class _Note:
 
 def note(folder: Path, names: Iterable[str], file: str) -> None:
     """Write down, in `folder/file`, what files of the folder are like now."""
+    found = {name: asdict(_noted(folder / name)) for name in sorted(names)}
     with replacing(folder / file, shared=True) as temporary:
-        write_json(temporary, {name: asdict(_noted(folder / name)) for name in sorted(names)})
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def intact(folder: Path, file: str) -> bool:
