@@ -184,7 +184,7 @@ def speaker(demos: Path, words: PreTrainedTokenizerBase, tmp_path_factory: pytes
     from hiper.model.tiny import build_tiny
     from hiper.rollout.chat import ChatCodec
     from hiper.sft.demos import read_demos
-    from hiper.sft.fine_tune import encode
+    from hiper.sft.encode import encode
 
     lm = build_tiny(TinyConfig(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=96, init=Init.default), words, seed=0)
     optimizer = torch.optim.AdamW(lm.parameters(), lr=4e-3, weight_decay=0.0)

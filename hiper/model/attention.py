@@ -2,8 +2,8 @@
 
 PyTorch's own (`scaled_dot_product_attention`) is written for heads and sequences of large models; with heads of 32 on sequences of some
 hundred tokens its bfloat16 kernel is slower than its float32 one. Here products are plain matrix products in bfloat16, several times as
-fast on such a CPU, and the softmax between them is in float32. Chosen by `Actor`, see `model.compute_dtype`; `benchmarks/attention.py`
-has the figures.
+fast on such a CPU, and the softmax between them computes in float32 and is rounded to bfloat16. Chosen by `Actor`, see
+`model.compute_dtype`; `benchmarks/attention.py` has the figures.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _ROWS = 64
 """Queries of a product: under a causal mask each such block is multiplied with the keys up to its own end only."""
 _FEW = 32
 """Queries beside a cache, up to which this is the faster way."""
+_softmax_backward = torch.ops.aten._softmax_backward_data
+"""Of a softmax's gradient, its output, dimension and type: what autograd calls."""
 
 
 def attention(
@@ -60,8 +62,8 @@ def attention(
         output = _Causal.apply(*flat).view(query.shape)  # type: ignore[no-untyped-call]
     else:
         assert attention_mask is not None
-        scores = torch.matmul(query * scaling, key.transpose(2, 3)).float().masked_fill_(~attention_mask, -torch.inf)
-        output = torch.matmul(scores.softmax(-1).to(torch.bfloat16), value)
+        scores = torch.matmul(query * scaling, key.transpose(2, 3)).masked_fill_(~attention_mask, -torch.inf)
+        output = torch.matmul(scores.softmax(-1), value)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -76,26 +78,24 @@ class _Causal(torch.autograd.Function):
         for start in range(0, query.shape[1], _ROWS):
             rows = query[:, start : start + _ROWS]
             end = start + rows.shape[1]
-            scores = torch.bmm(rows, key[:, :end].transpose(1, 2)).float()
+            scores = torch.bmm(rows, key[:, :end].transpose(1, 2))
             scores[:, :, start:].masked_fill_(later[: end - start, : end - start], -torch.inf)
-            weights.append(scores.softmax(-1).to(query.dtype))
+            weights.append(scores.softmax(-1))
             output[:, start:end] = torch.bmm(weights[-1], value[:, :end])
-        ctx.save_for_backward(query, key, value, output, *weights)
+        ctx.save_for_backward(query, key, value, *weights)
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (gradient,) = gradients
-        query, key, value, output, *weights = ctx.saved_tensors
+        query, key, value, *weights = ctx.saved_tensors
         of_query = torch.empty_like(query)
         of_key, of_value = torch.zeros_like(key, dtype=torch.float32), torch.zeros_like(value, dtype=torch.float32)
-        # The softmax's own gradient is weights * (d - sum(weights * d)); that sum is gradient . output, row by row.
-        common = (gradient.float() * output.float()).sum(-1, keepdim=True)
         for block, start in zip(weights, range(0, query.shape[1], _ROWS), strict=True):
             end = start + block.shape[1]
             coming = gradient[:, start:end]
             of_value[:, :end] += torch.bmm(block.transpose(1, 2), coming)
-            inner = torch.bmm(coming, value[:, :end].transpose(1, 2)).float().sub_(common[:, start:end]).mul_(block).to(query.dtype)
+            inner = _softmax_backward(torch.bmm(coming, value[:, :end].transpose(1, 2)), block, -1, block.dtype)
             of_query[:, start:end] = torch.bmm(inner, key[:, :end])
             of_key[:, :end] += torch.bmm(inner.transpose(1, 2), query[:, start:end])
         return of_query, of_key.to(key.dtype), of_value.to(value.dtype)

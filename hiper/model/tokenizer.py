@@ -12,7 +12,6 @@ taken only where there is a mug, and the network need not find out for itself. T
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
@@ -55,21 +54,21 @@ def build_tokenizer(texts: Iterable[str], words: Iterable[str] = ()) -> PreTrain
     splitter = pre_tokenizers.Split(_WORDS, behavior="removed", invert=True)
     plain = normalizers.Replace(_ARTICLES, "")
     things: set[str] = set()
-    counts: Counter[str] = Counter()
-    for text in texts:
+    pieces: set[str] = set()
+    for text in set(texts):  # replies and observations repeat
         text = plain.normalize_str(text)
-        counts.update(piece for piece, _ in splitter.pre_tokenize_str(text))
+        pieces.update(piece for piece, _ in splitter.pre_tokenize_str(text))
         things.update(_THING.findall(text))
-    if not counts:
+    if not pieces:
         raise ModelError("cannot build a tokenizer from no text: the demonstrations are empty. Run the demos stage first.")
     special = [PAD, UNKNOWN, USER, ASSISTANT, END]
     fixed = [*special, *TAGS, "KEEP", "SWITCH", *(str(number) for number in range(_NUMBERS))]
     # Sorted, so that the same words give the same ids whatever order they came in.
-    parts = {word for piece in counts for word in piece.split()}
+    parts = {word for piece in pieces for word in piece.split()}
     # Whatever can be done to one thing can be said of every thing, seen in a demonstration or not.
-    doings = {piece.rsplit(" ", 1)[0] for piece in counts if " " in piece}
+    doings = {piece.rsplit(" ", 1)[0] for piece in pieces if " " in piece}
     commands = {f"{doing} {thing}" for doing in doings for thing in things | set(words)}
-    learned = sorted((set(counts) | parts | commands | set(words)) - set(fixed))
+    learned = sorted((pieces | parts | commands | set(words)) - set(fixed))
     vocabulary = {word: index for index, word in enumerate([*fixed, *learned])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = plain

@@ -9,6 +9,7 @@ from __future__ import annotations
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from hiper.errors import ModelError
+from hiper.rollout.remember import Remember, size_of
 
 _ASK, _ANSWER, _NEXT = "QUESTION ONE", "ANSWER ONE", "QUESTION TWO"
 
@@ -23,6 +24,7 @@ class ChatCodec:
             ModelError: the template fails, rewrites earlier messages or marks no end of a reply, so a conversation cannot be appended to.
         """
         self.tokenizer = tokenizer
+        self._later: Remember[str, tuple[int, ...]] = Remember(lambda text, ids: size_of(text, len(ids), objects=3))
         opened = self._render([("user", _ASK)])
         whole = self._render([("user", _ASK), ("assistant", _ANSWER), ("user", _NEXT)])
         if not whole.startswith(opened + _ANSWER) or whole.count(_NEXT) != 1:
@@ -49,7 +51,7 @@ class ChatCodec:
 
     def later(self, text: str) -> list[int]:
         """Ids between a reply's end token and the next reply's first token."""
-        return self._encode(self._before + text + self._after)
+        return list(self._later(text, lambda text: tuple(self._encode(self._before + text + self._after))))
 
     def generation(self, max_reply_tokens: int) -> GenerationConfig:
         """What makes transformers' `generate` write a reply as the greedy policy does: one that stops where ours stops, and draws nothing.

@@ -64,6 +64,8 @@ class CommandTries:
         self._end = end
         self._encoded: Remember[str, tuple[int, ...]] = Remember(_text_size, most)
         self._spelled: Remember[str, tuple[int, ...] | None] = Remember(_text_size, most)
+        self._plans: Remember[GrammarTurn, Node] = Remember(_plan_size, most)
+        self._built: Remember[tuple[str, ...], Node | None] = Remember(_trie_size, most)
         self._pieces: dict[int, str] = {}  # no more than the vocabulary
         self._overshoot: AllowedTokens | None = None
         self._text: Remember[tuple[int, str], tuple[AllowedTokens, AllowedTokens]] = Remember(
@@ -73,13 +75,16 @@ class CommandTries:
     @property
     def bytes(self) -> int:
         """What is remembered, roughly; the vocabulary's own texts aside."""
-        return self._encoded.bytes + self._spelled.bytes + self._text.bytes
+        return self._encoded.bytes + self._spelled.bytes + self._plans.bytes + self._built.bytes + self._text.bytes
 
     def build(self, commands: Sequence[str]) -> Node | None:
         """Trie of `command</action>` and the end token, for what follows `<action>`.
 
         Commands with a word the tokenizer does not know are left out: chosen, they would read as something else. None: there are no others.
         """
+        return self._built(tuple(commands), self._build)  # what is admissible often stays as it is from turn to turn
+
+    def _build(self, commands: tuple[str, ...]) -> Node | None:
         spelled = [self._spelled(command, self._spell) for command in commands]
         return trie(tokens for tokens in spelled if tokens is not None) or None
 
@@ -88,6 +93,17 @@ class CommandTries:
         head, words, tail = f"{command}</action>".partition(WORDS)
         tokens = (*self._after_tag(head), _FREE, *self.encode(tail)) if words else self._after_tag(head)
         return None if self._tokenizer.unk_token_id in tokens else (*tokens, self._end)
+
+    def plan(self, turn: GrammarTurn) -> Node:
+        """Trie of a reply up to its command: the two openings, with the subgoal of a SWITCH as free text."""
+        return self._plans(turn, self._plan)
+
+    def _plan(self, turn: GrammarTurn) -> Node:
+        opening, closing = render(Switch.SWITCH, _TEXT, _TEXT, turn.dialect).split(_TEXT)[:2]
+        plans = [[*self.encode(opening), _FREE, *self.encode(closing.strip())]]
+        if turn.subgoal is not None:
+            plans.append([*self.encode(render(Switch.KEEP, turn.subgoal, _TEXT, turn.dialect).split(_TEXT)[0])])
+        return trie(plans)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a fixed piece of a reply."""
@@ -125,6 +141,14 @@ class CommandTries:
         pieces = ((i, self.piece(i).strip()) for i in range(len(self._tokenizer)))
         all_but = [i for i, piece in pieces if i != closing and (not piece or any(mark in piece for mark in marks))]
         return AllowedTokens(all_but, all_but=True), AllowedTokens([*all_but, closing], all_but=True)
+
+
+def _plan_size(turn: GrammarTurn, _: Node) -> int:
+    return size_of(turn.subgoal, objects=40)  # a dictionary for each of its some thirty tokens
+
+
+def _trie_size(commands: tuple[str, ...], _: Node | None) -> int:
+    return 100 * (1 + sum(map(len, commands)))  # a token has some three letters, and its dictionary some 300 bytes
 
 
 def _text_size(text: str, tokens: tuple[int, ...] | None) -> int:
@@ -212,11 +236,7 @@ class GrammarConstraint:
 
     def __init__(self, tries: CommandTries, grammar_turn: GrammarTurn, commands: Sequence[str]) -> None:
         self._tries, self._commands = tries, commands
-        opening, closing = render(Switch.SWITCH, _TEXT, _TEXT, grammar_turn.dialect).split(_TEXT)[:2]
-        plans = [[*tries.encode(opening), _FREE, *tries.encode(closing.strip())]]
-        if grammar_turn.subgoal is not None:
-            plans.append([*tries.encode(render(Switch.KEEP, grammar_turn.subgoal, _TEXT, grammar_turn.dialect).split(_TEXT)[0])])
-        self._walk: Walk | None = Walk(tries, trie(plans), "<> ", _SUBGOAL_TOKENS)
+        self._walk: Walk | None = Walk(tries, tries.plan(grammar_turn), "<> ", _SUBGOAL_TOKENS)
         self._planning = True
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +143,8 @@ def _conversation(record: Any, where: str) -> Conversation:
         raise DataError(
             f"{where}: {len(admissible)} lists of admissible commands for {len(messages) // 2} replies; there must be one a reply."
         )
+    if admissible is not None:  # the same few hundred commands, millions of times
+        admissible = [[sys.intern(command) for command in commands] for commands in admissible]
     return Conversation(messages, admissible)
 
 

@@ -17,18 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hiper.config import ComputeDtype, Constrain, Dialect, RunConfig
-from hiper.errors import CollapseError, ConfigError, DataError
+from hiper.config import ComputeDtype, Constrain, RunConfig
+from hiper.errors import CollapseError, ConfigError
 from hiper.model.actor import Actor, save_actor
 from hiper.model.compute import autocast, use_attention
 from hiper.model.folder import not_finite
-from hiper.protocol import parse, reply_text
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.constrain import CommandTries, GrammarConstraint, GrammarTurn
 from hiper.rollout.episode import AllowedTokens
 from hiper.rollout.samplers.transformers import mask_logits
 from hiper.runs.fingerprint import stage_settings
@@ -41,11 +38,13 @@ from hiper.runtime.progress import Progress
 from hiper.sft.base_model import base_model
 from hiper.sft.checkpoint import Checkpoints, resumable
 from hiper.sft.demos import Conversation, read_demos
+from hiper.sft.encode import Encoded, Example, encode
 from hiper.sft.sharing import IGNORED, OwnDropout, shard_rows, sharing
 
 logger = logging.getLogger(__name__)
 
-Example = dict[str, Any]
+NUMBER = "number"
+"""Column of a conversation's place among all."""
 _REPLY_ROOM = 4  # the longest demonstrated replies that `generate` writes before it cuts: what goes on beyond that does not end
 
 
@@ -101,9 +100,9 @@ def fine_tune(
     dialect = cfg.protocol.dialect if cfg.rollout.constrain is Constrain.grammar else None
     codec = ChatCodec(tokenizer)
     examples = encode(conversations, codec, cfg.sft.max_length, dialect)
-    tokens, count = sum(len(example["input_ids"]) for example in examples), len(conversations)
+    tokens, count = sum(map(len, examples.ids)), len(conversations)
     generation = codec.generation(_reply_limit(conversations, codec))
-    del conversations  # hundreds of megabytes, in each process
+    del conversations  # their texts are a hundred megabytes, in each process
     logger.info("warm start: %d conversations, %d tokens an epoch, %.2f M parameters", len(examples), tokens, lm.num_parameters() / 1e6)
 
     settings = cfg.sft
@@ -137,22 +136,22 @@ def _trainer(
     device: torch.device,
     lm: Any,
     codec: ChatCodec,
-    examples: list[Example],
+    examples: Encoded,
     work: Path,
     callbacks: list[TrainerCallback],
     world: World,
 ) -> Any:
-    """TRL's SFTTrainer, with what this stage adds to it; `allowed_tokens` of the examples, if they have them, are taken out."""
+    """TRL's SFTTrainer, with what this stage adds to it."""
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     base, constrained = SFTTrainer, {}
     if cfg.rollout.constrain is Constrain.grammar:
-        allowed_tokens = [example.pop("allowed_tokens") for example in examples]
-        for number, example in enumerate(examples):
-            example["number"] = number
-        base, constrained = _limited(SFTTrainer), {"data_collator": _collator(allowed_tokens, codec.pad)}
+        dataset = Dataset.from_dict({"input_ids": examples.ids, NUMBER: range(len(examples))})
+        base, constrained = _limited(SFTTrainer), {"data_collator": _collator(examples, codec.pad)}
+    else:
+        dataset = Dataset.from_list(list(examples))
     trainer_class = resumable(_computing(base, cfg.model.compute_dtype, device))
     use_attention(lm, cfg.model.compute_dtype)
     if world.size > 1:
@@ -160,7 +159,7 @@ def _trainer(
     trainer = trainer_class(
         model=lm,
         args=SFTConfig(output_dir=str(work), **_arguments(cfg, device)),
-        train_dataset=Dataset.from_list(examples),
+        train_dataset=dataset,
         processing_class=codec.tokenizer,
         callbacks=callbacks,
         **constrained,
@@ -212,83 +211,18 @@ def _arguments(cfg: RunConfig, device: torch.device) -> dict[str, Any]:
     }
 
 
-def encode(conversations: list[Conversation], codec: ChatCodec, max_length: int, grammar: Dialect | None = None) -> list[Example]:
-    """Token ids and labels, message by message exactly as rollouts encode them; only replies and their end tokens carry labels.
-
-    Args:
-        conversations: of a demonstration file. A reply of weight 0 carries no labels.
-        codec: the chat template.
-        max_length: most tokens of a conversation.
-        grammar: the dialect whose grammar replies are held to; tokens without an alternative then carry no labels. None: no limits.
-
-    Returns:
-        Dicts of `input_ids` and `labels`; with `grammar` also `allowed_tokens`, one for each label that is not ignored.
-
-    Raises:
-        DataError: a conversation is too long; or, with `grammar`, comes without admissible commands.
-    """
-    tries = CommandTries(codec.tokenizer, codec.end)
-    examples = []
-    for number, conversation in enumerate(conversations, start=1):
-        if grammar is not None and conversation.admissible is None:
-            raise DataError(
-                f"demonstration {number} does not say which commands were admissible, which rollout.constrain=grammar needs. "
-                "Write the demonstrations with `hiper demos`, or choose another rollout.constrain."
-            )
-        ids: list[int] = []
-        labels: list[int] = []
-        allowed_tokens: list[AllowedTokens | None] = []
-        subgoal: str | None = None
-        for place, message in enumerate(conversation.messages):
-            if message["role"] == "user":
-                new = codec.later(message["content"]) if ids else codec.first(message["content"])
-                labels += [IGNORED] * len(new)
-                ids += new
-                continue
-            new = [*tries.encode(message["content"]), codec.end]  # replies repeat, and are remembered
-            learned = [message.get("weight", 1) > 0] * len(new)
-            if grammar is not None:
-                assert conversation.admissible is not None
-                constraint = GrammarConstraint(tries, GrammarTurn(grammar, subgoal), conversation.admissible[place // 2])
-                allowed = _follow(constraint, new)
-                learned = [wanted and not (entry is not None and entry.forced) for wanted, entry in zip(learned, allowed, strict=True)]
-                allowed_tokens += [entry for wanted, entry in zip(learned, allowed, strict=True) if wanted]
-                subgoal = parse(reply_text(codec.tokenizer, new), grammar).subgoal or subgoal
-            labels += [token if wanted else IGNORED for wanted, token in zip(learned, new, strict=True)]
-            ids += new
-        if len(ids) > max_length:
-            raise DataError(
-                f"demonstration {number} has {len(ids)} tokens, more than sft.max_length={max_length}. "
-                "Raise it, or use a context or dialect with shorter conversations."
-            )
-        examples.append({"input_ids": ids, "labels": labels, **({"allowed_tokens": allowed_tokens} if grammar is not None else {})})
-    return examples
-
-
-def _digest(demos: Path, examples: Sequence[Example]) -> str:
-    """SHA-256 of what is learned: the demonstrations, and the ids and labels they became."""
+def _digest(demos: Path, examples: Encoded) -> str:
+    """SHA-256 of what is learned: the demonstrations, and the ids they became."""
     whole = hashlib.sha256()
     with demos.open("rb") as file:
         whole.update(hashlib.file_digest(file, "sha256").digest())
-    for example in examples:
-        whole.update(np.asarray([example["input_ids"], example["labels"]], dtype=np.int64).tobytes())
+    for ids in examples.ids:
+        whole.update(ids.tobytes())
     return whole.hexdigest()
 
 
 def _collapse(what: str, lr: float) -> CollapseError:
     return CollapseError(f"the warm start has failed: {what}. No model was written. Lower sft.lr={lr:g}, or look at the demonstrations.")
-
-
-def _follow(constraint: GrammarConstraint, reply: list[int]) -> list[AllowedTokens | None]:
-    """What each token of a reply was chosen from; None from where a reply leaves the grammar."""
-    allowed: list[AllowedTokens | None] = []
-    for token in reply:
-        entry = constraint.allowed
-        if entry is not None and (token in entry.ids) is entry.all_but:
-            break
-        allowed.append(entry)
-        constraint.push(token)
-    return allowed + [None] * (len(reply) - len(allowed))
 
 
 @dataclass(frozen=True)
@@ -298,18 +232,17 @@ class _AllowedTokens:
     tokens: list[AllowedTokens | None]
 
 
-def _collator(allowed_tokens: list[list[AllowedTokens | None]], pad: int) -> Callable[[list[Example]], dict[str, Any]]:
-    """Pads a batch; the allowed tokens go along as they are, in the order of the labels."""
+def _collator(encoded: Encoded, pad: int) -> Callable[[list[Example]], dict[str, Any]]:
+    """Makes a padded batch of rows that say their `NUMBER`; the allowed tokens go along as they are, in the order of the labels."""
 
-    def labelled(example: Example) -> bool:
-        return any(label != IGNORED for label in example["labels"])
-
-    def collate(examples: list[Example]) -> dict[str, Any]:
+    def collate(rows: list[Example]) -> dict[str, Any]:
+        # A row that comes with labels, none of which counts, is there because a batch has to have one.
+        examples = [{**row, "allowed_tokens": []} if "labels" in row else encoded[row[NUMBER]] for row in rows]
         width = max(len(example["input_ids"]) for example in examples)
         return {
             "input_ids": torch.tensor([e["input_ids"] + [pad] * (width - len(e["input_ids"])) for e in examples]),
             "labels": torch.tensor([e["labels"] + [IGNORED] * (width - len(e["labels"])) for e in examples]),
-            "allowed_tokens": _AllowedTokens([entry for e in examples if labelled(e) for entry in allowed_tokens[e["number"]]]),
+            "allowed_tokens": _AllowedTokens([entry for e in examples for entry in e["allowed_tokens"]]),
         }
 
     return collate

@@ -21,7 +21,7 @@ def shard_rows(collate: Collate, world: World) -> Collate:
     """A collator that takes this rank's rows of a batch; one that gets none takes the first without its labels."""
 
     def mine(examples: list[Any]) -> Any:
-        unlabelled = {**examples[0], "labels": [IGNORED] * len(examples[0]["labels"])}
+        unlabelled = {**examples[0], "labels": [IGNORED] * len(examples[0]["input_ids"])}
         return collate(world.shard(examples) or [unlabelled])
 
     return mine

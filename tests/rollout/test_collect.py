@@ -27,7 +27,7 @@ from hiper.rollout.episode import Episode
 from hiper.rollout.player import TaskPlayer
 from hiper.rollout.trajectory import StopReason
 from hiper.sft.demos import read_demos
-from hiper.sft.fine_tune import encode
+from hiper.sft.encode import encode
 from hiper.suites import make_env
 from hiper.suites.alfworld import Game
 from hiper.suites.alfworld.expert import Expert

@@ -27,7 +27,8 @@ from hiper.rollout.chat import ChatCodec
 from hiper.runs.checkpoint import list_checkpoints, load_checkpoint
 from hiper.runs.fingerprint import stage_fingerprint
 from hiper.sft.demos import Conversation, read_demos
-from hiper.sft.fine_tune import CHECKPOINTS, IGNORED, encode, fine_tune
+from hiper.sft.encode import encode
+from hiper.sft.fine_tune import CHECKPOINTS, IGNORED, fine_tune
 from tests.train.running import Killed, killer
 
 SMALL = TinyConfig(hidden=32, layers=2, heads=2, kv_heads=2, intermediate=48)
