@@ -49,8 +49,11 @@ help:
 run: $(RUN)
 	$(BIN)/hiper run experiment=quickstart
 
+# Processes that share the tests, each of up to a gigabyte.
+JOBS ?= 2
+
 test: $(DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-docs: $(DEV)
 	$(BIN)/python -m pytest -m slow tests/docs

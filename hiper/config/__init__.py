@@ -191,6 +191,13 @@ class SharedConfig:
             self.trainer.processes,
             f"at most rollout.trajectories={self.rollout.trajectories}",
         )
+        require(
+            self.trainer.recompute_logprobs or (self.protocol.context is Context.append and self.model.critic is Critic.shared),
+            "trainer.recompute_logprobs",
+            self.trainer.recompute_logprobs,
+            f"true with protocol.context={self.protocol.context.value} and model.critic={self.model.critic.value}: "
+            "only a conversation that grows, and a critic on the policy's trunk, read what the rollout has computed",
+        )
 
 
 @dataclass

@@ -53,6 +53,9 @@ class TrainerConfig:
     numbers are drawn."""
     microbatch_tokens: int = 16384
     """Tokens (padding included) a forward pass holds at most."""
+    recompute_logprobs: bool = True
+    """Run the policy over an iteration's episodes once more, for its log-probabilities and values before the step. False: they are read
+    from the hidden states of the rollout's own passes, the same up to rounding; for `protocol.context=append` and `model.critic=shared`."""
     lr_actor: float = 1e-6
     lr_critic: float = 1e-5
     max_grad_norm: float = 1.0

@@ -93,7 +93,16 @@ class Actor(nn.Module):
             if not with_values:
                 return Forward(hidden, hidden.new_empty(0), hidden.new_empty(0))
             seen = hidden if self.critic is None else self.critic(**kwargs, use_cache=False).last_hidden_state
-        return Forward(hidden, self.heads(seen.to(self.heads.weight.dtype))[..., self.output_of], seen)
+        return Forward(hidden, self._values(seen), seen)
+
+    def of_hidden(self, hidden: Tensor) -> Forward:
+        """What `forward` gives, from (B, L, D) last hidden states of the policy that were kept; of a shared trunk."""
+        assert self.critic is None, "a critic of its own reads other states"
+        return Forward(hidden, self._values(hidden), hidden)
+
+    def _values(self, states: Tensor) -> Tensor:
+        values: Tensor = self.heads(states.to(self.heads.weight.dtype))
+        return values[..., self.output_of]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, V) float32 logits of (N, D) hidden states."""

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Constrain, Dialect, RolloutConfig, RunConfig
+from hiper.errors import ConfigError
 from hiper.protocol import Prompter, Reply, ReplySpans, decide, locate, parse, reply_text, token_ends
 from hiper.protocol.prompts import Past
 from hiper.rollout.chat import ChatCodec
 from hiper.rollout.constrain import GrammarTurn
 from hiper.rollout.episode import Episode, TokenSequence, TokenTurn
 from hiper.rollout.remember import MOST, Remember, size_of
-from hiper.rollout.samplers.types import Request, Sampled, Sampler
+from hiper.rollout.samplers.types import RecordingSampler, Request, Sampled, Sampler
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn
 from hiper.runtime.progress import Progress
 from hiper.suites import suite_of
@@ -84,6 +85,17 @@ def _reply_size(ids: tuple[int, ...], read: tuple[Reply, ReplySpans]) -> int:
     return size_of(read[0].text, len(ids), objects=12) + 2 * len(read[0].text)
 
 
+def recording(sampler: Sampler) -> RecordingSampler:
+    """The sampler, as one that keeps hidden states.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not isinstance(sampler, RecordingSampler):
+        raise ConfigError(f"trainer.recompute_logprobs=false: {type(sampler).__name__} keeps no hidden states. Set it to true.")
+    return sampler
+
+
 class Collector:
     """Plays tasks with a sampler, any number of times; what it has learned of replies and commands is kept from one to the next."""
 
@@ -109,6 +121,7 @@ class Collector:
         total: int | None = None,
         progress: Progress | None = None,
         max_turns: int | None = None,
+        record: bool = False,
     ) -> list[Episode]:
         """Play every task once, up to `slots` at a time.
 
@@ -118,19 +131,30 @@ class Collector:
             total: number of tasks, for `progress`.
             progress: called with (finished, total).
             max_turns: truncate episodes here; None: `env.max_turns`.
+            record: take each conversation's hidden states from the sampler, which was begun with `record=True`; in the `append` context.
 
         Returns:
             Episodes in the order of `tasks`.
+
+        Raises:
+            ConfigError: `record`, and the sampler keeps no states.
         """
+        keeper = recording(self._sampler) if record else None
         # Play makes many small objects, and each full collection would walk all that exists besides (modules, tasks, a tokenizer).
         gc.freeze()
         try:
-            return self._play(tasks, slots, total, progress, max_turns or self._max_turns)
+            return self._play(tasks, slots, total, progress, max_turns or self._max_turns, keeper)
         finally:
             gc.unfreeze()
 
     def _play(
-        self, tasks: Iterable[tuple[Task, TextEnv]], slots: int, total: int | None, progress: Progress | None, max_turns: int
+        self,
+        tasks: Iterable[tuple[Task, TextEnv]],
+        slots: int,
+        total: int | None,
+        progress: Progress | None,
+        max_turns: int,
+        keeper: RecordingSampler | None,
     ) -> list[Episode]:
         waiting: Iterator[tuple[int, tuple[Task, TextEnv]]] = iter(enumerate(tasks))
         running: dict[int, tuple[int, _Running]] = {}
@@ -148,15 +172,16 @@ class Collector:
                 return [done[order] for order in sorted(done)]
             requests = [self._request(slot, run) for slot, (_, run) in running.items()]
             for request, sampled in zip(requests, self._sampler.reply(requests), strict=True):
-                order, run = running[request.slot]
-                self._advance(run, request, sampled)
-                if run.stop is not None:
-                    done[order] = self._finish(run)
-                    del running[request.slot]
-                    self._sampler.release(request.slot)
-                    free.append(request.slot)
-                    if progress is not None:
-                        progress(len(done), total if total is not None else len(done) + len(running))
+                self._advance(running[request.slot][1], request, sampled)
+            ended = {slot: self._finish(run) for slot, (_, run) in running.items() if run.stop is not None}
+            if keeper is not None and ended:
+                _take_states(keeper, ended)
+            for slot, episode in ended.items():
+                done[running.pop(slot)[0]] = episode
+                self._sampler.release(slot)
+                free.append(slot)
+                if progress is not None:
+                    progress(len(done), total if total is not None else len(done) + len(running))
 
     def _request(self, slot: int, run: _Running) -> Request:
         constrain = self._rollout.constrain
@@ -240,3 +265,11 @@ class Collector:
             digest=run.entry.digest,
         )
         return Episode(trajectory, run.sequences, run.keeps, run.mismatches)
+
+
+def _take_states(sampler: RecordingSampler, ended: dict[int, Episode]) -> None:
+    """Hidden states of episodes that have ended, by slot, each in one sequence."""
+    sequences = {slot: episode.sequences[-1] for slot, episode in ended.items()}
+    found = sampler.states([(slot, sequence.ids) for slot, sequence in sequences.items()])
+    for sequence, hidden in zip(sequences.values(), found, strict=True):
+        sequence.hidden = hidden

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from torch import Tensor
+
 from hiper.rollout.trajectory import Trajectory
+from hiper.runtime.records import LOCAL
 
 
 class AllowedTokens(NamedTuple):
@@ -47,6 +50,8 @@ class TokenSequence:
     turns: list[TokenTurn]
     final: int | None = None
     """Index of the last token of the final observation's prompt, where a truncated episode's value is read; None: not kept."""
+    hidden: Tensor | None = field(default=None, metadata=LOCAL, compare=False)
+    """(L, D) the policy's hidden states, where the sampler kept them."""
 
 
 @dataclass(slots=True)

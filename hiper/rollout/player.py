@@ -11,7 +11,7 @@ from hiper.config import RunConfig
 from hiper.errors import ModelError
 from hiper.model.actor import load_tokenizer
 from hiper.rollout.chat import ChatCodec
-from hiper.rollout.collect import Collector
+from hiper.rollout.collect import Collector, recording
 from hiper.rollout.episode import Episode
 from hiper.rollout.samplers.pair import PairSampler
 from hiper.rollout.samplers.transformers import TransformersSampler
@@ -69,6 +69,7 @@ class TaskPlayer:
         generator: torch.Generator,
         progress: Progress | None = None,
         max_turns: int | None = None,
+        record: bool = False,
     ) -> list[Episode]:
         """Play each task once.
 
@@ -78,10 +79,18 @@ class TaskPlayer:
             generator: source of every draw, on the sampler's device.
             progress: called with (finished, all).
             max_turns: truncate episodes here; None: `env.max_turns`.
+            record: keep the network's hidden states with the episodes' tokens.
 
         Returns:
             One episode a task, in order: the same whatever was played before.
+
+        Raises:
+            ConfigError: `record`, and the sampler keeps no states.
         """
-        self.sampler.begin(temperature, generator)
+        if record:
+            recording(self.sampler).begin(temperature, generator, record=True)
+        else:
+            self.sampler.begin(temperature, generator)
         tasks = ((entry, make_env(self._cfg, self._root / entry.path)) for entry in entries)
-        return self._collector.play(tasks, min(self._cfg.rollout.slots, len(entries)), len(entries), progress, max_turns)
+        slots = min(self._cfg.rollout.slots, len(entries))
+        return self._collector.play(tasks, slots, len(entries), progress, max_turns, record)

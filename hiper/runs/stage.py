@@ -137,7 +137,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 neutral=("trainer.save_every", "trainer.keep_last"),
                 extendable=("trainer.iterations", "trainer.env_turns"),
                 without_upstream=("sft.seed",),
-                added=MappingProxyType({"trainer.processes": 1, "algo.lam_end": 0.0, **FLOAT32}),
+                added=MappingProxyType({"trainer.processes": 1, "trainer.recompute_logprobs": True, "algo.lam_end": 0.0, **FLOAT32}),
                 gpu=True,
                 resumable=True,
             ),

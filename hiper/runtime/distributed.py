@@ -61,7 +61,7 @@ class World:
         """All items, in the order they had before each process took its shard; sent as `hiper.runtime.message`.
 
         Args:
-            items: this process's.
+            items: this process's, which come back as they are.
             kind: the type of an item, one that messages can hold.
 
         Raises:
@@ -73,7 +73,9 @@ class World:
         form = GenericAlias(list, (kind,))
         mine = encode(items)
         sent = [self._broadcast(mine, rank) for rank in range(self.size)]
-        parts: list[list[T]] = [decode(data, form, f"what process {rank} sent") for rank, data in enumerate(sent)]
+        parts: list[list[T]] = [
+            items if rank == self.rank else decode(data, form, f"what process {rank} sent") for rank, data in enumerate(sent)
+        ]
         count = sum(map(len, parts))
         found: list[T | None] = [None] * count
         for rank, part in enumerate(parts):

@@ -20,7 +20,7 @@ from types import NoneType
 from typing import Any, NoReturn
 
 from hiper.errors import DataError
-from hiper.runtime.records import NUMBER, TUPLE, Kind, Marks, read_value
+from hiper.runtime.records import LOCAL, NUMBER, TUPLE, Kind, Marks, read_value
 
 _PLAIN = frozenset({str, int, bool, NoneType})
 """Types whose values JSON has."""
@@ -83,7 +83,8 @@ class _Writer:
         if isinstance(value, dict) and set(map(type, value)) <= {str}:
             return {key: self.write(item) for key, item in value.items()}
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {field.name: self.write(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            sent = (field.name for field in dataclasses.fields(value) if field.metadata != LOCAL)
+            return {name: self.write(getattr(value, name)) for name in sent}
         if isinstance(value, Path):
             return str(value)
         raise TypeError(f"messages cannot hold {value!r:.80} of type {type(value).__name__}; see hiper.runtime.message for what they can.")

@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hiper.errors import DataError
@@ -27,6 +27,10 @@ Kind = Any
 
 NUMBER, TUPLE = "float", "tuple"
 """Keys of marks: `{"float": "7ff8000000000000"}` is a float that JSON lacks, by its eight bytes, `{"tuple": 0}` a tuple of the message."""
+
+
+LOCAL = MappingProxyType({"local": True})
+"""Metadata of a dataclass's field that stays in its process: it is not written, and read as its default."""
 
 
 @dataclass(slots=True)
@@ -244,8 +248,9 @@ def _enum(kind: type[Enum]) -> Read:
 
 def _dataclass(kind: Any) -> Read:
     hints = get_type_hints(kind)
-    readers = {entry.name: _reader(hints[entry.name]) for entry in fields(kind)}
-    needed = {entry.name for entry in fields(kind) if entry.default is MISSING and entry.default_factory is MISSING}
+    sent = [entry for entry in fields(kind) if entry.metadata != LOCAL]
+    readers = {entry.name: _reader(hints[entry.name]) for entry in sent}
+    needed = {entry.name for entry in sent if entry.default is MISSING and entry.default_factory is MISSING}
 
     def read(value: Any, marks: Marks | None) -> Any:
         if type(value) is not dict:

@@ -23,7 +23,10 @@ def forward(
     with_token_values: bool = False,
     world: World = ALONE,
 ) -> ForwardOutputs:
-    """Run the network, and the reference if there is one, over every sequence once, without gradients; each process over its share."""
+    """Run the network, and the reference if there is one, over every sequence once, without gradients; each process over its share.
+
+    Where the sampler has kept the network's hidden states, only what is read from them is computed.
+    """
     mine = world.shard(torch.arange(len(batch.mask), device=batch.mask.device))
     logprobs, entropies = torch.zeros_like(batch.sampled_logprobs), torch.zeros_like(batch.sampled_logprobs)
     values = batch.rewards.new_zeros((*batch.mask.shape, 3))
@@ -32,7 +35,14 @@ def forward(
     token_values = torch.zeros_like(batch.sampled_logprobs)
     token_states = token_values.new_zeros((batch.tokens, actor.heads.in_features)) if with_states and with_token_values else None
     for part in microbatches(
-        actor, batch, mine, budget=budget, temperature=temperature, with_entropies=True, with_token_values=with_token_values
+        actor,
+        batch,
+        mine,
+        budget=budget,
+        temperature=temperature,
+        with_entropies=True,
+        with_token_values=with_token_values,
+        recorded=True,
     ):
         logprobs[part.tokens], entropies[part.tokens] = part.logprobs, part.entropies
         values[part.turns[:, 0], part.turns[:, 1]] = part.values.float()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from hiper.model.actor import Actor
 from hiper.rl.losses import token_entropy
@@ -49,6 +50,7 @@ def microbatches(
     with_values: bool = True,
     with_entropies: bool = False,
     with_token_values: bool = False,
+    recorded: bool = False,
 ) -> Iterator[MicroBatch]:
     """Run the network over the sequences of chosen trajectories, a few at a time.
 
@@ -61,14 +63,19 @@ def microbatches(
         with_values: read the value heads.
         with_entropies: also compute each token's entropy.
         with_token_values: also read V_low at every token; needs `with_values`.
+        recorded: where the sampler has kept the hidden states of all sequences of a pass, take those. They are the weights' that sampled.
     """
     wanted = torch.isin(batch.owner, chosen).nonzero().flatten().tolist()
     for group in length_groups(wanted, [len(sequence.ids) for sequence in batch.sequences], budget):
         device = batch.owner.device
         place = torch.full((len(batch.sequences),), -1, dtype=torch.long, device=device)
         place[torch.tensor(group, device=device)] = torch.arange(len(group), device=device)
-        ids = padded([batch.sequences[number].ids for number in group]).to(device)
-        output = actor(ids, with_values=with_values)
+        hidden_states = [batch.sequences[number].hidden for number in group]
+        kept = [states for states in hidden_states if states is not None]
+        if recorded and len(kept) == len(group):
+            output = actor.of_hidden(pad_sequence(kept, batch_first=True))
+        else:
+            output = actor(padded([batch.sequences[number].ids for number in group]).to(device), with_values=with_values)
         tokens = ((place[batch.token_sequence] >= 0) & ~batch.forced).nonzero().flatten()
         hidden = output.hidden[place[batch.token_sequence[tokens]], batch.token_position[tokens] - 1]
         logits = actor.logits(hidden) / temperature

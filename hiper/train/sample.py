@@ -51,7 +51,8 @@ class Player:
         useful: list[Episode] = []
         for _ in range(1 + algo.dynamic_sampling):
             tasks = self.stream.draw(rollout.trajectories - len(useful), algo.group_size)
-            episodes = self._play(tasks, rollout.temperature, self.generator, rollout.max_turns)
+            record = not self.cfg.trainer.recompute_logprobs
+            episodes = self._play(tasks, rollout.temperature, self.generator, rollout.max_turns, record=record)
             played += episodes
             useful += _differing(episodes, algo.group_size) if algo.dynamic_sampling else episodes
             if len(useful) == rollout.trajectories:
@@ -67,14 +68,16 @@ class Player:
         metrics = rollout_metrics([episode.trajectory for episode in episodes])
         return {key.replace("rollout/", "eval/").replace("switch/", "eval/switch_"): value for key, value in metrics.items()}
 
-    def _play(self, entries: Sequence[Task], temperature: float, generator: torch.Generator, max_turns: int | None = None) -> list[Episode]:
+    def _play(
+        self, entries: Sequence[Task], temperature: float, generator: torch.Generator, max_turns: int | None = None, *, record: bool = False
+    ) -> list[Episode]:
         if self.world.size > 1:  # each draws from a generator of its own, seeded alike by all from the common one
             device = generator.device
             seeds = torch.randint(2**62, (self.world.size,), generator=generator, device=device).tolist()
             generator = torch.Generator(device).manual_seed(seeds[self.world.rank])
         mine = self.world.shard(list(entries))
         self._tasks.sampler.load_weights(self.actor.lm.state_dict())
-        return self.world.gather(self._tasks.play(mine, temperature, generator, max_turns=max_turns) if mine else [], Episode)
+        return self.world.gather(self._tasks.play(mine, temperature, generator, None, max_turns, record) if mine else [], Episode)
 
 
 def _differing(episodes: Sequence[Episode], size: int) -> list[Episode]:

@@ -74,8 +74,17 @@ class _SlotLayer(CacheLayerMixin):
 class SlotCache(Cache):
     """The cache handed to the model. `place` says where the next forward pass writes."""
 
-    def __init__(self, rows: int, layers: int) -> None:
+    def __init__(self, rows: int, layers: int, keep_hidden: bool = False) -> None:
+        """Buffers are allocated by the first pass.
+
+        Args:
+            rows: most conversations at once.
+            layers: of the network.
+            keep_hidden: make room for the last hidden states, too; whoever runs the network hands them to `keep`.
+        """
         self._slots = _Slots(rows)
+        self._keep_hidden = keep_hidden
+        self._hidden: Tensor | None = None
         super().__init__(layers=[_SlotLayer(self._slots) for _ in range(layers)])
 
     def place(self, chosen: Tensor, positions: Tensor) -> Tensor:
@@ -97,8 +106,25 @@ class SlotCache(Cache):
         keys = torch.arange(slots.used, device=positions.device)
         return (keys <= positions[:, None, :, None]).contiguous()
 
+    def keep(self, hidden: Tensor) -> None:
+        """Write the last hidden states of a pass, (B, Q, D), to its rows and positions, if they are kept at all."""
+        if not self._keep_hidden:
+            return
+        if self._hidden is None:
+            self._hidden = hidden.new_zeros((self._slots.rows, self._slots.capacity, hidden.shape[2]))
+        if self._hidden.shape[1] < self._slots.capacity:
+            self._hidden = _grown(self._hidden[:, None], self._slots.capacity)[:, 0]
+        self._hidden[self._slots.chosen[:, None], self._slots.positions] = hidden
+
+    def hidden(self, row: int, length: int) -> Tensor:
+        """(length, D) a copy of what is kept of a row."""
+        assert self._hidden is not None
+        return self._hidden[row, :length].clone()
+
     def move(self, source: int, target: int, length: int) -> None:
         """Copy one row's first `length` positions over another's."""
+        if self._hidden is not None:
+            self._hidden[target, :length] = self._hidden[source, :length]
         for layer in self.layers:
             if layer.is_initialized:
                 assert isinstance(layer, _SlotLayer)

@@ -64,6 +64,7 @@ class TransformersSampler:
         self._slots, self._max_reply = slots, max_reply_tokens
         self._temperature, self._generator = 0.0, torch.Generator(actor.device)
         self._tries = CommandTries(codec.tokenizer, codec.end)
+        self._record = False
         self._cache = self._empty_cache()
         self._row: dict[int, int] = {}
         self._slot: list[int] = []  # the slot of each live row
@@ -86,10 +87,11 @@ class TransformersSampler:
         """The chat template that replies are written in."""
         return self._codec
 
-    def begin(self, temperature: float, generator: torch.Generator) -> None:
-        """Say how the coming replies are drawn; no conversation is running."""
+    def begin(self, temperature: float, generator: torch.Generator, *, record: bool = False) -> None:
+        """Say how the coming replies are drawn, and whether to keep the network's hidden states; no conversation is running."""
         assert not self._row, "conversations are running"
-        self._temperature, self._generator = temperature, generator
+        self._temperature, self._generator, self._record = temperature, generator, record
+        self._cache = self._empty_cache()
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Go on with these weights, see `Actor.load_lm`: with an actor that is trained in this process there is nothing to copy."""
@@ -103,7 +105,20 @@ class TransformersSampler:
 
     def _empty_cache(self) -> SlotCache:
         """Buffers are allocated by the first forward pass."""
-        return SlotCache(self._slots, self._actor.lm.config.num_hidden_layers)
+        return SlotCache(self._slots, self._actor.lm.config.num_hidden_layers, keep_hidden=self._record)
+
+    @torch.inference_mode()
+    def states(self, ended: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
+        """Hidden states of conversations that have ended, see `RecordingSampler.states`."""
+        assert self._record, "begin(..., record=True) comes first"
+        for slot, ids in ended:
+            row = self._row[slot]
+            pending = list(ids[self._length[row] :])
+            assert pending[: len(self._pending[row])] == self._pending[row], "these are the tokens of another conversation"
+            self._pending[row] = pending
+        if rows := sorted(row for slot, _ in ended if self._pending[row := self._row[slot]]):
+            self._feed(rows)
+        return [self._cache.hidden(self._row[slot], len(ids)) for slot, ids in ended]
 
     @torch.inference_mode()
     def release(self, slot: int) -> None:
@@ -188,6 +203,7 @@ class TransformersSampler:
         if not any(self._length[row] for row in rows):  # openings: causal attention is the same, and faster without a mask
             mask = None
         hidden = self._actor(ids, mask, positions, self._cache, with_values=False).hidden
+        self._cache.keep(hidden)
         last = torch.tensor([len(tokens) - 1 for tokens in pending], device=device)
         for row, tokens in zip(rows, pending, strict=True):
             self._length[row] += len(tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -77,3 +77,27 @@ class Sampler(Protocol):
 
     def close(self) -> None:
         """Give back what the sampler holds: memory, processes. It answers no more."""
+
+
+@runtime_checkable
+class RecordingSampler(Sampler, Protocol):
+    """A sampler that can keep the network's hidden states: what is read from them need not be computed again."""
+
+    def begin(self, temperature: float, generator: torch.Generator, *, record: bool = False) -> None:
+        """As of every sampler.
+
+        Args:
+            temperature: 0 is greedy.
+            generator: source of every draw, on the sampler's device.
+            record: keep the hidden states of every token, for `states`.
+        """
+
+    def states(self, ended: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
+        """Hidden states of conversations that have ended and are not released yet, after `begin(..., record=True)`.
+
+        Args:
+            ended: slot and all tokens of each, those included that follow its last reply.
+
+        Returns:
+            (L, D) a conversation, a state a token: what a forward pass over the whole would give, up to rounding.
+        """
