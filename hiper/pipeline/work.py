@@ -49,10 +49,13 @@ def tasks(arguments: StageArguments) -> None:
 
 def demos(arguments: StageArguments) -> None:
     """Let the expert play training tasks and write what it did as plan-execute conversations."""
-    from hiper.sft.demos import write_demos
+    from hiper.sft.demo_ranks import write_demos_in_processes
+    from hiper.sft.demos import write_demos as write_demos_here
 
-    summary = write_demos(task_index(arguments.cfg), arguments.cfg, arguments.folder.path / DEMOS_FILE, arguments.progress)
-    arguments.folder.facts.update(_facts(summary))
+    cfg, folder = arguments.cfg, arguments.folder
+    write_demos = write_demos_here if cfg.demos.processes == 1 else write_demos_in_processes
+    summary = write_demos(task_index(cfg), cfg, folder.path / DEMOS_FILE, arguments.progress)
+    folder.facts.update(_facts(summary))
 
 
 def sft(arguments: StageArguments) -> None:
