@@ -32,6 +32,7 @@ from hiper.train.stream import TaskStream
 SETTINGS = (
     "experiment=quickstart",
     "threads=1",
+    "demos.processes=1",
     "trainer.processes=1",
     "sft.processes=1",
     "alfworld.train=32",

@@ -80,7 +80,7 @@ def bench(cfg: RunConfig, index: TaskIndex, steps: int = STEPS) -> dict[str, Any
         raise ConfigError(f"--steps {steps}: the first {WARM_UP} steps are not timed; give more.")
     batch, device = cfg.sft.batch_size, pick_device(cfg)
     sft = replace(cfg.sft, epochs=1.0, max_steps=-1, save_every=0, processes=1)
-    cfg = replace(cfg, sft=sft, demos=replace(cfg.demos, count=steps * batch))
+    cfg = replace(cfg, sft=sft, demos=replace(cfg.demos, count=steps * batch, processes=1))
     with tempfile.TemporaryDirectory(prefix="hiper-bench-") as folder:
         demos = Path(folder) / "demos.jsonl"
         write_demos(index, cfg, demos)

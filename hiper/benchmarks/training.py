@@ -187,7 +187,7 @@ def bench(cfg: RunConfig, index: TaskIndex, repeats: int = 3, progress: Progress
 
 def record(cfg: RunConfig, index: TaskIndex) -> tuple[list[Recording], list[str]]:
     """Let the expert play; also every text the episodes show in either context, for a tokenizer."""
-    demos = replace(cfg.demos, count=cfg.rollout.trajectories, lapses=0.0)
+    demos = replace(cfg.demos, count=cfg.rollout.trajectories, processes=1, lapses=0.0)
     cfg = replace(cfg, demos=demos, suite=replace(cfg.own(ALFWorldConfig), fresh=False, renumber=False))
     by_path = {entry.path: entry for entry in index.split(TRAIN)}
     recordings: list[Recording] = []

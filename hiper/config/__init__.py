@@ -96,12 +96,15 @@ class EvaluateConfig:
     """Tasks per split; unset: all of them. A limited evaluation says so in its result."""
     chunk: int = 256
     """Tasks that are played, and kept, together: an evaluation that is interrupted goes on with the chunks left. It changes the draws."""
+    processes: int = 1
+    """Processes that share the chunks, of both models of a run, on CPUs alone. It changes no result."""
     seed: int = 0
     baseline: bool = True
     """Evaluate the warm-started model too, so that the report can say what RL added."""
 
     def __post_init__(self) -> None:
-        require(self.chunk >= 1, "evaluate.chunk", self.chunk, "at least 1")
+        for name in ("chunk", "processes"):
+            require(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
         least, most = TEMPERATURES
         require(
             self.temperature == 0 or least <= self.temperature <= most,

@@ -54,6 +54,8 @@ class DemosConfig:
 
     count: int = 1000
     """Demonstrations written; tasks are cycled through with fresh names when there are fewer tasks."""
+    processes: int = 1
+    """Processes that share the tasks. Another number of them changes what is drawn, and so the demonstrations."""
     seed: int = 0
     slips: float = 0.0
     """Probability that a turn is an error made on purpose, shown but not learned: what follows teaches the way back."""
@@ -64,6 +66,7 @@ class DemosConfig:
 
     def __post_init__(self) -> None:
         require(self.count >= 1, "demos.count", self.count, "at least 1")
+        require(1 <= self.processes <= max(1, self.count), "demos.processes", self.processes, f"1 to demos.count={self.count}")
         require(0.0 <= self.slips < 1.0, "demos.slips", self.slips, "at least 0 and below 1")
         require(0.0 <= self.rounds < 1.0, "demos.rounds", self.rounds, "at least 0 and below 1")
         require(0.0 <= self.lapses <= 1.0, "demos.lapses", self.lapses, "between 0 and 1")

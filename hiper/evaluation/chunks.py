@@ -48,8 +48,8 @@ class Chunks:
             remove(self.folder)
 
     def read(self, number: int, tasks: Sequence[Task]) -> list[Trajectory] | None:
-        """The trajectories of a finished chunk; None where it is not finished, or damaged, which is logged."""
-        mark, file = self._paths(number)
+        """The trajectories of a finished chunk; None where it is not finished, or damaged, which is logged: then it is not finished."""
+        mark, file = _paths(self.folder, number)
         if not mark.exists():
             return None
         try:
@@ -61,24 +61,35 @@ class Chunks:
                 raise DataError(f"{file} is of other tasks.")
         except (DataError, KeyError) as error:
             logger.warning("%s Its tasks are played again.", error)
+            mark.unlink(missing_ok=True)
             return None
         return trajectories
 
-    def write(self, number: int, trajectories: Sequence[Trajectory]) -> None:
-        """Keep a finished chunk; durable when this returns."""
+    def begin(self) -> None:
+        """Say what the chunks are of, before the first is written."""
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True)
             write_json(self.folder / BEGUN, self._begun)
-        mark, file = self._paths(number)
-        write_trajectories(file, trajectories)
-        write_json(mark, {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
 
     def delete(self) -> None:
         """All chunks, once the evaluation that they were for is written."""
         remove(self.folder)
 
-    def _paths(self, number: int) -> tuple[Path, Path]:
-        return self.folder / f"{number:03d}.json", self.folder / f"{number:03d}.jsonl"
+
+def write_chunk(folder: Path, number: int, trajectories: Sequence[Trajectory]) -> None:
+    """Keep a finished chunk in the folder of `Chunks` that have begun; durable when this returns."""
+    mark, file = _paths(folder, number)
+    write_trajectories(file, trajectories)
+    write_json(mark, {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
+
+
+def is_finished(folder: Path, number: int) -> bool:
+    """Whether a chunk is said to be whole; its files are not read."""
+    return _paths(folder, number)[0].exists()
+
+
+def _paths(folder: Path, number: int) -> tuple[Path, Path]:
+    return folder / f"{number:03d}.json", folder / f"{number:03d}.jsonl"
 
 
 def chunk_seed(seed: int, number: int) -> int:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hiper.config import RunConfig
-from hiper.evaluation.chunks import Chunks, chunk_seed
+from hiper.evaluation.plan import ChunkPlayer, Job, Plan, plan
 from hiper.evaluation.write import write_evaluation
 from hiper.rollout.trajectory import Trajectory
 from hiper.runs.run_dir import environment
-from hiper.runs.stage_folder import ENVIRONMENT, digest
+from hiper.runs.stage_folder import ENVIRONMENT
 from hiper.runtime.files import write_json
 from hiper.runtime.progress import Progress
-from hiper.suites import splits_of, suite_of
-from hiper.suites.tasks import Task, TaskIndex
+from hiper.suites import suite_of
+from hiper.suites.tasks import TaskIndex
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +54,7 @@ class EvaluateSummary:
 
 
 def evaluate(
-    cfg: RunConfig,
-    model: Path | str,
-    index: TaskIndex,
-    out: Path,
-    progress: Progress | None = None,
-    planner: Path | str | None = None,
-    keep_chunks: bool = False,
+    cfg: RunConfig, model: Path | str, index: TaskIndex, out: Path, progress: Progress | None = None, planner: Path | str | None = None
 ) -> EvaluateSummary:
     """Play the configured splits with a model and write what happened; an evaluation that was interrupted goes on with the tasks left.
 
@@ -70,26 +62,50 @@ def evaluate(
     versions and on what machine is in `environment.json` beside it.
 
     Args:
-        cfg: splits, temperature, limit and seed (`evaluate`), protocol, environment and rollout settings.
+        cfg: splits, temperature, limit, seed and processes (`evaluate`), protocol, environment and rollout settings.
         model: directory or hub id.
         index: the tasks.
         out: directory of this evaluation; its name is the evaluation's.
         progress: called with (tasks done, all).
         planner: another model, which writes switch and subgoal of every reply; `model` then writes the action alone.
-        keep_chunks: leave the finished chunks beside the evaluation, for a caller who may be interrupted before all of its work is done.
 
     Raises:
+        ConfigError: `evaluate.processes` on a GPU.
         DataError: a split has no tasks, or the result cannot be written.
     """
-    chosen = {split: choose(index.split(split), cfg.evaluate.limit) for split in splits_of(cfg)}
-    entries = [entry for tasks in chosen.values() for entry in tasks]
-    meta = _meta(cfg, model, planner, index, chosen)
-    chunks = Chunks(out, {"meta": meta, "models": [_model_digest(one) for one in (model, planner)], "chunk": cfg.evaluate.chunk})
-    trajectories = _play(cfg, model, planner, index, entries, chunks, progress)
-    record = write_evaluation(out.parent, out.name, trajectories, meta, suite_of(cfg))
+    (summary,) = evaluate_all(cfg, [Job(model, out, planner)], index, out, progress)
+    return summary
+
+
+def evaluate_all(
+    cfg: RunConfig, jobs: Sequence[Job], index: TaskIndex, folder: Path, progress: Progress | None = None
+) -> list[EvaluateSummary]:
+    """As `evaluate`, several models, whose tasks the processes share as one lot. Finished chunks are kept until all is written.
+
+    Args:
+        cfg: as of `evaluate`, and so are `index` and the errors.
+        jobs: who plays, and where the evaluations go.
+        index: the tasks.
+        folder: what they write lies in it or beneath it.
+        progress: called with (tasks done, all): with one process of one model after the other, with several of all together.
+    """
+    plans = [plan(cfg, job, index) for job in jobs]
+    if cfg.evaluate.processes > 1:
+        from hiper.evaluation.ranks import play_in_processes
+
+        play_in_processes(cfg, plans, folder, progress)
+    summaries = [_write(cfg, planned, progress) for planned in plans]
+    for planned in plans:
+        planned.chunks.delete()
+    return summaries
+
+
+def _write(cfg: RunConfig, planned: Plan, progress: Progress | None) -> EvaluateSummary:
+    """Play what is left of an evaluation, and write it."""
+    out = planned.job.out
+    trajectories = _play(cfg, planned, progress)
+    record = write_evaluation(out.parent, out.name, trajectories, planned.meta, suite_of(cfg))
     write_json(out / ENVIRONMENT, environment())
-    if not keep_chunks:
-        chunks.delete()
     splits = {
         split: SplitResult(*(found[name] for name in ("tasks", "successes", "success_rate", "wilson_low", "wilson_high", "score_mean")))
         for split, found in record["splits"].items()
@@ -99,81 +115,23 @@ def evaluate(
     return EvaluateSummary(out, splits)
 
 
-def _play(
-    cfg: RunConfig,
-    model: Path | str,
-    planner: Path | str | None,
-    index: TaskIndex,
-    entries: Sequence[Task],
-    chunks: Chunks,
-    progress: Progress | None,
-) -> list[Trajectory]:
+def _play(cfg: RunConfig, planned: Plan, progress: Progress | None) -> list[Trajectory]:
     """One trajectory a task, in order: those of finished chunks as they were kept, the others played now."""
-    import torch  # here, so that reading evaluations loads neither torch nor transformers
-
-    from hiper.rollout.player import TaskPlayer
-    from hiper.runtime.device import pick_device
-
-    player: TaskPlayer | None = None
+    player: ChunkPlayer | None = None
     trajectories: list[Trajectory] = []
-    for number, first in enumerate(range(0, len(entries), cfg.evaluate.chunk)):
-        tasks = entries[first : first + cfg.evaluate.chunk]
-        kept = chunks.read(number, tasks)
+    total = sum(map(len, planned.parts))
+    for number, tasks in enumerate(planned.parts):
+        kept = planned.chunks.read(number, tasks)
         if kept is None:
-            player = player or TaskPlayer.start(cfg, model, index.root, planner)
-            generator = torch.Generator(pick_device(cfg)).manual_seed(chunk_seed(cfg.evaluate.seed, number))
-            report = None if progress is None else _offset(progress, len(trajectories), len(entries))
-            kept = [episode.trajectory for episode in player.play(tasks, cfg.evaluate.temperature, generator, report)]
-            chunks.write(number, kept)
-        else:
-            logger.info("%d tasks were played before and are kept", len(tasks))
+            player = player or ChunkPlayer(cfg, planned.job, planned.root)
+            report = None if progress is None else _offset(progress, len(trajectories), total)
+            planned.chunks.begin()
+            kept = player.play(number, tasks, planned.chunks.folder, report)
         trajectories += kept
     if player is not None:
-        player.sampler.close()
+        player.close()
     return trajectories
 
 
 def _offset(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _: progress(before + done, total)
-
-
-def _model_digest(model: Path | str | None) -> str | None:
-    return digest(Path(model)) if model is not None and Path(model).is_dir() else None if model is None else str(model)
-
-
-def choose(tasks: Sequence[Task], limit: int | None) -> list[Task]:
-    """All tasks, or `limit` of them: an arbitrary mix of task types, the same for every model and seed."""
-    if limit is None or limit >= len(tasks):
-        return list(tasks)
-    kept = set(sorted(tasks, key=lambda task: hashlib.sha256(task.path.encode()).digest())[:limit])
-    return [task for task in tasks if task in kept]
-
-
-def _meta(cfg: RunConfig, model: Path | str, planner: Path | str | None, index: TaskIndex, chosen: dict[str, list[Task]]) -> dict[str, Any]:
-    trained = {task.digest for task in index.entries if task.split == "train" and task.digest}
-    return {
-        "model": str(model),
-        "planner": None if planner is None else str(planner),
-        "splits": {
-            split: {
-                "tasks": len(tasks),
-                "available": len(index.split(split)),
-                "in_train": sum(task.digest in trained for task in tasks) if trained else None,
-                "sha256": hashlib.sha256("\n".join(task.path for task in tasks).encode()).hexdigest(),
-            }
-            for split, tasks in chosen.items()
-        },
-        "limit": cfg.evaluate.limit,
-        "suite": cfg.env.name,
-        **suite_of(cfg).judged_by(cfg),
-        "source": cfg.tasks.source.value,
-        "temperature": cfg.evaluate.temperature,
-        "seed": cfg.evaluate.seed,
-        "constrain": cfg.rollout.constrain.value,
-        "max_turns": cfg.env.max_turns,
-        "max_tokens": cfg.rollout.max_tokens,
-        "context": cfg.protocol.context.value,
-        "dialect": cfg.protocol.dialect.value,
-        "style": cfg.protocol.style.value,
-        "run_seed": cfg.seed,
-    }

@@ -11,7 +11,8 @@ from hiper.composition.compose import compose, override, read_settings
 from hiper.config import RunConfig
 from hiper.errors import ConfigError, HiperError
 from hiper.evaluation.drift import Drift, Entry, append_history, compare, read_history
-from hiper.evaluation.evaluate import choose, evaluate
+from hiper.evaluation.evaluate import evaluate
+from hiper.evaluation.plan import choose
 from hiper.evaluation.write import EVALUATION, read_evaluation
 from hiper.integrations.dvc import fetch
 from hiper.runs.run_dir import config_beside, environment

@@ -36,7 +36,7 @@ def check(cfg: RunConfig, stages: Sequence[str]) -> None:
     Raises:
         ConfigError: something is missing; the message lists all of it.
     """
-    problems = [problem for look in _CHECKS for problem in look(cfg, stages)]
+    problems = list(dict.fromkeys(problem for look in _CHECKS for problem in look(cfg, stages)))
     if len(problems) == 1:
         raise ConfigError(problems[0])
     if problems:
@@ -74,7 +74,8 @@ def _device(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
         return
     training = cfg.trainer.processes if "train" in stages else 1
     tuning = cfg.sft.processes if _own(cfg, stages, "sft") else 1
-    if cfg.device == "auto" and training == tuning == 1:
+    playing = cfg.evaluate.processes if "evaluate" in stages else 1
+    if cfg.device == "auto" and training == tuning == playing == 1:
         return  # whatever is there will do, so torch need not be asked
     from hiper.runtime.device import uses_cuda
     from hiper.runtime.distributed import check_cpu, check_processes
@@ -82,6 +83,8 @@ def _device(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:
     yield from _said(lambda: check_processes("trainer.processes", training, uses_cuda(cfg)))
     if tuning > 1:
         yield from _said(lambda: check_cpu("sft.processes", tuning, uses_cuda(cfg)))
+    if playing > 1:
+        yield from _said(lambda: check_cpu("evaluate.processes", playing, uses_cuda(cfg)))
 
 
 def _settings(cfg: RunConfig, stages: Sequence[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from hiper.errors import CheckpointError
 from hiper.pipeline.state import finished_folder, task_index
 from hiper.runs.plan import has_sft, start_of
 from hiper.runs.stage import BASE_FOLDER, DEMOS_FILE, INDEX_FILE, METRICS_FILE, MODEL_FOLDER, REPORT_FILE
-from hiper.runs.stage_folder import CHECKPOINTS, Fact, StageFolder, remove
+from hiper.runs.stage_folder import CHECKPOINTS, Fact, StageFolder
 from hiper.runtime.files import write_json
 from hiper.runtime.progress import Progress
 from hiper.suites import suite_of
@@ -49,10 +49,13 @@ def tasks(arguments: StageArguments) -> None:
 
 def demos(arguments: StageArguments) -> None:
     """Let the expert play training tasks and write what it did as plan-execute conversations."""
-    from hiper.sft.demos import write_demos
+    from hiper.sft.demo_ranks import write_demos_in_processes
+    from hiper.sft.demos import write_demos as write_demos_here
 
-    summary = write_demos(task_index(arguments.cfg), arguments.cfg, arguments.folder.path / DEMOS_FILE, arguments.progress)
-    arguments.folder.facts.update(_facts(summary))
+    cfg, folder = arguments.cfg, arguments.folder
+    write_demos = write_demos_here if cfg.demos.processes == 1 else write_demos_in_processes
+    summary = write_demos(task_index(cfg), cfg, folder.path / DEMOS_FILE, arguments.progress)
+    folder.facts.update(_facts(summary))
 
 
 def sft(arguments: StageArguments) -> None:
@@ -93,8 +96,8 @@ def train(arguments: StageArguments) -> None:
 
 def evaluate(arguments: StageArguments) -> None:
     """Play the full splits with the trained model, and with the model it came from: `sft`, or `base` where the suite has no expert."""
-    from hiper.evaluation import evaluate as play
-    from hiper.evaluation.chunks import FOLDER as CHUNKS
+    from hiper.evaluation.evaluate import evaluate_all
+    from hiper.evaluation.plan import Job
 
     cfg, folder = arguments.cfg, arguments.folder
     index = task_index(cfg)
@@ -103,17 +106,14 @@ def evaluate(arguments: StageArguments) -> None:
     if cfg.evaluate.baseline:
         start = finished_folder(cfg, "sft") / MODEL_FOLDER if has_sft(cfg) else train / BASE_FOLDER
         models = {start_of(cfg): start, **models}
+    jobs = [Job(model, folder.path / name) for name, model in models.items()]
     found: dict[str, dict[str, float]] = {}
-    made: list[Path] = []
-    for name, model in models.items():
-        summary = play(cfg, model, index, folder.path / name, arguments.progress, keep_chunks=True)
+    for summary in evaluate_all(cfg, jobs, index, folder.path, arguments.progress):
+        name = summary.path.name
         found[name] = _success(summary)
         found["tasks"] = {split: result.tasks for split, result in summary.splits.items()}
         folder.facts.update({f"{name} {split}": value for split, value in _success(summary).items()})
-        made.append(folder.path / name / CHUNKS)
     write_json(folder.path / METRICS_FILE, found)
-    for chunks in made:
-        remove(chunks)
 
 
 def report(arguments: StageArguments) -> None:

@@ -57,7 +57,15 @@ class Failure:
 
 
 def run_ranks(
-    module: str, size: int, cfg: RunConfig, arguments: object, kind: type[T], progress: Progress | None = None, *, what: str
+    module: str,
+    size: int,
+    cfg: RunConfig,
+    arguments: object,
+    kind: type[T],
+    progress: Progress | None = None,
+    *,
+    what: str,
+    resumable: bool = True,
 ) -> T:
     """Run a module's ranks to their end.
 
@@ -69,6 +77,7 @@ def run_ranks(
         kind: of the main rank's result.
         progress: follows the main rank.
         what: they do, for errors: "training".
+        resumable: what they have finished is kept when one fails.
 
     Raises:
         HiperError: the first that a rank raised.
@@ -83,7 +92,7 @@ def run_ranks(
         try:
             run_processes(commands, environment, logger.info, progress or (lambda done, total: None))
         except ProcessError as error:
-            raise _failure(work_dir, size, what, error) from error
+            raise _failure(work_dir, size, what, resumable, error) from error
         return _get(work_dir / _RESULT, kind)
 
 
@@ -146,7 +155,7 @@ def read_arguments(work_dir: Path, kind: type[A]) -> tuple[RunConfig, A]:
     return load_config(work_dir / CONFIG), _get(work_dir / _ARGUMENTS, kind)
 
 
-def _failure(work_dir: Path, size: int, what: str, error: ProcessError) -> HiperError:
+def _failure(work_dir: Path, size: int, what: str, resumable: bool, error: ProcessError) -> HiperError:
     """What came first: the other processes' errors are that they miss one."""
     found = ((rank, work_dir / f"failure-{rank}.json") for rank in range(size))
     failures: list[tuple[int, Failure]] = [(rank, _get(path, Failure)) for rank, path in found if path.exists()]
@@ -155,13 +164,13 @@ def _failure(work_dir: Path, size: int, what: str, error: ProcessError) -> Hiper
         kind = getattr(errors, failure.error, None)
         if isinstance(kind, type) and issubclass(kind, HiperError):
             return kind(failure.text)
-    kept = f"What the {what} had finished is kept."
+    kept = f" What the {what} had finished is kept." if resumable else ""
     if error.killed or not failures:
         who = f"process {error.number} of the {what}'s {size}"
         said = "" if error.killed else " Its last lines:\n" + "\n".join(error.last)
-        return WorkflowError(f"{who} ended with {error.how}; the others were stopped. {kept}{said}")
+        return WorkflowError(f"{who} ended with {error.how}; the others were stopped.{kept}{said}")
     rank, failure = failures[0]
-    return WorkflowError(f"process {rank} of the {what}'s {size} failed. {kept} Its error:\n{failure.text.rstrip()}")
+    return WorkflowError(f"process {rank} of the {what}'s {size} failed.{kept} Its error:\n{failure.text.rstrip()}")
 
 
 def _put(path: Path, value: object) -> None:

@@ -56,7 +56,7 @@ class Stage:
     own_seed: str | None = None
     """A setting that stands for `seed` where it is set."""
     neutral: tuple[str, ...] = ()
-    """Settings within `settings` that change how often work is saved, and no result."""
+    """Settings within `settings` that change how often work is saved, or how many processes share it, and no result."""
     extendable: tuple[str, ...] = ()
     """Settings that say how long it goes on: more of them continues its work, finished or not."""
     without_upstream: tuple[str, ...] = ()
@@ -112,6 +112,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 upstream=("tasks",),
                 settings=("demos", "env", "protocol"),
                 suite=("demos", "text"),
+                added=MappingProxyType({"demos.processes": 1}),
                 expert=True,
                 shared=True,
             ),
@@ -147,6 +148,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 upstream=("tasks", "sft", "train"),
                 settings=("evaluate", "rollout", "env", "protocol", "model"),
                 suite=("text",),
+                neutral=("evaluate.processes",),
                 added=FLOAT32,
                 gpu=True,
                 resumable=True,

@@ -30,7 +30,8 @@ def cpu_threads(cfg: RunConfig, world: World = ALONE) -> int:
     """Threads that torch computes with in a process of a run: `threads`, or what suits the network's size.
 
     A small network's operations are over before a second thread has begun, and where another program is busy each waits for the thread that
-    lost its core: ten times slower than one thread. `sft.processes` and `trainer.processes` use more cores.
+    lost its core: ten times slower than one thread. `sft.processes`, `trainer.processes` and `evaluate.processes` use
+    more cores.
     """
     if cfg.threads:
         return cfg.threads

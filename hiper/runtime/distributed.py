@@ -221,7 +221,7 @@ def loopback_interface() -> str:
                     return name
     raise ConfigError(
         "no network interface has an address in 127.0.0.0/8, and processes that train together talk over that. "
-        "Bring the loopback interface up, or set sft.processes=1 and trainer.processes=1."
+        "Bring the loopback interface up, or set demos.processes, sft.processes, trainer.processes and evaluate.processes to 1."
     )
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hiper.config import RunConfig
-from hiper.errors import DataError
+from hiper.errors import ConfigError, DataError
 from hiper.protocol import Prompter, Switch, render
 from hiper.protocol.prompts import Past
 from hiper.runtime.files import replacing
@@ -58,6 +59,20 @@ class DemosSummary:
     """Tasks the expert did not get through within the turn limit; they are not written."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one process has written of a demonstration file."""
+
+    demonstrations: int
+    won: int
+    turns: int
+    switches: int
+    """Turns after an episode's first that say SWITCH."""
+    failed: int
+    tasks: list[str]
+    """Paths of the tasks that were played to their end, each once."""
+
+
 def write_demos(index: TaskIndex, cfg: RunConfig, out: Path, progress: Progress | None = None) -> DemosSummary:
     """Play training tasks with the expert and write what it did.
 
@@ -70,24 +85,50 @@ def write_demos(index: TaskIndex, cfg: RunConfig, out: Path, progress: Progress 
         progress: called with (written, wanted).
 
     Raises:
-        ConfigError: `demos` asks for what the benchmark cannot do, such as fresh tasks of an official set.
+        ConfigError: `demos` asks for what the benchmark cannot do, such as fresh tasks of an official set, or for several processes.
         DataError: no training tasks, or the expert fails on all of them.
+    """
+    if cfg.demos.processes != 1:
+        raise ConfigError(
+            f"demos.processes={cfg.demos.processes}, but this is one process. `hiper demos` starts the others, and so does "
+            "hiper.sft.demo_ranks.write_demos_in_processes."
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        share = write_share(index, cfg, temporary, progress=progress)
+    return summarise(out, [share])
+
+
+def write_share(index: TaskIndex, cfg: RunConfig, out: Path, rank: int = 0, size: int = 1, progress: Progress | None = None) -> Share:
+    """One process's share of the demonstrations: of every `size` tasks one, from the `rank`th on. All have the same order of tasks, and
+    each draws all else from a generator of its own.
+
+    Args:
+        index: as of `write_demos`, and so are `cfg` and the errors.
+        cfg: everything.
+        out: the JSONL file of this share.
+        rank: from 0.
+        size: processes.
+        progress: called with (written, wanted), for all processes: they are taken to be as far as this one.
     """
     suite = suite_of(cfg)
     entries = index.split(TRAIN)
-    rng = random.Random(f"demos-{cfg.demos.seed}")
+    seed = f"demos-{cfg.demos.seed}"
+    order = random.Random(seed)
+    rng = order if size == 1 else random.Random(f"{seed}-{rank}-of-{size}")
     expert = suite.expert(index, cfg, rng)
-    tasks = suite.training_tasks(index, cfg, rng)
+    tasks = islice(suite.training_tasks(index, cfg, order), rank, None, size)
     prompter = Prompter(cfg.protocol, suite.scene)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    count = len(range(rank, cfg.demos.count, size))
     written = won = turns = switches = failed = 0
     used: set[str] = set()
-    with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for entry, task in tasks:
-            if written == cfg.demos.count:
+    with out.open("w", encoding="utf-8") as file:
+        for entry, make in tasks:
+            if written == count:
                 break
             if failed >= max(10, len(entries)) and not written:
                 raise DataError(f"the expert solved none of {failed} training tasks under {index.root} within {cfg.env.max_turns} turns.")
+            task = make(rng)
             lapse = cfg.demos.lapses > 0 and rng.random() < cfg.demos.lapses
             demo = demonstrate(task, expert, cfg.env.max_turns, cfg.demos.slips, rng, lapse=lapse, rounds=cfg.demos.rounds)
             if not demo.complete:
@@ -102,8 +143,22 @@ def write_demos(index: TaskIndex, cfg: RunConfig, out: Path, progress: Progress 
             turns += len(demo.turns)
             switches += sum(step.switch for _, step in demo.turns[1:])
             if progress is not None:
-                progress(written, cfg.demos.count)
-    return DemosSummary(str(out), written, len(used), turns / written, switches / max(1, turns - written), won / written, failed)
+                progress(written * cfg.demos.count // count, cfg.demos.count)
+    return Share(written, won, turns, switches, failed, sorted(used))
+
+
+def summarise(out: Path, shares: Sequence[Share]) -> DemosSummary:
+    """What a file holds that is made up of these shares."""
+    written, turns = sum(share.demonstrations for share in shares), sum(share.turns for share in shares)
+    return DemosSummary(
+        path=str(out),
+        demonstrations=written,
+        tasks=len({task for share in shares for task in share.tasks}),
+        mean_turns=turns / written,
+        switch_rate=sum(share.switches for share in shares) / max(1, turns - written),
+        won=sum(share.won for share in shares) / written,
+        failed=sum(share.failed for share in shares),
+    )
 
 
 def read_demos(path: Path) -> list[Conversation]:

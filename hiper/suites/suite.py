@@ -6,8 +6,9 @@ import hashlib
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from hiper.suites.expert import Expert
 from hiper.suites.tasks import Task, TaskIndex
 
 logger = logging.getLogger(__name__)
+
+MakeEnv = Callable[[random.Random], TextEnv]
+"""Makes a task's environment, with what it draws coming from the generator given."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +145,19 @@ class Suite(ABC):
         """Whether it has an expert; without one, nothing is demonstrated or fine-tuned, and training starts from the base model."""
         return type(self).expert is not Suite.expert
 
-    def training_tasks(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[Task, TextEnv]]:
-        """Tasks to demonstrate, in random order and without end: those of the training split, again and again."""
+    def training_tasks(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[Task, MakeEnv]]:
+        """Tasks to demonstrate, in random order and without end: those of the training split, again and again.
+
+        Each comes with what makes its environment, for processes that share the tasks: one that leaves a task to another does not make it.
+        The order is drawn from `rng` and hangs on nothing else, so that all of them have the same.
+        """
         entries = index.split("train")
         while True:
             for entry in rng.sample(entries, len(entries)):
-                yield entry, self.make_env(cfg, index.resolve(entry))
+                yield entry, partial(self._make, cfg, index.resolve(entry))
+
+    def _make(self, cfg: RunConfig, path: Path, rng: random.Random) -> TextEnv:
+        return self.make_env(cfg, path)
 
     def whole(self, cfg: RunConfig) -> RunConfig:
         """The settings under which `index` leaves no task of a directory out."""

@@ -61,7 +61,7 @@ def result(cfg: RunConfig, task_index: TaskIndex) -> dict[str, Any]:
 def lengths(cfg: RunConfig, task_index: TaskIndex, tmp_path_factory: pytest.TempPathFactory) -> dict[Context, list[int]]:
     """Tokens of each sequence of the recorded episodes, by the chat template: a conversation, or a turn's prompt and reply."""
     tokenizer = build_tokenizer(record(cfg, task_index)[1])
-    demos = replace(cfg.demos, count=TRAJECTORIES, lapses=0.0)
+    demos = replace(cfg.demos, count=TRAJECTORIES, processes=1, lapses=0.0)
     own = replace(cfg.own(ALFWorldConfig), fresh=False, renumber=False)
     found = {}
     for context in Context:

@@ -19,7 +19,7 @@ import torch
 from hiper.config import RunConfig
 from hiper.errors import DataError
 from hiper.evaluation import evaluate, read_evaluation, write_evaluation
-from hiper.evaluation.evaluate import choose
+from hiper.evaluation.plan import choose
 from hiper.rollout.episode import Episode
 from hiper.rollout.trajectory import StopReason, Trajectory, Turn, read_trajectories
 from hiper.runtime.progress import Progress

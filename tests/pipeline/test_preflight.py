@@ -76,6 +76,7 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = RunConfig(trainer=TrainerConfig(processes=2))
     assert "trainer.processes=2, but there are 1 GPUs here" in problem(cfg)
     assert "sft.processes=2 is for CPUs" in problem(RunConfig(sft=SFTConfig(processes=2)))
+    assert "evaluate.processes=2 is for CPUs" in problem(RunConfig(evaluate=EvaluateConfig(processes=2)))
     check(cfg, ["sft", "evaluate"])
 
 

@@ -38,6 +38,7 @@ def test_a_run_cannot_be_a_file(tmp_path: Path, place: str, says: str) -> None:
     [
         ("tasks.seed=1", "tasks"),
         ("demos.count=7", "demos"),
+        ("demos.processes=2", "demos"),
         ("sft.lr=0.1", "sft"),
         ("algo.lam_high=0.5", "train"),
         ("algo.lam_end=0.5", "train"),
@@ -58,8 +59,8 @@ def test_a_setting_that_came_later_leaves_trainings_from_before_as_they_are() ->
     assert stage_settings(compose(["experiment=smoke", "algo.lam_end=0.5"]), "train")["algo.lam_end"] == 0.5
 
 
-@pytest.mark.parametrize("change", ["trainer.save_every=3", "trainer.keep_last=7"])
-def test_how_often_work_is_saved_changes_no_fingerprint(change: str) -> None:
+@pytest.mark.parametrize("change", ["trainer.save_every=3", "trainer.keep_last=7", "evaluate.processes=2"])
+def test_how_work_is_saved_and_shared_changes_no_fingerprint(change: str) -> None:
     before, after = compose(["experiment=smoke"]), compose(["experiment=smoke", change])
     assert all(stage_fingerprint(before, name) == stage_fingerprint(after, name) for name in STAGES)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hiper.composition.compose import compose, override
-from hiper.evaluation.evaluate import _meta
+from hiper.evaluation.plan import Job, _meta
 from hiper.pipeline.stages import STAGES
 from hiper.report.read import read_run
 from hiper.report.write import _notes
@@ -98,7 +98,7 @@ def test_held_out_tasks_that_are_trained_on_are_said(
     assert facts["valid_seen in train, too"] == 1 and "valid_unseen in train, too" not in facts
     index = TaskIndex.load(tmp_path / "run" / "tasks" / "index.json")
     assert index.repeated() == {"valid_seen": 1}
-    meta = _meta(cfg, "model", None, index, {split: index.split(split) for split in ("valid_seen", "valid_unseen")})
+    meta = _meta(cfg, Job("model", Path("out")), index, {split: index.split(split) for split in ("valid_seen", "valid_unseen")})
     assert [meta["splits"][split]["in_train"] for split in ("valid_seen", "valid_unseen")] == [1, 0]
     record = replace(read_run(tmp_path / "run"), trained={"meta": meta, "splits": {}})
     assert any("1 of the 2 games of valid seen are in train, too" in note for note in _notes(record, Wording("game", "games")))

@@ -23,7 +23,7 @@ from hiper.suites.alfworld.scatter import scatter
 from hiper.suites.alfworld.settings import SPLITS, TASK_TYPES, TRAIN, ALFWorldConfig, Engine
 from hiper.suites.alfworld.world import World
 from hiper.suites.base import TextEnv
-from hiper.suites.suite import OwnSettings, Suite, Wording
+from hiper.suites.suite import MakeEnv, OwnSettings, Suite, Wording
 from hiper.suites.tasks import Task, TaskIndex
 
 
@@ -98,7 +98,7 @@ class ALFWorld(Suite):
         """One that knows where things usually lie."""
         return Expert(LocationPrior.learn(index), detours=cfg.own(ALFWorldConfig).detours, rng=rng)
 
-    def training_tasks(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[Task, TextEnv]]:
+    def training_tasks(self, index: TaskIndex, cfg: RunConfig, rng: random.Random) -> Iterator[tuple[Task, MakeEnv]]:
         """The index's games, again and again, from the second time on with new numbers if `alfworld.renumber`, with their things laid out
         anew if `alfworld.scatter`. With `alfworld.fresh` each is generated in memory in the training rooms, and never written.
         """
@@ -115,27 +115,35 @@ class ALFWorld(Suite):
         return replace(cfg, suite=replace(cfg.own(ALFWorldConfig), train=train, valid_seen=held_out, valid_unseen=held_out))
 
 
-def _cycle(index: TaskIndex, rng: random.Random, own: ALFWorldConfig) -> Iterator[tuple[Task, TextEnv]]:
+def _cycle(index: TaskIndex, order: random.Random, own: ALFWorldConfig) -> Iterator[tuple[Task, MakeEnv]]:
     entries = index.split(TRAIN)
     prior = LocationPrior.learn(index) if own.scatter else None
     again = False
     while True:
-        for entry in rng.sample(entries, len(entries)):
-            path = index.resolve(entry)
-            names = rng if again and own.renumber else None
-            moved: Game | None = None
-            if prior is not None and rng.random() < own.scatter:
-                moved = Game(World.load(path, partial(scatter, prior=prior, rng=rng)), names)
-            yield entry, Game.load(path, names) if moved is None or moved.won else moved
+        for entry in order.sample(entries, len(entries)):
+            yield entry, partial(_again, index.resolve(entry), prior, own.scatter, again and own.renumber)
         again = True
 
 
-def _fresh(cfg: RunConfig) -> Iterator[tuple[Task, TextEnv]]:
-    from hiper.suites.alfworld.generate import make_game
+def _again(path: Path, prior: LocationPrior | None, share: float, renumber: bool, rng: random.Random) -> TextEnv:
+    """A game of the index, perhaps with new numbers, and with this probability with its things laid out anew."""
+    names = rng if renumber else None
+    moved: Game | None = None
+    if prior is not None and rng.random() < share:
+        moved = Game(World.load(path, partial(scatter, prior=prior, rng=rng)), names)
+    return Game.load(path, names) if moved is None or moved.won else moved
 
+
+def _fresh(cfg: RunConfig) -> Iterator[tuple[Task, MakeEnv]]:
     own = cfg.own(ALFWorldConfig)
     for number in itertools.count():
         name = f"{TRAIN}_demo_{cfg.demos.seed}_{number:06d}"
         task_type = own.task_types[number % len(own.task_types)]
-        made = make_game(name, TRAIN, task_type, random.Random(f"{cfg.tasks.seed}/{name}"), own)
-        yield Task(name, TRAIN, task_type, made.task.scene), Game(World.from_data(made.record, Path(name)))
+        yield Task(name, TRAIN, task_type), partial(_new, name, task_type, f"{cfg.tasks.seed}/{name}", own)
+
+
+def _new(name: str, task_type: str, seed: str, own: ALFWorldConfig, rng: random.Random) -> TextEnv:
+    """A game of its own seed, whatever was made before."""
+    from hiper.suites.alfworld.generate import make_game
+
+    return Game(World.from_data(make_game(name, TRAIN, task_type, random.Random(seed), own).record, Path(name)))

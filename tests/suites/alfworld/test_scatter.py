@@ -105,7 +105,8 @@ def test_demonstrations_are_of_games_that_can_be_won(games: TaskIndex, share: fl
     rng = random.Random(0)
     expert = suite.expert(games, cfg, rng)
     moved = 0
-    for entry, game in islice(suite.training_tasks(games, cfg, rng), 120):
+    for entry, make in islice(suite.training_tasks(games, cfg, rng), 120):
+        game = make(rng)
         assert isinstance(game, Game)
         assert not game.won
         moved += game.world.digest != World.load(games.resolve(entry)).digest
