@@ -20,7 +20,7 @@ NAME = "hiper_bfloat16"
 """By which transformers finds it."""
 LONGEST = 1024
 """Tokens. Weights of attention are kept for the backward pass, which grow with the square of a sequence's; longer ones go to PyTorch's."""
-_ROWS = 64
+_ROWS = 128
 """Queries of a product: under a causal mask each such block is multiplied with the keys up to its own end only."""
 _FEW = 32
 """Queries beside a cache, up to which this is the faster way."""

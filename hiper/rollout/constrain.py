@@ -66,6 +66,7 @@ class CommandTries:
         self._spelled: Remember[str, tuple[int, ...] | None] = Remember(_text_size, most)
         self._plans: Remember[GrammarTurn, Node] = Remember(_plan_size, most)
         self._built: Remember[tuple[str, ...], Node | None] = Remember(_trie_size, most)
+        self._only: Remember[tuple[int, ...], AllowedTokens] = Remember(lambda ids, _: size_of(numbers=len(ids), objects=3), most)
         self._pieces: dict[int, str] = {}  # no more than the vocabulary
         self._overshoot: AllowedTokens | None = None
         self._text: Remember[tuple[int, str], tuple[AllowedTokens, AllowedTokens]] = Remember(
@@ -75,7 +76,7 @@ class CommandTries:
     @property
     def bytes(self) -> int:
         """What is remembered, roughly; the vocabulary's own texts aside."""
-        return self._encoded.bytes + self._spelled.bytes + self._plans.bytes + self._built.bytes + self._text.bytes
+        return self._encoded.bytes + self._spelled.bytes + self._plans.bytes + self._built.bytes + self._only.bytes + self._text.bytes
 
     def build(self, commands: Sequence[str]) -> Node | None:
         """Trie of `command</action>` and the end token, for what follows `<action>`.
@@ -117,6 +118,10 @@ class CommandTries:
         tag, whole = self.encode(_TAG), self.encode(_TAG + text)
         return whole[len(tag) :] if whole[: len(tag)] == tag else self.encode(text)
 
+    def only(self, ids: tuple[int, ...]) -> AllowedTokens:
+        """These tokens and no others; the same object for the same ones, as messages write each object once."""
+        return self._only(ids, _only)
+
     def piece(self, token: int) -> str:
         """A token's own text as the reply will show it; tags are ASCII, so they can be recognised piece by piece."""
         text = self._pieces.get(token)
@@ -141,6 +146,10 @@ class CommandTries:
         pieces = ((i, self.piece(i).strip()) for i in range(len(self._tokenizer)))
         all_but = [i for i, piece in pieces if i != closing and (not piece or any(mark in piece for mark in marks))]
         return AllowedTokens(all_but, all_but=True), AllowedTokens([*all_but, closing], all_but=True)
+
+
+def _only(ids: tuple[int, ...]) -> AllowedTokens:
+    return AllowedTokens(list(ids))
 
 
 def _plan_size(turn: GrammarTurn, _: Node) -> int:
@@ -178,7 +187,7 @@ class Walk:
             return None
         after = self._node.get(_FREE)
         if after is None:
-            return AllowedTokens(list(self._node))
+            return self._tries.only(tuple(self._node))
         (closing,) = after
         return AllowedTokens([closing]) if self._written >= self._most else self._tries.text(closing, self._marks, empty=self._written == 0)
 

@@ -57,7 +57,7 @@ def decode(data: bytes, kind: Kind, where: str) -> Any:
     if type(whole) is not list or len(whole) != 2 or type(whole[0]) is not list:
         raise DataError(f"{where} is not a message: it must be a list of two, the first of them a list.")
     tuples, body = whole
-    return read_value(kind, body, f"{where} is not a message of the type expected there", Marks(tuples))
+    return read_value(kind, body, f"{where} is not a message of the type expected there", Marks(tuples, len(tuples)))
 
 
 class _Writer:
@@ -79,7 +79,9 @@ class _Writer:
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return {TUPLE: self._index(value)}
         if isinstance(value, (list, tuple)):
-            return list(value) if _PLAIN.issuperset(map(type, value)) else [self.write(item) for item in value]
+            kinds = set(map(type, value))
+            plain = kinds <= _PLAIN or (kinds == {float} and all(map(math.isfinite, value)))
+            return list(value) if plain else [self.write(item) for item in value]
         if isinstance(value, dict) and set(map(type, value)) <= {str}:
             return {key: self.write(item) for key, item in value.items()}
         if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -38,7 +38,9 @@ class Marks:
     """What may stand in a message where JSON has no word for a value."""
 
     tuples: list[Any]
-    """The fields of its NamedTuples. One tuple refers to earlier ones only, so that no message can go round in a circle."""
+    """The fields of its NamedTuples."""
+    count: int
+    """How many of them may be referred to: all, or in one of them the earlier ones, so that no message can go round in a circle."""
     built: dict[tuple[int, Kind], Any] = field(default_factory=dict)
     """Index and type -> the tuple."""
 
@@ -55,7 +57,7 @@ class Marks:
     def index(self, value: Any) -> int | None:
         """The index of a mark; None: it is not one of a tuple."""
         index = value[TUPLE] if type(value) is dict and value.keys() == {TUPLE} else None
-        return index if type(index) is int and 0 <= index < len(self.tuples) else None
+        return index if type(index) is int and 0 <= index < self.count else None
 
 
 Read = Callable[[Any, Marks | None], Any]
@@ -196,6 +198,8 @@ def _list(item: Read) -> Read:
             raise _Odd("a list")
         if item in _EXACT and set(map(type, value)) <= {_EXACT[item]}:
             return value
+        if item is _number and set(map(type, value)) <= {float, int} and all(map(math.isfinite, value)):
+            return value
         found: list[Any] = []
         try:
             for one in value:
@@ -278,12 +282,13 @@ def _named_tuple(kind: Any) -> Read:
         index = None if marks is None else marks.index(value)
         if marks is None or index is None:
             raise _Odd(f"the index of an earlier {kind.__name__}")
-        if (index, kind) not in marks.built:
+        known = marks.built.get((index, kind))
+        if known is None:
             items = marks.tuples[index]
             if type(items) is not list or len(items) != len(readers):
                 raise _Odd(f"the fields of {kind.__name__}")
-            earlier = Marks(marks.tuples[:index], marks.built)
-            marks.built[index, kind] = kind(*(reader(item, earlier) for reader, item in zip(readers, items, strict=True)))
-        return marks.built[index, kind]
+            earlier = Marks(marks.tuples, index, marks.built)
+            known = marks.built[index, kind] = kind(*(reader(item, earlier) for reader, item in zip(readers, items, strict=True)))
+        return known
 
     return read
