@@ -52,6 +52,7 @@ SETTINGS = (
     "experiment=quickstart",
     "rollout=default",
     "rollout.trajectories=48",
+    "trainer.recompute_logprobs=true",
     "trainer.minibatch=12",
     "protocol.style=instructed",
     "alfworld.detours=1",

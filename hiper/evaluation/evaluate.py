@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiper.config import RunConfig
+from hiper.evaluation.chunks import write_chunk
 from hiper.evaluation.plan import ChunkPlayer, Job, Plan, plan
 from hiper.evaluation.write import write_evaluation
 from hiper.rollout.trajectory import Trajectory
@@ -125,8 +126,9 @@ def _play(cfg: RunConfig, planned: Plan, progress: Progress | None) -> list[Traj
         if kept is None:
             player = player or ChunkPlayer(cfg, planned.job, planned.root)
             report = None if progress is None else _offset(progress, len(trajectories), total)
+            kept = player.play(number, tasks, report)
             planned.chunks.begin()
-            kept = player.play(number, tasks, planned.chunks.folder, report)
+            write_chunk(planned.chunks.folder, number, kept)
         trajectories += kept
     if player is not None:
         player.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hiper.config import RunConfig
-from hiper.evaluation.chunks import Chunks, chunk_seed, write_chunk
+from hiper.evaluation.chunks import Chunks, chunk_seed
 from hiper.rollout.trajectory import Trajectory
 from hiper.runs.stage_folder import digest
 from hiper.runtime.progress import Progress
@@ -87,13 +87,12 @@ class ChunkPlayer:
         self._cfg = cfg
         self._player = TaskPlayer.start(cfg, job.model, root, job.planner)
 
-    def play(self, number: int, tasks: Sequence[Task], folder: Path, progress: Progress | None = None) -> list[Trajectory]:
-        """Play a chunk, the same whatever was played before, and keep it.
+    def play(self, number: int, tasks: Sequence[Task], progress: Progress | None = None) -> list[Trajectory]:
+        """Play a chunk, the same whatever was played before.
 
         Args:
             number: of the chunk; it decides the draws.
             tasks: its tasks.
-            folder: of the chunks, which have begun.
             progress: called with (tasks done, all of the chunk).
         """
         import torch
@@ -102,9 +101,7 @@ class ChunkPlayer:
 
         generator = torch.Generator(pick_device(self._cfg)).manual_seed(chunk_seed(self._cfg.evaluate.seed, number))
         episodes = self._player.play(tasks, self._cfg.evaluate.temperature, generator, progress)
-        trajectories = [episode.trajectory for episode in episodes]
-        write_chunk(folder, number, trajectories)
-        return trajectories
+        return [episode.trajectory for episode in episodes]
 
     def close(self) -> None:
         """Let the model go."""

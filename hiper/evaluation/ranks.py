@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from hiper.config import RunConfig
-from hiper.evaluation.chunks import is_finished
+from hiper.evaluation.chunks import is_finished, write_chunk
 from hiper.evaluation.plan import ChunkPlayer, Job, Plan
 from hiper.runs.ranks import be_rank, run_ranks
 from hiper.runtime.device import cpu_threads, uses_cuda
@@ -104,7 +104,8 @@ def _play(cfg: RunConfig, arguments: Arguments, world: World, progress: Progress
     for job, chunks in groupby(world.shard(arguments.chunks), key=lambda chunk: chunk.job):
         player = ChunkPlayer(cfg, job, arguments.root)
         for chunk in chunks:
-            player.play(chunk.number, chunk.tasks, chunk.folder, None if progress is None else _beside(progress, arguments))
+            played = player.play(chunk.number, chunk.tasks, None if progress is None else _beside(progress, arguments))
+            write_chunk(chunk.folder, chunk.number, played)
         player.close()
     while progress is not None and (done := arguments.done) < arguments.total:
         progress(done, arguments.total)

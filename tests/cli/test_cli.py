@@ -7,6 +7,7 @@ as they were and says how to go on; finished stages are not done again.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ import pytest
 
 from hiper.cli.main import main, make_parser
 from hiper.errors import ModelError
-from hiper.evaluation.chunks import Chunks
+from hiper.evaluation.chunks import write_chunk
 from hiper.rollout.trajectory import Trajectory
 from hiper.runs.stage_folder import SEEN, read_stage
 from hiper.runtime.lock import locked
@@ -347,15 +348,15 @@ def test_an_interrupted_evaluation_of_a_model_goes_on_with_the_chunks_left(
         patch.setattr("hiper.runtime.progress.track", interrupting)
         assert main(command) == 130
         assert f"interrupted before {out} was begun." in capsys.readouterr().err
-    write, seen = Chunks.write, list[int]()
+    seen: list[int] = []
 
-    def interrupted(chunks: Chunks, number: int, trajectories: Sequence[Trajectory]) -> None:
-        write(chunks, number, trajectories)
+    def interrupted(folder: Path, number: int, trajectories: Sequence[Trajectory]) -> None:
+        write_chunk(folder, number, trajectories)
         seen.append(number)
         if number == 1:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Chunks, "write", interrupted)
+    monkeypatch.setattr(importlib.import_module("hiper.evaluation.evaluate"), "write_chunk", interrupted)
     assert main(command) == 130
     assert f"finished chunks of tasks are kept in {out}. Give the command again to go on." in capsys.readouterr().err
     assert main(command) == 0
