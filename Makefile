@@ -53,7 +53,7 @@ run: $(RUN)
 JOBS ?= 2
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
 
 test-docs: $(DEV)
 	$(BIN)/python -m pytest -m slow tests/docs

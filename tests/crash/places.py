@@ -12,7 +12,7 @@ WRITE = "hiper.runs.checkpoint:_write"
 MODELS = "hiper.train.trainer:_Run._write_models"
 MODEL = "call hiper.model.actor:save_file"
 SFT_STEP = "call hiper.sft.checkpoint:Checkpoints.on_step_begin"
-CHUNK = "hiper.evaluation.plan:write_chunk"
+CHUNK = "hiper.evaluation.evaluate:write_chunk"
 
 BEFORE_RECORD = "file os.rename */train.partial/stage.json"
 """All of a training is written but its record."""
